@@ -1,0 +1,1 @@
+"""Text-video retrieval with text-conditioned multi-grained contrast (TC-MGC) in plain PyTorch."""

@@ -1,0 +1,44 @@
+"""The one row type that every reader gives, and what a split knows of itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A video, or a stretch of one, and what is said of it."""
+
+    id: str
+    """Unique in its corpus."""
+    path: str
+    """Local path or URI of the file."""
+    captions: tuple[str, ...]
+    start: float = 0.0
+    """Seconds from the first frame."""
+    end: float | None = None
+    """Seconds from the first frame; None for the end of the file."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clips of one split, in the annotation's order."""
+
+    clips: tuple[Clip, ...]
+    missing: tuple[str, ...] = ()
+    """Ids that the annotation lists and for which no file was found."""
+    expected_videos: int | None = None
+    """The published count; None where there is none."""
+    expected_captions: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def pairs(self) -> Iterator[tuple[Clip, str]]:
+        """Every caption with its clip."""
+        for clip in self.clips:
+            for caption in clip.captions:
+                yield clip, caption
+
+
+Corpus = dict[str, Split]
+"""Splits by name: always ``train`` and ``test``; ``val`` where the benchmark has one."""

@@ -1,0 +1,79 @@
+"""The contract between towers and heads.
+
+Axis names used in every signature:
+
+| axis   | meaning                                                     |
+|--------|-------------------------------------------------------------|
+| texts  | queries in a batch or a test set                            |
+| videos | gallery items in a batch or a test set                      |
+| words  | token positions of a text: start, tokens, end, padding      |
+| frames | sampled instants of a video, padded to the longest          |
+| dim    | width of the joint space (512 for CLIP ViT-B)               |
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class _Batched:
+    """Tensors that share their first axis."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same record with ``function`` applied to every tensor."""
+        return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+
+    def __getitem__(self, items: slice | Tensor) -> Self:
+        """The same record for some of the items."""
+        return self.map(lambda tensor: tensor[items])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same record on another device."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Self]) -> Self:
+        """Several records, one after the other."""
+        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+@dataclass(frozen=True)
+class TextFeatures(_Batched):
+    """What the text tower says of a batch of captions; nothing is L2-normalised yet."""
+
+    sentence: Float[Tensor, "texts dim"]
+    words: Float[Tensor, "texts words dim"]
+    word_mask: Bool[Tensor, "texts words"]
+    """True from the start token to the end token."""
+
+    def __len__(self) -> int:
+        return len(self.sentence)
+
+
+@dataclass(frozen=True)
+class VideoFeatures(_Batched):
+    """What the visual tower and the temporal encoder say of a batch of videos; not normalised."""
+
+    frames: Float[Tensor, "videos frames dim"]
+    """CLIP's own frame features, before the temporal encoder."""
+    encoded: Float[Tensor, "videos frames dim"]
+    """After the temporal encoder; the same tensor as ``frames`` where there is none."""
+    frame_mask: Bool[Tensor, "videos frames"]
+    """True for real frames."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Similarities of texts and videos, not yet multiplied by the logit scale."""
+
+    similarity: Float[Tensor, "texts videos"]
+    grains: dict[str, Float[Tensor, "texts videos"]]
+    """The parts that ``similarity`` is made of, by the name of their contrast."""
