@@ -1,0 +1,134 @@
+"""A checkpoint is a folder that can be read without executing anything.
+
+| file                    | what is in it                                                |
+|-------------------------|--------------------------------------------------------------|
+| `config.json`           | the whole config                                             |
+| `model.safetensors`     | every weight, by its name in the model                       |
+| `optimiser.safetensors` | Adam's two averages a weight, and the states of the generators |
+| `training.json`         | where the run stood: epoch, step, metrics, history           |
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tcmgc import config, model
+
+WEIGHTS, OPTIMISER, TRAINING, CONFIG = "model.safetensors", "optimiser.safetensors", "training.json", "config.json"
+
+
+def save(
+    folder: Path | str,
+    settings: config.Config,
+    retriever: nn.Module,
+    optimiser: torch.optim.Optimizer | None,
+    training: dict[str, Any],
+) -> None:
+    """Write a checkpoint into a folder that exists; ``training`` is plain JSON."""
+    folder = Path(folder)
+    config.save(settings, folder / CONFIG)
+    save_file(_contiguous(retriever.state_dict()), folder / WEIGHTS)
+    if optimiser is not None:
+        save_file(_optimiser_tensors(retriever, optimiser), folder / OPTIMISER)
+    (folder / TRAINING).write_text(json.dumps(training))
+
+
+def load(folder: Path | str) -> tuple[config.Config, model.Retriever]:
+    """The config and the model with the checkpoint's weights, on the CPU.
+
+    Raises:
+        ValueError: not a checkpoint, damaged, or of another shape than its config says.
+    """
+    settings = read_config(folder)
+    retriever = model.build(config.replace(settings, {"towers.pretrained": None}))
+    load_weights(folder, retriever)
+    return settings, retriever
+
+
+def read_config(folder: Path | str) -> config.Config:
+    """The checkpoint's config alone.
+
+    Raises:
+        ValueError: the folder is not a checkpoint; names what is not there.
+    """
+    folder = Path(folder)
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{folder} is not a checkpoint: {' and '.join(missing)} missing; "
+            "give the folder that training named at its end"
+        )
+    return config.load(folder / CONFIG)
+
+
+def read_training(folder: Path | str) -> dict[str, Any]:
+    """Where the run stood when the checkpoint was written."""
+    return json.loads((Path(folder) / TRAINING).read_text())
+
+
+def load_weights(folder: Path | str, retriever: nn.Module) -> None:
+    """Put the checkpoint's weights into a model.
+
+    Raises:
+        ValueError: names the first weight that is missing, left over or of another shape.
+    """
+    found = _read(Path(folder) / WEIGHTS)
+    wanted = retriever.state_dict()
+    for name in sorted(set(found) | set(wanted)):
+        have, want = found.get(name), wanted.get(name)
+        if have is None or want is None or have.shape != want.shape:
+            raise ValueError(
+                f"checkpoint {folder}: weight {name} is {_shape(have)} in the file and {_shape(want)} in the model; "
+                "the config must be the one that the checkpoint was trained with"
+            )
+    retriever.load_state_dict(found)
+
+
+def load_optimiser(folder: Path | str, retriever: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Put Adam's averages and the generators' states back."""
+    tensors = _read(Path(folder) / OPTIMISER)
+    names = {parameter: name for name, parameter in retriever.named_parameters()}
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            start = f"state.{names[parameter]}."
+            state = {key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)}
+            if state:
+                optimiser.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                }
+    torch.set_rng_state(tensors["generator.cpu"])
+    if "generator.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["generator.cuda"])
+
+
+def _optimiser_tensors(retriever: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    names = {parameter: name for name, parameter in retriever.named_parameters()}
+    tensors = {
+        f"state.{names[parameter]}.{key}": torch.as_tensor(value)
+        for parameter, state in optimiser.state.items()
+        for key, value in state.items()
+    }
+    tensors["generator.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["generator.cuda"] = torch.cuda.get_rng_state()
+    return _contiguous(tensors)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); take another checkpoint of the run") from error
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
