@@ -1,0 +1,89 @@
+"""Which instants of a video are looked at: pure arithmetic, no file is opened here."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+Sampler = Literal["uniform", "middle", "random"]
+
+
+def sample_instants(
+    duration: float,
+    *,
+    max_frames: int = 12,
+    fps: float = 1.0,
+    start: float = 0.0,
+    end: float | None = None,
+    sampler: Sampler = "uniform",
+    seed: int | Sequence[int] = 0,
+) -> Float64[np.ndarray, " instants"]:
+    """Instants within [start, min(end, duration)), in seconds from the first frame, ascending.
+
+    * ``uniform`` (CLIP4Clip): the instants k / fps, k = 0, 1, 2, ..., that lie in the window;
+      where they are more than ``max_frames``, those at linspace(0, count - 1, max_frames) cut to
+      integers. A window between two of them is looked at where it begins.
+    * ``middle`` (X-Pool): the middles of ``max_frames`` equal segments of the window.
+    * ``random``: one uniformly drawn instant in each of those segments, decided by ``seed``.
+
+    Raises:
+        ValueError: a setting out of range, or a window that begins at or after ``duration``.
+    """
+    check_sampling(max_frames=max_frames, fps=fps, start=start, end=end, sampler=sampler)
+    if not start < duration:
+        raise ValueError(f"the clip begins at {start:g} s, but the video lasts {duration:g} s")
+    stop = duration if end is None else min(end, duration)
+    if sampler == "uniform":
+        first, last = _ceil_grid(start, fps), _ceil_grid(stop, fps)
+        if first == last:
+            return np.array([start])
+        steps = np.arange(first, last, dtype=np.int64)
+        if len(steps) > max_frames:
+            steps = steps[np.linspace(0, len(steps) - 1, max_frames, dtype=np.int64)]
+        return steps / fps
+    offsets = np.full(max_frames, 0.5)
+    if sampler == "random":
+        offsets = np.random.default_rng(seed).random(max_frames)
+    return start + (np.arange(max_frames) + offsets) * ((stop - start) / max_frames)
+
+
+def on_screen(
+    times: Float64[np.ndarray, " frames"], instants: Float64[np.ndarray, " instants"]
+) -> Int64[np.ndarray, " instants"]:
+    """Index of the frame on screen at each instant: the last one whose time is not later.
+
+    ``times`` ascend from 0.
+    """
+    return np.searchsorted(times, instants, side="right").astype(np.int64) - 1
+
+
+def check_sampling(
+    *, max_frames: int, fps: float, start: float, end: float | None, sampler: str
+) -> None:
+    """Refuse settings that name no instants.
+
+    Raises:
+        ValueError: names the setting, what was expected and what was given.
+    """
+    if sampler not in get_args(Sampler):
+        known = ", ".join(get_args(Sampler))
+        raise ValueError(f"sampler is {sampler!r}; known are {known}")
+    if max_frames < 1:
+        raise ValueError(f"max_frames must be at least 1; got {max_frames}")
+    if not 0 < fps < np.inf:
+        raise ValueError(f"fps must be above 0 frames a second; got {fps}")
+    if not 0 <= start < np.inf:
+        raise ValueError(f"start is in seconds from the first frame, 0 or more; got {start}")
+    if end is not None and not end > start:
+        raise ValueError(f"end ({end} s) must come after start ({start} s)")
+
+
+def _ceil_grid(time: float, fps: float) -> int:
+    """Smallest k with k / fps >= time, in the floats that the instants are made of."""
+    step = int(np.ceil(time * fps))
+    while step > 0 and (step - 1) / fps >= time:
+        step -= 1
+    while step / fps < time:
+        step += 1
+    return step

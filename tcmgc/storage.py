@@ -1,0 +1,91 @@
+"""Local paths and URIs (``s3://``, ``gs://``, ``file://``) behind one door.
+
+A URI's query holds what its file system needs and stays behind the path when names are joined:
+``s3://bucket/data?region=eu-central-1``, ``s3://bucket/data?endpoint_override=host:9000&scheme=http``.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells a file from the one that replaces it under the same name."""
+
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970."""
+
+
+def is_uri(path: str) -> bool:
+    """Whether pyarrow's file systems are needed to reach it."""
+    return "://" in path
+
+
+def join(root: str, *names: str) -> str:
+    """``root/name/...``; a URI's query stays at the end."""
+    if not is_uri(root):
+        return str(Path(root, *names))
+    base, mark, query = root.partition("?")
+    return "/".join([base.rstrip("/"), *names]) + mark + query
+
+
+def plain(path: str) -> str:
+    """The path without a URI's query and credentials: what messages and records may show."""
+    if not is_uri(path):
+        return path
+    parts = urlsplit(path)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def resolve(path: str) -> tuple[fs.FileSystem, str]:
+    """The file system that a path or URI lives on, and its path there.
+
+    Raises:
+        ValueError: a URI that pyarrow does not understand.
+    """
+    if not is_uri(path):
+        return _local(), str(Path(path).absolute())
+    base, mark, query = path.partition("?")
+    scheme, _, rest = base.partition("://")
+    if scheme == "file":
+        return _local(), "/" + rest.lstrip("/")
+    authority, _, inner = rest.partition("/")
+    system = _file_system(f"{scheme}://{authority}{mark}{query}", plain(path))
+    bucket = authority.rpartition("@")[2]
+    return system, f"{bucket}/{inner}".rstrip("/")
+
+
+def stamp(path: str) -> FileStamp | None:
+    """Size and time of last change; None where there is no such file.
+
+    Raises:
+        ValueError: a URI that pyarrow does not understand.
+        OSError: the file system cannot be reached.
+    """
+    system, inner = resolve(path)
+    info = system.get_file_info(inner)
+    if info.type != fs.FileType.File:
+        return None
+    return FileStamp(size=info.size, modified=info.mtime_ns or 0)
+
+
+@functools.cache
+def _local() -> fs.FileSystem:
+    return fs.LocalFileSystem()
+
+
+@functools.cache
+def _file_system(uri: str, shown: str) -> fs.FileSystem:
+    try:
+        system, _ = fs.FileSystem.from_uri(uri)
+    except (ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"cannot reach {shown}: {error}; expected a local path, s3://, gs:// or file://"
+        ) from error
+    return system

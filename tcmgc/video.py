@@ -1,0 +1,165 @@
+"""Frames of a video at chosen instants, exactly as a full decode gives them, or an error."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from jaxtyping import Float64, UInt8
+
+from tcmgc.sampling import Sampler, check_sampling, on_screen, sample_instants
+from tcmgc.video_decode import decode_all, decode_needed
+from tcmgc.video_file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
+from tcmgc.video_pixels import display_turn, square
+from tcmgc.video_timeline import Packets, Timeline, scan
+
+__all__ = ["DecodeError", "Frames", "VideoInfo", "probe", "sample_frames"]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Pictures of one video."""
+
+    pixels: UInt8[np.ndarray, "frames 3 size size"]
+    """RGB."""
+    timestamps: Float64[np.ndarray, " frames"]
+    """When each of them comes on screen, in seconds from the first frame of the video."""
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file's headers and packets say, without decoding its pictures."""
+
+    container: str
+    codec: str
+    width: int
+    """As shown: after rotation."""
+    height: int
+    frames: int
+    duration: float
+    """Seconds from the first frame to the end of the last."""
+    frame_rate: float
+    """Frames a second on average."""
+    size: int
+    """Bytes."""
+
+
+def sample_frames(
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    max_frames: int = 12,
+    size: int = 224,
+    fps: float = 1.0,
+    start: float = 0.0,
+    end: float | None = None,
+    sampler: Sampler = "uniform",
+    timeout: float | None = None,
+    seed: int | Sequence[int] = 0,
+) -> Frames:
+    """The frames on screen at the instants of :func:`tcmgc.sampling.sample_instants`.
+
+    The frame on screen at t is the last one whose timestamp, counted from the first frame, is not
+    later than t. The duration is that of the pictures found: the last timestamp plus the time the
+    last frame stands; what the container's header says of it is not used. Each is turned by the
+    display matrix, its shorter side scaled to ``size`` and its centre cut out
+    (:func:`tcmgc.video_pixels.square`).
+
+    Packets are read first, without decoding. Where container and codec keep the promise that
+    packets carry their frames' timestamps, only what the wanted frames depend on is decoded, and
+    checked to be them; in all other cases the whole video is. Memory: a few full-size frames, and up to 64 MiB
+    of compressed packets. One thread.
+
+    Args:
+        path_or_bytes: local path, URI, or the file's content.
+        size: side of the square, pixels.
+        timeout: seconds that the file may take, looked at between packets. A decoder that hangs
+            inside one packet is beyond it: run decoding in a process that can be ended.
+        seed: decides the instants of the ``random`` sampler.
+
+    Raises:
+        DecodeError: not a video, cut short, damaged, without pictures in the window, or over time.
+        ValueError: a setting out of range.
+    """
+    check_sampling(max_frames=max_frames, fps=fps, start=start, end=end, sampler=sampler)
+    if size < 1:
+        raise ValueError(f"size is the side of the square in pixels, at least 1; got {size}")
+    source = find(path_or_bytes)
+    deadline = Deadline(source.name, timeout)
+    scaler = VideoReformatter()
+
+    def convert(frame):  # type: ignore[no-untyped-def]
+        return square(frame, size, scaler)
+
+    def places(timeline: Timeline) -> list[int]:
+        if start >= timeline.duration:
+            raise DecodeError(
+                source.name,
+                f"the clip begins at {start:g} s, the video ends at {timeline.duration:g} s",
+            )
+        instants = sample_instants(
+            timeline.duration,
+            max_frames=max_frames,
+            fps=fps,
+            start=start,
+            end=end,
+            sampler=sampler,
+            seed=seed,
+        )
+        return on_screen(timeline.times, instants).tolist()
+
+    with reasons(source.name):
+        packets, timeline = _scan(source, deadline)
+        wanted = places(timeline)
+        pixels = None
+        if packets.trusted:
+            pixels = decode_needed(source, packets, wanted, convert, deadline)
+        while pixels is None or not pixels.keys() >= set(wanted):
+            timeline, pixels = decode_all(source, wanted, convert, deadline, until=end)
+            wanted = places(timeline)
+    return Frames(np.stack([pixels[place] for place in wanted]), timeline.times[wanted])
+
+
+def probe(path_or_bytes: str | os.PathLike[str] | bytes, timeout: float | None = None) -> VideoInfo:
+    """Read a video's headers and packets, and decode its first picture.
+
+    Raises:
+        DecodeError: as :func:`sample_frames`, but damage inside later pictures goes unseen.
+    """
+    source = find(path_or_bytes)
+    deadline = Deadline(source.name, timeout)
+    with reasons(source.name):
+        _, timeline = _scan(source, deadline)
+        with open_video(source, deadline) as (container, stream):
+            for packet in container.demux(stream):
+                deadline.check()
+                frame = next(iter(packet.decode()), None)
+                if frame is not None:
+                    break
+            else:
+                raise DecodeError(source.name, "no picture could be decoded")
+            swap, *_ = display_turn(frame)
+            width, height = (frame.height, frame.width) if swap else (frame.width, frame.height)
+            return VideoInfo(
+                container=container.format.name,
+                codec=stream.codec_context.codec.canonical_name,
+                width=width,
+                height=height,
+                frames=len(timeline.times),
+                duration=timeline.duration,
+                frame_rate=len(timeline.times) / timeline.duration,
+                size=source.size,
+            )
+
+
+def _scan(source: Source, deadline: Deadline) -> tuple[Packets, Timeline]:
+    check_whole(source)
+    with open_video(source, deadline) as (container, stream):
+        packets = scan(container, stream, deadline)
+        rate = stream.average_rate or stream.guessed_rate
+        try:
+            return packets, packets.timeline(rate)
+        except ValueError as error:
+            raise DecodeError(source.name, str(error)) from error

@@ -1,0 +1,212 @@
+"""Opening what may or may not be a video: local files, URIs and bytes, behind one error."""
+
+import contextlib
+import io
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from tcmgc import storage
+from tcmgc.declared_size import declared_size
+
+HELD_BYTES = 64 << 20
+"""A remote file up to this size is fetched in one piece; a larger one is read as it is needed."""
+
+_READ_AHEAD = 4 << 20
+_MAX_PIXELS = 1 << 26
+_FORMATS = (
+    "3gp,amv,asf,asf_o,av1,avi,dv,flv,gif,h261,h263,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,"
+    "mpeg,mpegts,mpegvideo,mxf,nsv,nut,nuv,obu,ogg,rm,swf,vc1,wtv,yuv4mpegpipe,"
+    "aac,ac3,aiff,amr,flac,mp3,wav"
+)
+"""Demuxers for one film in one file: no play lists, no images, no text art. The audio-only ones
+are there so that the error can say so."""
+
+
+class DecodeError(Exception):
+    """A video that cannot be read, or not without making frames up."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class Deadline:
+    """A moment after which a file has taken too long."""
+
+    def __init__(self, path: str, seconds: float | None) -> None:
+        self.path = path
+        self.seconds = seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise :class:`DecodeError` once the time is over."""
+        if self._end is not None and time.monotonic() > self._end:
+            raise DecodeError(self.path, f"took more than the {self.seconds:g} s allowed")
+
+    def left(self) -> float | None:
+        """Seconds left, at least a millisecond; None where nothing was set."""
+        return None if self._end is None else max(self._end - time.monotonic(), 1e-3)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that can be opened more than once."""
+
+    name: str
+    """What error messages call it."""
+    path: str | None
+    """Local path or URI; None for bytes."""
+    data: bytes | None
+    """The whole file where it is held in memory."""
+    size: int
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """A seekable file object on the content."""
+        if self.data is not None:
+            yield io.BytesIO(self.data)
+        elif storage.is_uri(self.path or ""):
+            system, inner = storage.resolve(self.path or "")
+            with system.open_input_file(inner) as remote:
+                yield remote
+        else:
+            with open(self.path or "", "rb") as file:
+                yield file
+
+
+def find(path_or_bytes: str | os.PathLike[str] | bytes) -> Source:
+    """Look at what is there, without opening it as a video.
+
+    Raises:
+        DecodeError: nothing there, not a regular file, or empty.
+    """
+    if isinstance(path_or_bytes, bytes | bytearray | memoryview):
+        content = bytes(path_or_bytes)
+        return _not_empty(Source("<bytes>", None, content, len(content)))
+    path = os.fspath(path_or_bytes)
+    if not storage.is_uri(path):
+        try:
+            info = os.stat(path)
+        except (OSError, ValueError) as error:
+            raise DecodeError(path, _reason(error)) from error
+        if not stat.S_ISREG(info.st_mode):
+            kind = "a folder" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+            raise DecodeError(path, kind)
+        return _not_empty(Source(path, str(Path(path).absolute()), None, info.st_size))
+    name = storage.plain(path)
+    try:
+        seen = storage.stamp(path)
+        if seen is None:
+            raise DecodeError(name, "no such file")
+        data: bytes | None = None
+        if seen.size <= HELD_BYTES:
+            system, inner = storage.resolve(path)
+            with system.open_input_file(inner) as remote:
+                data = remote.read()
+    except OSError as error:
+        raise DecodeError(name, _reason(error)) from error
+    return _not_empty(Source(name, path, data, seen.size))
+
+
+@contextlib.contextmanager
+def reasons(name: str) -> Iterator[None]:
+    """Turn whatever reading a broken file raises into :class:`DecodeError`."""
+    try:
+        yield
+    except DecodeError:
+        raise
+    except (av.FFmpegError, OSError, MemoryError, UnicodeError, OverflowError) as error:
+        raise DecodeError(name, _reason(error)) from error
+
+
+@contextlib.contextmanager
+def open_video(source: Source, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its main video stream, with damage made loud.
+
+    FFmpeg hides damage: it fills lost blocks with something plausible and returns the frame.
+    ``explode`` makes the decoders report what they notice instead.
+
+    Raises:
+        DecodeError: not a video, no video stream, no decoder, or shorter than it says it is.
+    """
+    with contextlib.ExitStack() as stack:
+        target: Any
+        if source.data is None and not storage.is_uri(source.path or ""):
+            target = f"file:{source.path}"
+        else:
+            target = stack.enter_context(source.open())
+        container = stack.enter_context(
+            av.open(
+                target,
+                mode="r",
+                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+                metadata_errors="replace",
+                buffer_size=32768 if source.data is not None else _READ_AHEAD,
+                timeout=deadline.left(),
+            )
+        )
+        stream = _main_stream(container, source)
+        context = stream.codec_context
+        context.thread_count = 1
+        context.thread_type = "NONE"
+        context.options = {
+            "err_detect": "crccheck+bitstream+buffer+explode",
+            "max_pixels": str(_MAX_PIXELS),
+        }
+        yield container, stream
+
+
+def check_whole(source: Source) -> None:
+    """Refuse a file that is shorter than its own header says.
+
+    Raises:
+        DecodeError: names both sizes.
+    """
+    with source.open() as file:
+        expected = declared_size(file, source.size)
+    if expected is not None and source.size < expected:
+        raise DecodeError(
+            source.name,
+            f"cut short: {source.size:,} bytes of the {expected:,} that its header names",
+        )
+
+
+def _main_stream(container: InputContainer, source: Source) -> VideoStream:
+    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
+    videos = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not videos:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise DecodeError(source.name, f"no video stream; holds {kinds}")
+    best = container.streams.best("video")
+    stream = best if best in videos else videos[0]
+    if stream.codec_context is None:
+        raise DecodeError(source.name, "no decoder for its video stream")
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return stream
+
+
+def _not_empty(source: Source) -> Source:
+    if not source.size:
+        raise DecodeError(source.name, "empty file")
+    return source
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{text[:1].lower()}{text[1:]}".strip()
