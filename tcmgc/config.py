@@ -327,6 +327,8 @@ class Cluster:
     """Value of the label `node-role` that decode nodes carry; None: any node."""
     train_node: str | None = None
     """Value of the label `node-role` that training nodes carry; None: any node."""
+    cpus_per_worker: float = 0.0
+    """CPUs a training worker gets; 0 shares them out, or takes up to 4 beside a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,9 +352,12 @@ class Config:
                 f"head.reorganise.keep_rate {self.head.reorganise.keep_rate} keeps no word of data.max_words "
                 f"{self.data.max_words}; raise it to at least {1 / self.data.max_words:.4f}",
             )
-        elif self.loss.alpha:
+        single = isinstance(self.head, XPoolHead) or (
+            isinstance(self.head, TcMgcHead) and len(self.head.grains) == 1
+        )
+        if self.loss.alpha:
             _require(
-                isinstance(self.head, XClipHead),
+                not single,
                 f"loss.alpha is {self.loss.alpha}, but {type(self.head).__name__} has one score: nothing to decorrelate; set it to 0",
             )
 

@@ -16,7 +16,9 @@ from tcmgc.temporal import TemporalEncoder
 class LogitScale(nn.Module):
     """lambda of Eq. 33-34: a constant, or exp of a learnt parameter that is clamped."""
 
-    def __init__(self, scale: float = 100.0, *, learnt: bool = False, maximum: float = 100.0) -> None:
+    def __init__(
+        self, scale: float = 100.0, *, learnt: bool = False, maximum: float = 100.0
+    ) -> None:
         super().__init__()
         self.maximum = maximum
         log = torch.tensor(scale).log()
@@ -28,7 +30,11 @@ class LogitScale(nn.Module):
 
     def forward(self) -> Float[Tensor, ""]:
         """The factor that turns similarities into logits."""
-        return self.log.clamp(max=torch.tensor(self.maximum).log().item()).exp() if self.learnt else self.log.exp()
+        return (
+            self.log.clamp(max=torch.tensor(self.maximum).log().item()).exp()
+            if self.learnt
+            else self.log.exp()
+        )
 
 
 class Retriever(nn.Module):
@@ -82,7 +88,9 @@ class Retriever(nn.Module):
         return VideoFeatures(_full(frames), _full(encoded), frame_mask)
 
     def _arithmetic(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+        return torch.autocast(
+            device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None
+        )
 
 
 def _full(features: Tensor) -> Tensor:
@@ -106,11 +114,17 @@ def build(settings: config.Config) -> Retriever:
     encoder = None
     if temporal.layers:
         encoder = TemporalEncoder(
-            dim, settings.data.max_frames, temporal.layers, temporal.heads, residual=temporal.residual
+            dim,
+            settings.data.max_frames,
+            temporal.layers,
+            temporal.heads,
+            residual=temporal.residual,
         )
         if temporal.initialise_from_text:
             encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
-    head = HEADS[type(settings.head)](settings.head, dim, settings.data.max_words, settings.data.max_frames)
+    head = HEADS[type(settings.head)](
+        settings.head, dim, settings.data.max_words, settings.data.max_frames
+    )
     loss = settings.loss
     attention = getattr(settings.head, "attention", None)
     return Retriever(
@@ -130,7 +144,9 @@ def _tcmgc(head: config.TcMgcHead, dim: int, words: int, frames: int) -> nn.Modu
 
 HEADS: dict[type, Callable[[Any, int, int, int], nn.Module]] = {
     config.TcMgcHead: _tcmgc,
-    config.XPoolHead: lambda head, dim, words, frames: XPool(dim=dim, heads=head.heads, dropout=head.dropout),
+    config.XPoolHead: lambda head, dim, words, frames: XPool(
+        dim=dim, heads=head.heads, dropout=head.dropout
+    ),
     config.XClipHead: lambda head, dim, words, frames: XClip(
         dim=dim, words=words, frames=frames, temperature=head.temperature
     ),

@@ -90,7 +90,9 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.is_floating_point())
 
 
-def _push(encode: Callable[[slice], Any], chunk: slice, leaves: TextFeatures | VideoFeatures) -> None:
+def _push(
+    encode: Callable[[slice], Any], chunk: slice, leaves: TextFeatures | VideoFeatures
+) -> None:
     """Send the features' gradients back through one chunk of the towers."""
     features = encode(chunk)
     outputs, gradients = [], []

@@ -1,7 +1,8 @@
 """The one row type that every reader gives, and what a split knows of itself."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Split:
         for clip in self.clips:
             for caption in clip.captions:
                 yield clip, caption
+
+    def without(self, ids: Collection[str]) -> Self:
+        """The split without some of its clips."""
+        gone = set(ids)
+        return replace(self, clips=tuple(clip for clip in self.clips if clip.id not in gone))
 
 
 Corpus = dict[str, Split]

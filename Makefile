@@ -1,0 +1,35 @@
+# `make train` and `make test` need nothing but Python 3.11 or 3.12 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPE ?= demo
+
+.PHONY: train test test-slow check install ui clean
+
+train: install  ## make the demo corpus, train TC-MGC on it, evaluate, say where to look
+	$(BIN)/python pipeline/train.py $(RECIPE)
+
+test: install  ## all quick tests
+	$(BIN)/python -m pytest
+
+test-slow: install  ## the tests that take minutes, too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: install  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+ui: install  ## MLflow's pages on http://127.0.0.1:5000
+	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+install: .venv/installed  ## make .venv with everything in it
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "Python 3.11 or 3.12 is needed; this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:  ## remove what is made, but for data and runs
+	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .mypy_cache

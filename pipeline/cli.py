@@ -1,0 +1,120 @@
+"""The command line that every script shares: recipe, fields, errors in one sentence."""
+
+import dataclasses
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from tcmgc import recipes
+from tcmgc.config import Config, flatten, load
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+Arguments = TypeVar("Arguments")
+Fields = Annotated[Config, tyro.conf.arg(name="")]
+"""A config whose fields stand at the top of the command line: ``--train.epochs 3``."""
+
+_TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+
+
+def in_job() -> bool:
+    """Whether this process was started by ``ray job submit``."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def home() -> Path:
+    """What relative paths are relative to: data, cache, runs and MLflow's database.
+
+    ``TCMGC_HOME`` where it is set; the checkout; under ``ray job submit``, whose copy of the
+    checkout is thrown away, ``~/tcmgc``.
+    """
+    if chosen := os.environ.get("TCMGC_HOME"):
+        return Path(chosen).expanduser().resolve()
+    return Path.home() / "tcmgc" if in_job() else CHECKOUT
+
+
+def resolve(path: str) -> str:
+    """An absolute path below :func:`home`, or the URI as it is."""
+    if "://" in path:
+        return path
+    return str((home() / Path(path).expanduser()).absolute())
+
+
+def parse(
+    kind: type[Arguments], argv: Sequence[str] | None, prog: str, description: str, *, default_recipe: str | None = "demo"
+) -> Arguments:
+    """Read ``[RECIPE | --config FILE] [--field.name value ...]`` into ``kind``.
+
+    Args:
+        kind: A dataclass with a field ``config: Fields`` and whatever else the command takes,
+            every other field with a default.
+        argv: Words of the command line; None for this process's.
+        prog: What the user typed.
+        description: First lines of ``--help``.
+        default_recipe: Recipe where none is given; None where the command has no config.
+
+    Raises:
+        ValueError: an unknown recipe, or a config file that is none.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if default_recipe is None:
+        return tyro.cli(kind, args=words, prog=prog, description=description, config=_TYRO)
+    name = words.pop(0) if words and not words[0].startswith("-") else None
+    if "--config" in words:
+        at = words.index("--config")
+        if at + 1 == len(words):
+            raise ValueError("--config needs the file that holds the config (JSON, as a checkpoint's config.json)")
+        if name is not None:
+            raise ValueError(f"give a recipe ({name}) or --config, not both")
+        config = load(words[at + 1])
+        del words[at : at + 2]
+    else:
+        config = recipes.recipe(name or default_recipe)
+    others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
+    usage = (
+        f"{description}\n\nusage: {prog} [RECIPE | --config FILE] [--field.name value ...]\n"
+        f"recipes: {', '.join(recipes.RECIPES)}; NAME:smoke shrinks one to seconds on the demo corpus"
+    )
+    _refuse_unknown(words, config, others)
+    return tyro.cli(kind, default=kind(config=config, **others), args=words, prog=prog, description=usage, config=_TYRO)
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command: what the user can mend is one sentence on stderr and exit code 2."""
+    # open_clip logs through the root logger; nothing below a warning is of use to a user here.
+    logging.getLogger().addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+    try:
+        code = main()
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code or 0)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _refuse_unknown(words: Sequence[str], config: Config, others: dict[str, Any]) -> None:
+    known = [path for path in flatten(config) if path != "head.kind"]
+    for name, value in others.items():
+        nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]  # type: ignore[arg-type]
+    spelled = {path.replace("_", "-") for path in known} | {"help"}
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0].replace("_", "-")
+        if word.startswith("--") and name not in spelled:
+            near = difflib.get_close_matches(name, spelled, n=3)
+            hint = f"near it: {', '.join('--' + match for match in near)}. " if near else ""
+            raise ValueError(f"there is no field --{name}; {hint}Known are: {', '.join(sorted(spelled))}")

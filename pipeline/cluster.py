@@ -1,0 +1,80 @@
+"""Ray itself: connecting, and how workers are placed."""
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+
+from pipeline.cli import CHECKOUT, home, in_job
+from tcmgc.config import Config
+
+
+def connect() -> None:
+    """Join the cluster of this job or machine, or start one here.
+
+    The checkout is put on every worker's path, so that nothing has to be installed but the
+    dependencies; ``ray job submit --working-dir .`` does that by itself.
+    """
+    if ray.is_initialized():
+        return
+    # A report waits for the controller's next look; its default of 2 s would slow short epochs.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    variables = {} if in_job() else {"PYTHONPATH": str(CHECKOUT)}
+    variables["TCMGC_HOME"] = str(home())
+    ray.init(runtime_env={"env_vars": variables}, log_to_driver=True, logging_level="WARNING")
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = sys.stderr.isatty()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What one training worker gets."""
+
+    cpus: float
+    gpu: bool
+
+    def scaling(self, config: Config) -> ray.train.ScalingConfig:
+        """Ray Train's description of the workers."""
+        train = config.train
+        workers: int | tuple[int, int] = (train.min_workers, train.workers) if train.min_workers else train.workers
+        selector = {"node-role": config.cluster.train_node} if config.cluster.train_node else None
+        resources: dict[str, float] = {"CPU": self.cpus, **({"GPU": 1} if self.gpu else {})}
+        return ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=self.gpu,
+            resources_per_worker=resources,
+            label_selector=selector,
+            elastic_resize_monitor_interval_s=10.0,
+        )
+
+
+def placement(config: Config) -> Placement:
+    """CPUs and GPU of a worker, from what the cluster has.
+
+    Without GPUs the CPUs are shared out evenly; with more workers than CPUs each gets a part of
+    one. A worker on a GPU gets ``cluster.cpus_per_worker``, or up to 4.
+
+    Raises:
+        ValueError: GPUs are demanded and the cluster has fewer than workers.
+    """
+    train, chosen = config.train, config.cluster.cpus_per_worker
+    resources: dict[str, Any] = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
+    needed = train.min_workers or train.workers
+    if train.gpus == "always" and gpus < needed and not _autoscales():
+        raise ValueError(
+            f"train.gpus is 'always' and {needed} workers need a GPU each, but the cluster has {gpus}; "
+            "lower train.workers, add nodes, or set train.gpus to auto"
+        )
+    use_gpu = train.gpus == "always" or (train.gpus == "auto" and gpus >= needed)
+    even = cpus / train.workers
+    share = even if even < 1 else float(int(even))
+    return Placement(cpus=chosen or (min(4.0, share) if use_gpu else share), gpu=use_gpu)
+
+
+def _autoscales() -> bool:
+    return bool(os.environ.get("RAY_AUTOSCALER") or os.environ.get("TCMGC_AUTOSCALES"))

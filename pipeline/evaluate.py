@@ -1,0 +1,111 @@
+"""Retrieval metrics of a checkpoint on a split: the one place that touches the test split."""
+
+import json
+import shutil
+import sys
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ray
+import ray.train
+from ray.train.torch import TorchTrainer
+
+from pipeline import cli, cluster, loop, prepare
+from tcmgc import checkpoint
+from tcmgc.config import Config, to_dict
+from tcmgc.datasets import Split
+from tcmgc.metrics import format_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All of the command line."""
+
+    checkpoint: str
+    """Folder of the checkpoint, as training names it at its end."""
+    split: str = "test"
+    """Split to evaluate on: test, val or train."""
+    json: str | None = None
+    """File to write the metrics to."""
+    root: str | None = None
+    """Folder of the data, where it is not where training had it."""
+    cache: str | None = None
+    """Folder of the frame cache, where it is not where training had it."""
+    workers: int = 1
+    """Workers to evaluate on; the numbers do not depend on it."""
+    allow_unreadable: int = 0
+    """Videos of the split that may be missing or unreadable; they are left out and counted."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    arguments = cli.parse(Arguments, argv, "python pipeline/evaluate.py", str(__doc__), default_recipe=None)
+    folder = cli.resolve(arguments.checkpoint)
+    config = checkpoint.read_config(folder)
+    data = replace(config.data, root=arguments.root or config.data.root, cache=arguments.cache or config.data.cache)
+    config = replace(config, data=data, train=replace(config.train, workers=arguments.workers, min_workers=0))
+    corpus = prepare.corpus(config)
+    if arguments.split not in corpus:
+        raise ValueError(f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}")
+    cluster.connect()
+    metrics = evaluate(config, folder, corpus[arguments.split], arguments.split, allow_unreadable=arguments.allow_unreadable)
+    print()
+    print(format_table(metrics))
+    print(f"\ncheckpoint:  {folder}")
+    if arguments.json:
+        place = Path(cli.resolve(arguments.json))
+        place.write_text(json.dumps(metrics, indent=2) + "\n")
+        print(f"metrics:     {place}")
+    return 0
+
+
+def evaluate(
+    config: Config, folder: str, split: Split, name: str, *, allow_unreadable: int = 0
+) -> dict[str, float]:
+    """Decode what the split needs, score every text against every video, and measure.
+
+    Args:
+        config: The checkpoint's, perhaps with the data elsewhere.
+        folder: The checkpoint.
+        split: What to evaluate on.
+        name: The split's name, for messages.
+        allow_unreadable: Videos that may be missing or unreadable.
+
+    Raises:
+        ValueError: more videos than that are, or the checkpoint does not fit its config.
+    """
+    prepare.fill(config, split.clips, name)
+    failures = prepare.frame_cache(config).open().failures
+    unreadable = [clip.id for clip in split.clips if clip.id in failures]
+    lost = [*split.missing, *unreadable]
+    if len(lost) > allow_unreadable:
+        first = unreadable[0] if unreadable else None
+        why = f"; {first}: {failures[first]}" if first else ""
+        raise ValueError(
+            f"{len(lost)} of the {name} split's {len(split) + len(split.missing)} videos are missing or unreadable "
+            f"({', '.join(lost[:3])}{why}); scores over fewer videos are not comparable. "
+            f"--allow-unreadable {len(lost)} leaves them out and says so"
+        )
+    whole = len(split) + len(split.missing)
+    split = split.without(unreadable)
+    if lost:
+        print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
+    trainer = TorchTrainer(
+        loop.evaluate_worker,
+        train_loop_config={"config": to_dict(config), "checkpoint": folder, "split": [ray.put(split)]},
+        scaling_config=cluster.placement(config).scaling(config),
+        # Ray Train wants a folder that all nodes reach; the checkpoint's is one.
+        run_config=ray.train.RunConfig(name=f"evaluation-{uuid.uuid4().hex[:8]}", storage_path=str(Path(folder).parent)),
+    )
+    try:
+        result = trainer.fit()
+    finally:
+        shutil.rmtree(Path(folder).parent / str(trainer.run_config.name), ignore_errors=True)
+    return result.return_value
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,268 @@
+"""What a training or evaluating worker runs."""
+
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+from numpy.typing import NDArray
+
+from pipeline import prepare
+from tcmgc import backbone, checkpoint, model, optim, order
+from tcmgc.config import Config, from_dict
+from tcmgc.datasets import Clip, Corpus, Split
+from tcmgc.distributed import share, sum_over_workers
+from tcmgc.evaluation import encode_texts, encode_videos, similarity
+from tcmgc.frame_cache import FrameReader
+from tcmgc.metrics import retrieval_metrics
+from tcmgc.objective import Objective
+from tcmgc.step import Batch, backward
+
+SCORE = "val/SumR"
+"""What checkpoints are chosen by."""
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Train on this worker's share of every batch and report to Ray Train.
+
+    Args:
+        settings: ``config`` as JSON types, and ``corpus``, a reference to the corpus.
+    """
+    Trainer(from_dict(settings["config"]), ray.get(settings["corpus"][0])).run()
+
+
+class Trainer:
+    """The state of a run on one worker."""
+
+    def __init__(self, config: Config, corpus: Corpus) -> None:
+        self.config = config
+        context = ray.train.get_context()
+        self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        _use_threads()
+        self.reader = prepare.frame_cache(config).open()
+        self.val = corpus["val"]
+        self.pairs = list(corpus["train"].pairs())
+        self.steps = order.steps_per_epoch(len(self.pairs), config.train.batch_size)
+        self.tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
+        self.model = model.build(config).to(self.device)
+        o, loss = config.optim, config.loss
+        self.optimiser = optim.build_optimiser(
+            self.model, kind=o.kind, lr_clip=o.lr_clip, lr_new=o.lr_new, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay
+        )
+        self.objective = Objective(
+            alpha=loss.alpha,
+            sdr_pairs=loss.sdr_pairs,
+            sdr_biased=loss.sdr_biased,
+            sdr_on_logits=loss.sdr_on_logits,
+            directions=loss.directions,
+        )
+        self.done = 0
+        """Steps taken since the run began."""
+        self.history: list[dict[str, float]] = []
+        """A row of metrics a step and a row an epoch, each with its ``step``."""
+        self.reported = 0
+        self._resume()
+
+    def run(self) -> None:
+        """All epochs that are left."""
+        for epoch in range(self.done // self.steps, self.config.train.epochs):
+            self._epoch(epoch)
+            metrics = evaluate_split(self.config, self.model, self.reader, self.val, self.tokenise, self.device)
+            row = {f"val/{name}": value for name, value in metrics.items()}
+            self.history.append({"step": self.done, "time": time.time(), "epoch": epoch + 1, **row})
+            self._say(f"epoch {epoch + 1} of {self.config.train.epochs}: validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}")
+            self._report(row[SCORE])
+
+    def _epoch(self, epoch: int) -> None:
+        train = self.config.train
+        self.model.train()
+        pairs = order.epoch_order(len(self.pairs), train.seed, epoch)
+        first = self.done - epoch * self.steps
+        batches = prefetch(self._load(order.batch_of(pairs, step, train.batch_size)) for step in range(first, self.steps))
+        last = time.perf_counter()
+        for _ in range(first, self.steps):
+            waiting = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - waiting
+            row = self._step(_to(batch, self.device))
+            now = time.perf_counter()
+            row |= {"train/data_wait": waited / (now - last), "train/samples_per_second": train.batch_size / (now - last)}
+            last = now
+            self.history.append(row)
+            if self.done % self.steps == 0:
+                break
+            if train.checkpoint_steps and self.done % train.checkpoint_steps == 0:
+                self._report(score=None)
+                last = time.perf_counter()
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        config, total = self.config, self.config.train.batch_size
+        factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
+        optim.set_rate(self.optimiser, factor)
+        self.optimiser.zero_grad(set_to_none=True)
+        shares = backward(self.model, batch, total, self.objective, chunk_size=config.train.chunk_size)
+        norm = optim.clip_gradients(self.model, config.optim.clip_norm)
+        self.optimiser.step()
+        self.done += 1
+        terms = sum_over_workers(torch.stack(list(shares.values()))).tolist()
+        row = {f"train/{name}": value for name, value in zip(shares, terms, strict=True)}
+        if not np.isfinite(row["train/loss"]):
+            raise FloatingPointError(
+                f"the loss is {row['train/loss']} at step {self.done}; lower optim.lr_clip or optim.lr_new, or train in float32"
+            )
+        if self.done % max(1, self.steps // 10) == 0:
+            self._say(f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}")
+        return row | {
+            "step": self.done,
+            "time": time.time(),
+            "train/gradient_norm": norm.item(),
+            "train/scale": self.model.scale().item(),
+            "train/lr_clip": config.optim.lr_clip * factor,
+            "train/lr_new": config.optim.lr_new * factor,
+        }
+
+    def _load(self, pairs: NDArray[np.int64]) -> Callable[[], Batch]:
+        mine = [self.pairs[i] for i in pairs[share(len(pairs), self.rank, self.workers)]]
+
+        def load() -> Batch:
+            pixels, mask = self.reader.read([clip for clip, _ in mine])
+            tokens = self.tokenise([caption for _, caption in mine])
+            return Batch(tokens, torch.from_numpy(pixels), torch.from_numpy(mask))
+
+        return load
+
+    def _report(self, score: float | None) -> None:
+        """Hand history and a checkpoint to Ray Train; without a score it is never the best."""
+        metrics = {"history": self.history[self.reported :], SCORE: -1.0 if score is None else score, "step": self.done}
+        self.reported = len(self.history)
+        if self.rank:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            training = {"step": self.done, "steps_per_epoch": self.steps, "score": score, "history": self.history}
+            checkpoint.save(folder, self.config, self.model, self.optimiser, training)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _resume(self) -> None:
+        last = ray.train.get_checkpoint()
+        if last is None:
+            return
+        with last.as_directory() as folder:
+            checkpoint.load_weights(folder, self.model)
+            checkpoint.load_optimiser(folder, self.model, self.optimiser)
+            training = checkpoint.read_training(folder)
+        self.done, self.history = training["step"], training["history"]
+        self._say(f"going on from step {self.done}")
+
+    def _say(self, line: str) -> None:
+        if self.rank == 0:
+            print(line, flush=True)
+
+
+def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
+    """Metrics of a checkpoint on a split."""
+    folder, split = settings["checkpoint"], ray.get(settings["split"][0])
+    config, retriever = from_dict(settings["config"]), checkpoint.load(folder)[1]
+    device = ray.train.torch.get_device()
+    _use_threads()
+    return evaluate_split(
+        config,
+        retriever.to(device),
+        prepare.frame_cache(config).open(),
+        split,
+        backbone.tokenizer(config.towers.name, config.data.max_words),
+        device,
+    )
+
+
+def evaluate_split(
+    config: Config,
+    retriever: model.Retriever,
+    reader: FrameReader,
+    split: Split,
+    tokenise: Callable[[Sequence[str]], torch.Tensor],
+    device: torch.device,
+) -> dict[str, float]:
+    """Retrieval metrics over all captions and videos of a split, the same on every worker."""
+    retriever.eval()
+    context = ray.train.get_context()
+    clips = split.clips[share(len(split), context.get_world_rank(), context.get_world_size())]
+    size = config.train.chunk_size or max(1, config.train.batch_size // context.get_world_size())
+    batches = (
+        tuple(tensor.to(device) for tensor in pair)
+        for pair in prefetch(_pixels(reader, clips[start : start + size]) for start in range(0, len(clips), size))
+    )
+    video = encode_videos(retriever, batches, len(split))  # type: ignore[arg-type]
+    captions = [caption for _, caption in split.pairs()]
+    owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
+    text = encode_texts(retriever, captions, tokenise, device=device)
+    return retrieval_metrics(similarity(retriever, text, video).cpu().numpy(), owners)
+
+
+def _pixels(reader: FrameReader, clips: Sequence[Clip]) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    def load() -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, mask = reader.read(clips)
+        return torch.from_numpy(pixels), torch.from_numpy(mask)
+
+    return load
+
+
+def prefetch(loads: Iterator[Callable[[], Any]], ahead: int = 2) -> Iterator[Any]:
+    """Run loads in a thread, at most ``ahead`` of them before they are asked for.
+
+    An error in the thread is raised where its result would have come.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+
+    def put(item: tuple[bool, Any]) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for load in loads:
+                put((True, load()))
+                if stop.is_set():
+                    return
+            put((False, None))
+        except Exception as error:
+            put((False, error))
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            good, item = ready.get()
+            if good:
+                yield item
+            elif item is None:
+                return
+            else:
+                raise item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    move = [tensor.pin_memory().to(device, non_blocking=True) for tensor in vars(batch).values()]
+    return Batch(*move)
+
+
+def _use_threads() -> None:
+    """Ray gives a worker its CPUs; PyTorch would take one thread or all of them."""
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))

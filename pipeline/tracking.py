@@ -1,0 +1,205 @@
+"""MLflow: the only module that imports it."""
+
+import logging
+import os
+import platform
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+from ray.train import Checkpoint, UserCallback
+
+from pipeline.cli import CHECKOUT, home
+from tcmgc.config import Config, flatten, to_dict
+
+EXPERIMENT = "text-video retrieval"
+_PACKAGES = ("torch", "open_clip_torch", "av", "ray", "mlflow", "pyarrow")
+_BATCH = 900
+"""Metrics a request; the server takes 1,000."""
+log = logging.getLogger(__name__)
+
+
+def uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or a database beside the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def client() -> MlflowClient:
+    """A client for :func:`uri`."""
+    return MlflowClient(uri())
+
+
+def experiment(name: str = EXPERIMENT) -> str:
+    """The experiment's id; made where it is not there."""
+    found = client().get_experiment_by_name(name)
+    if found:
+        return found.experiment_id
+    # A database has no place for files of its own; a server does.
+    place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
+    return client().create_experiment(name, artifact_location=place)
+
+
+def start(config: Config, name: str, folder: str, tags: dict[str, str] | None = None) -> str:
+    """The MLflow run of a run folder: the one that there is, or a new one with all its params."""
+    where = experiment()
+    known = client().search_runs([where], f"tags.folder = '{folder}'", max_results=1)
+    if known:
+        run_id = known[0].info.run_id
+        client().update_run(run_id, status="RUNNING")
+        resumed = int(known[0].data.tags.get("resumed", 0)) + 1
+        client().set_tag(run_id, "resumed", str(resumed))
+        return run_id
+    run = client().create_run(where, run_name=name, tags={"folder": folder, **_origin(), **(tags or {})})
+    params = [Param(path, str(value)) for path, value in flatten(config).items()]
+    client().log_batch(run.info.run_id, params=params)
+    client().log_dict(run.info.run_id, to_dict(config), "config.json")
+    return run.info.run_id
+
+
+@contextmanager
+def system_metrics(run_id: str) -> Iterator[None]:
+    """Log CPU, memory, disk, network and GPU of this machine while the block runs."""
+    mlflow.set_tracking_uri(uri())
+    mlflow.set_system_metrics_sampling_interval(5)
+    mlflow.set_system_metrics_samples_before_logging(1)
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
+    with mlflow.start_run(run_id=run_id, log_system_metrics=True):
+        yield
+
+
+class Recorder:
+    """Sends rows of metrics to a run from a thread: training never waits for the server.
+
+    A row that the run already has (the same step) is left out, so that history can be sent again
+    after a restart and shows neither gap nor double. While the server does not answer, rows wait.
+    """
+
+    def __init__(self, run_id: str, tracking_uri: str) -> None:
+        self.run_id = run_id
+        self.client = MlflowClient(tracking_uri)
+        self._rows: queue.Queue[Sequence[dict[str, float]] | None] = queue.Queue()
+        self._seen: dict[str, set[int]] = {}
+        self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
+        self._thread.start()
+
+    def put(self, rows: Sequence[dict[str, float]]) -> None:
+        """Rows with ``step``, ``time`` (seconds since 1970) and any metrics."""
+        self._rows.put(rows)
+
+    def close(self, timeout: float = 120.0) -> None:
+        """Wait until all is sent.
+
+        Raises:
+            TimeoutError: the server did not take it in time.
+        """
+        self._rows.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise TimeoutError(
+                f"MLflow at {self.client.tracking_uri} did not answer for {timeout:g} s; run the same command again "
+                "when it does: the metrics are in the checkpoint and will be sent"
+            )
+
+    def _work(self) -> None:
+        while (rows := self._rows.get()) is not None:
+            pause = 0.5
+            while True:
+                try:
+                    self._send(rows)
+                    break
+                except Exception as error:
+                    log.warning("MLflow does not answer (%s); trying again", str(error).splitlines()[0])
+                    time.sleep(pause)
+                    pause = min(2 * pause, 10.0)
+
+    def _send(self, rows: Sequence[dict[str, float]]) -> None:
+        fresh = [metric for row in rows for metric in self._metrics(row)]
+        for start in range(0, len(fresh), _BATCH):
+            batch = fresh[start : start + _BATCH]
+            self.client.log_batch(self.run_id, metrics=batch)
+            for metric in batch:
+                self._seen[metric.key].add(metric.step)
+
+    def _metrics(self, row: dict[str, float]) -> Iterable[Metric]:
+        step, moment = int(row["step"]), int(row["time"] * 1000)
+        for key, value in row.items():
+            if key in ("step", "time"):
+                continue
+            if key not in self._seen:
+                logged = self.client.get_metric_history(self.run_id, key)
+                self._seen[key] = {metric.step for metric in logged}
+            if step not in self._seen[key]:
+                yield Metric(key, value, moment, step)
+
+
+class MlflowCallback(UserCallback):
+    """Runs in Ray Train's controller: one writer, which outlives workers."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.uri = uri()
+        self._recorder: Recorder | None = None
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        """Send rank 0's new history."""
+        if self._recorder is None:
+            self._recorder = Recorder(self.run_id, self.uri)
+        self._recorder.put(metrics[0]["history"])
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Note on the run what happened to it."""
+        what = "; ".join(f"worker {rank}: {str(error).splitlines()[-1][:200]}" for rank, error in worker_exceptions.items())
+        try:
+            tags = MlflowClient(self.uri).get_run(self.run_id).data.tags
+            count = int(tags.get("interruptions", 0)) + 1
+            MlflowClient(self.uri).set_tag(self.run_id, "interruptions", str(count))
+            MlflowClient(self.uri).set_tag(self.run_id, "last_interruption", what)
+        except Exception as error:
+            log.warning("could not note on MLflow that %s: %s", what, error)
+
+
+def complete(run_id: str, history: Sequence[dict[str, float]]) -> None:
+    """Send whatever of the history the run does not have yet."""
+    recorder = Recorder(run_id, uri())
+    recorder.put(history)
+    recorder.close()
+
+
+def finish(run_id: str, metrics: dict[str, float], tags: dict[str, str], files: Sequence[Path] = ()) -> None:
+    """Final metrics, tags and artifacts."""
+    now = int(time.time() * 1000)
+    client().log_batch(
+        run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    for file in files:
+        client().log_artifact(run_id, str(file))
+
+
+def end(run_id: str, status: str) -> None:
+    """Close the run as FINISHED, FAILED or KILLED."""
+    client().set_terminated(run_id, status)
+
+
+def _origin() -> dict[str, str]:
+    def git(*words: str) -> str:
+        answer = subprocess.run(["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+
+    versions = {f"version.{package}": version(package) for package in _PACKAGES}
+    commit = git("rev-parse", "HEAD")
+    changed = "yes" if git("status", "--porcelain") else "no"
+    code = {"git.commit": commit, "git.changed": changed} if commit else {"git.commit": "not a git checkout"}
+    return {**versions, **code, "version.python": platform.python_version()}

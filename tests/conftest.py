@@ -1,0 +1,55 @@
+"""Shared by all tests: jaxtyping at run time, one Ray for the whole session, a small corpus."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports the library: shapes are checked at run time here and nowhere else.
+from jaxtyping import install_import_hook
+
+hook = install_import_hook("tcmgc", "beartype.beartype")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """The folder of numbers to agree with."""
+    default = Path(__file__).resolve().parents[1] / "../shared/goldens"
+    folder = Path(os.environ.get("TCMGC_GOLDENS", default))
+    if not folder.is_dir():
+        pytest.skip(f"no goldens in {folder}; set TCMGC_GOLDENS to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What relative paths are relative to, for everything that tests run."""
+    folder = tmp_path_factory.mktemp("home")
+    os.environ["TCMGC_HOME"] = str(folder)
+    yield folder
+    del os.environ["TCMGC_HOME"]
+
+
+@pytest.fixture(scope="session")
+def cluster(home: Path) -> Iterator[None]:
+    """Ray, started once for all tests."""
+    import ray
+
+    from pipeline import cluster
+
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
+    cluster.connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def corpus(home: Path) -> Path:
+    """A small demo corpus: 64 videos, 16 of them for the test."""
+    from tcmgc import demo
+
+    return Path(demo.make(home / "data/demo", videos=64, test=16))
