@@ -1,0 +1,200 @@
+"""What heads share: score in tiles, so that memory is bounded by a setting and not by the data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tcmgc.features import Scores, TextFeatures, VideoFeatures, _Batched
+
+MEMORY = 256 * 2**20
+"""Bytes that intermediate results of scoring may take, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class RawVideos(_Batched):
+    """Record where nothing can be computed ahead: dropout inside the attention block."""
+
+    encoded: Float[Tensor, "videos frames dim"]
+    frame_mask: Bool[Tensor, "videos frames"]
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+
+class Head(nn.Module, ABC):
+    """A scoring rule: `record` once per video, `score` for any texts against any records.
+
+    A subclass says what it needs of texts (:meth:`prepare_texts`) and videos
+    (:meth:`prepare_videos`, from records), how a tile of pairs is scored (:meth:`tile`), and how
+    many bytes a pair takes on the way (:meth:`pair_bytes`).
+    """
+
+    dim: int
+    grains: tuple[str, ...]
+    memory: int = MEMORY
+    """Bytes that a training step may hold between its forward and backward passes, roughly."""
+
+    @abstractmethod
+    def record(self, video: VideoFeatures) -> Any:
+        """What scoring needs of each video; videos are the first axis of all its tensors."""
+
+    @abstractmethod
+    def prepare_texts(self, text: TextFeatures) -> Any:
+        """What a tile needs of each text."""
+
+    @abstractmethod
+    def prepare_videos(self, record: Any) -> Any:
+        """What a tile needs of some videos, laid out for it."""
+
+    @abstractmethod
+    def tile(self, texts: Any, videos: Any) -> Float[Tensor, "grains texts videos"]:
+        """Scores of every contrast for every pair."""
+
+    @abstractmethod
+    def combine(
+        self, scores: Float[Tensor, "grains texts videos"], scale: Tensor | float
+    ) -> Float[Tensor, "texts videos"]:
+        """One similarity of a pair from its contrasts."""
+
+    @abstractmethod
+    def pair_bytes(self, texts: Any, record: Any) -> int:
+        """Bytes of intermediate results a pair."""
+
+    def score(self, text: TextFeatures, record: Any, scale: Tensor | float = 1.0) -> Scores:
+        """Similarities of all texts with all videos. Differentiable.
+
+        Texts are taken some at a time; what lies between their features and their scores is
+        computed again in the backward pass, so that it never exists for the whole batch at once.
+
+        Args:
+            text: features of the texts.
+            record: what :meth:`record` gave for the videos, of one batch or of many together.
+            scale: the logit scale; it changes similarities only where scores are weighed on logits.
+
+        Raises:
+            ValueError: features whose shape does not fit, or that are not finite.
+        """
+        check_text(text, self.dim)
+        texts, videos = self.prepare_texts(text), self.prepare_videos(record)
+        step = max(1, self.memory // (self.pair_bytes(texts, record) * max(1, len(record))))
+        parts = [texts[start : start + step] for start in range(0, len(text), step)]
+        if torch.is_grad_enabled():
+            scores = [checkpoint(self.tile, part, videos, use_reentrant=False) for part in parts]
+        else:
+            scores = [self.tile(part, videos) for part in parts]
+        return self._scores(torch.cat(scores, 1), scale)
+
+    def _scores(self, scores: Tensor, scale: Tensor | float) -> Scores:
+        return Scores(
+            self.combine(scores, scale), dict(zip(self.grains, scores.unbind(0), strict=True))
+        )
+
+
+@torch.no_grad()
+def score_tiled(
+    head: Head,
+    text: TextFeatures,
+    record: Any,
+    scale: Tensor | float = 1.0,
+    *,
+    memory: int = MEMORY,
+    grains: bool = True,
+) -> Scores:
+    """Similarities for evaluation and search, without gradients, a tile of pairs at a time.
+
+    Args:
+        head: the scoring rule.
+        text: features of the texts.
+        record: records of the videos.
+        scale: the logit scale.
+        memory: bytes that intermediate results may take; the result itself comes on top.
+        grains: keep the scores of each contrast as well as the similarity.
+
+    Raises:
+        ValueError: features whose shape does not fit, or that are not finite.
+    """
+    check_text(text, head.dim)
+    like = text.sentence
+    similarity = like.new_empty(len(text), len(record))
+    kept = like.new_empty(len(head.grains) if grains else 0, len(text), len(record))
+    for rows, columns, texts, videos in _tiles(head, text, record, memory):
+        scores = head.tile(texts, videos)
+        similarity[rows, columns] = head.combine(scores, scale)
+        if grains:
+            kept[:, rows, columns] = scores
+    names = head.grains if grains else ()
+    return Scores(similarity, dict(zip(names, kept.unbind(0), strict=True)))
+
+
+def _tiles(
+    head: Head, text: TextFeatures, record: Any, memory: int
+) -> Iterator[tuple[slice, slice, Any, Any]]:
+    if not len(text) or not len(record):
+        return
+    pairs = max(1, memory // head.pair_bytes(head.prepare_texts(text[:1]), record))
+    wide = min(len(record), 128, pairs)
+    tall = max(1, min(64, pairs // wide))
+    for top in range(0, len(text), tall):
+        rows = slice(top, top + tall)
+        texts = head.prepare_texts(text[rows])
+        for left in range(0, len(record), wide):
+            columns = slice(left, left + wide)
+            yield rows, columns, texts, head.prepare_videos(record[columns])
+
+
+def check_text(text: TextFeatures, dim: int) -> None:
+    """Raise a ValueError for text features that do not fit or are not finite."""
+    for name, features in (("sentence", text.sentence), ("words", text.words)):
+        if features.shape[-1] != dim:
+            raise ValueError(
+                f"text.{name} has width {features.shape[-1]}, the head {dim}: "
+                "were both made by the same model?"
+            )
+        _require_finite(features, f"text.{name}")
+    if text.words.shape[:2] != text.word_mask.shape:
+        raise ValueError(
+            f"text.word_mask has shape {tuple(text.word_mask.shape)}; text.words "
+            f"{tuple(text.words.shape)} needs {tuple(text.words.shape[:2])}"
+        )
+    if len(text.sentence) != len(text.words):
+        raise ValueError(
+            f"text.sentence holds {len(text.sentence)} texts, text.words {len(text.words)}"
+        )
+
+
+def check_video(video: VideoFeatures, dim: int, masked: bool = True) -> None:
+    """Raise a ValueError for video features that do not fit, are not finite or have no frame."""
+    for name, features in (("frames", video.frames), ("encoded", video.encoded)):
+        if features.shape[-1] != dim:
+            raise ValueError(
+                f"video.{name} has width {features.shape[-1]}, the head {dim}: "
+                "were both made by the same model?"
+            )
+        if features.shape[:2] != video.frame_mask.shape:
+            raise ValueError(
+                f"video.frame_mask has shape {tuple(video.frame_mask.shape)}; video.{name} "
+                f"{tuple(features.shape)} needs {tuple(features.shape[:2])}"
+            )
+        _require_finite(features, f"video.{name}")
+    if masked:
+        empty = (~video.frame_mask.any(1)).nonzero().flatten().tolist()
+        if empty:
+            raise ValueError(
+                f"video.frame_mask hides all frames of video {empty[0]} (of {len(video)}; "
+                f"{len(empty)} such): a video needs at least one frame"
+            )
+
+
+def _require_finite(features: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(features).all()):
+        bad: Bool[Tensor, " items"] = ~torch.isfinite(features).flatten(1).all(1)
+        raise ValueError(
+            f"{name} is not finite for {int(bad.sum())} of {len(features)} items, the first at "
+            f"index {int(bad.nonzero()[0])}"
+        )

@@ -1,0 +1,307 @@
+"""TC-MGC: four text-conditioned contrasts (Eq. 12-15), reorganised, aggregated and combined."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from tcmgc.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
+from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
+from tcmgc.collapsed import CollapsedTexts, Lanes, collapse_texts, lay_out, products
+from tcmgc.config import GRAINS, kept_count
+from tcmgc.features import TextFeatures, VideoFeatures, _Batched
+from tcmgc.heads.base import Head, RawVideos, check_video
+from tcmgc.reorganise import Mode, Slots, reorganise, slot_count
+
+RELEASED: dict[str, Any] = {
+    "projections": False,
+    "dropout": 0.3,
+    "mask_frames": False,
+    "learnt_products": True,
+    "temperature": 0.01,
+    "lsa_on_logits": True,
+}
+"""Arguments of :class:`TcMgc` for the reading in the paper's released code."""
+
+
+@dataclass(frozen=True)
+class PlainVideos(_Batched):
+    """Record of videos whose frames are not conditioned on the text, all L2-normalised."""
+
+    frames: Float[Tensor, "videos frames dim"]
+    mean: Float[Tensor, "videos dim"]
+    frame_mask: Bool[Tensor, "videos frames"]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True)
+class _Texts(_Batched):
+    """Text vectors of a tile; `columns` are what is compared, `queries` what attends."""
+
+    queries: Float[Tensor, "texts queries dim"]
+    columns: Float[Tensor, "texts columns dim"]
+    constant: Float[Tensor, "texts columns"]
+    bias: Float[Tensor, "texts columns"]
+    word_mask: Bool[Tensor, "texts words"]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+class TcMgc(Head):
+    """TC-MGC's similarity in every variant of the paper.
+
+    Args:
+        dim: width of the joint space.
+        words: token positions a text (m); sizes SR and ISA.
+        frames: frames a video; sizes SR and ISA where contrasts are not text-conditioned.
+        grains: contrasts that take part, of :data:`tcmgc.config.GRAINS` (Table 9).
+        text_conditioned: False compares with plain frames and their mean (Table 4's baselines).
+        heads: attention heads (Table 12).
+        residual: around the fully connected layer (Table 11).
+        projections: W_Q, W_K, W_V and W_O in the attention block.
+        dropout: on the fully connected branch, in training. Such a step follows the equations
+            literally, tile by tile: what it drops differs from pair to pair.
+        mask_frames: keep padded frames out.
+        keep_rate: r; k = floor(m r) similarities are kept (Section 3.4).
+        video_word: SR of the video-word vector: ``none``, ``remove`` or ``fuse``.
+        sentence_frame: SR of the sentence-frame vector.
+        frame_word_words: Bi-SR of the frame-word matrix along words.
+        frame_word_frames: Bi-SR along frames, after the words.
+        vectors: ``isa`` (ISA and Bi-ISA) or ``softmax`` (Table 4).
+        temperature: inside the softmaxes of `vectors`.
+        scores: ``lsa``, ``softmax`` or ``mean``.
+        lsa_on_logits: weigh the scores after the logit scale.
+        mask_words: keep padded words out of SR, ISA and Bi-ISA.
+        learnt_products: learnt dim x dim matrices in the video-sentence and frame-word products.
+
+    Raises:
+        ValueError: heads that do not divide dim, a keep rate outside (0, 1] or one that keeps no
+            word or frame, unknown or no contrasts.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        words: int,
+        frames: int,
+        grains: tuple[str, ...] = GRAINS,
+        text_conditioned: bool = True,
+        heads: int = 1,
+        residual: bool = True,
+        projections: bool = True,
+        dropout: float = 0.0,
+        mask_frames: bool = True,
+        keep_rate: float = 0.1,
+        video_word: Mode = "remove",
+        sentence_frame: Mode = "fuse",
+        frame_word_words: Mode = "remove",
+        frame_word_frames: Mode = "remove",
+        vectors: Literal["isa", "softmax"] = "isa",
+        temperature: float = 1.0,
+        scores: Literal["lsa", "softmax", "mean"] = "lsa",
+        lsa_on_logits: bool = False,
+        mask_words: bool = False,
+        learnt_products: bool = False,
+    ) -> None:
+        super().__init__()
+        unknown = [grain for grain in grains if grain not in GRAINS]
+        if unknown or not grains:
+            raise ValueError(f"grains must be some of {', '.join(GRAINS)}; got {grains}")
+        self.grains = tuple(grain for grain in GRAINS if grain in grains)
+        self.dim, self.words, self.frames = dim, words, frames
+        self.mask_frames, self.mask_words = mask_frames, mask_words
+        self.modes = {
+            "video_word": video_word,
+            "sentence_frame": sentence_frame,
+            "frame_word_words": frame_word_words,
+            "frame_word_frames": frame_word_frames,
+        }
+        pooled = words if text_conditioned else frames
+        self.kept_words = _kept(words, keep_rate, "word")
+        self.kept_frames = _kept(pooled, keep_rate, "word" if text_conditioned else "frame")
+
+        self.attention = None
+        if text_conditioned:
+            self.attention = LanguageVideoAttention(
+                dim, heads=heads, residual=residual, projections=projections, dropout=dropout
+            )
+        self.sentence_product = self.word_product = None
+        if learnt_products and "video_sentence" in self.grains:
+            self.sentence_product = nn.Parameter(torch.eye(dim))
+        if learnt_products and "frame_word" in self.grains:
+            self.word_product = nn.Parameter(torch.eye(dim))
+
+        step = {"isa": Isa, "softmax": SoftmaxSum}[vectors]
+        along_words = {
+            mode: slot_count(words, mode, self.kept_words) for mode in ("none", "remove", "fuse")
+        }
+        along_frames = {
+            mode: slot_count(pooled, mode, self.kept_frames) for mode in ("none", "remove", "fuse")
+        }
+        self.video_word = self.sentence_frame = self.frame_word = None
+        if "video_word" in self.grains:
+            self.video_word = step(along_words[video_word], temperature)
+        if "sentence_frame" in self.grains:
+            self.sentence_frame = step(along_frames[sentence_frame], temperature)
+        if "frame_word" in self.grains:
+            self.frame_word = Bidirectional(
+                step, along_frames[frame_word_frames], along_words[frame_word_words], temperature
+            )
+        self.aggregate = ScoreAggregation(len(self.grains), scores, lsa_on_logits)
+
+    @property
+    def aggregation_parameters(self) -> int:
+        """Learnable numbers in ISA and Bi-ISA, as the paper's Tables 5-8 and Fig. B.1 count them."""
+        parts = (self.video_word, self.sentence_frame, self.frame_word)
+        return sum(p.numel() for part in parts if part is not None for p in part.parameters())
+
+    def record(self, video: VideoFeatures) -> CollapsedVideos | PlainVideos | RawVideos:
+        """What scoring needs of each video, computed once (and an index record outside training)."""
+        check_video(video, self.dim, self.mask_frames)
+        mask = video.frame_mask if self.mask_frames else torch.ones_like(video.frame_mask)
+        if self.attention is None:
+            if video.encoded.shape[1] != self.frames:
+                raise ValueError(
+                    f"video.encoded has {video.encoded.shape[1]} frames; a head without "
+                    f"text-conditioned contrast was built for frames={self.frames}"
+                )
+            frames = F.normalize(video.encoded, dim=-1)
+            weights = mask.to(frames.dtype).unsqueeze(-1)
+            mean = (frames * weights).sum(1) / weights.sum(1)
+            return PlainVideos(frames, F.normalize(mean, dim=-1), mask)
+        if self.attention.drops:
+            return RawVideos(video.encoded, mask)
+        return self.attention.collapse(video.encoded, mask)
+
+    def prepare_texts(self, text: TextFeatures) -> _Texts:
+        """Queries and columns of each text: the sentence first, then the words."""
+        self._check_words(text)
+        missing = self.words - text.words.shape[1]
+        words, mask = text.words, text.word_mask
+        if self.mask_words and missing > 0:
+            words, mask = F.pad(words, (0, 0, 0, missing)), F.pad(mask, (0, missing))
+        raw = torch.cat([text.sentence.unsqueeze(1), words], 1)
+        columns = F.normalize(raw, dim=-1)
+        extra = []
+        if self.sentence_product is not None:
+            extra.append(columns[:, :1] @ self.sentence_product)
+        if self.word_product is not None:
+            extra.append(columns[:, 1:] @ self.word_product)
+        columns = torch.cat([columns, *extra], 1)
+        if self.attention is None or self.attention.drops:
+            empty = columns.new_zeros(columns.shape[:2])
+            return _Texts(raw, columns, empty, empty, mask)
+        side = collapse_texts(self.attention, raw, columns)
+        return _Texts(side.queries, side.columns, side.constant, side.bias, mask)
+
+    def prepare_videos(self, record: Any) -> Lanes | PlainVideos | RawVideos:
+        """The record with videos innermost, where it is a collapsed one."""
+        if isinstance(record, CollapsedVideos):
+            assert self.attention is not None
+            return lay_out(record, self.attention.heads)
+        return record
+
+    def tile(self, texts: _Texts, videos: Any) -> Float[Tensor, "grains texts videos"]:
+        """Scores of every contrast for every pair of a tile."""
+        frame_mask = None
+        if isinstance(videos, PlainVideos):
+            seen = torch.cat([videos.mean.unsqueeze(1), videos.frames], 1)
+            found = torch.einsum("tcd,vqd->tqcv", texts.columns, seen)
+            if self.mask_frames:
+                frame_mask = videos.frame_mask.T
+        elif isinstance(videos, RawVideos):
+            assert self.attention is not None
+            seen = self.attention(texts.queries, videos.encoded, videos.frame_mask)
+            found = torch.einsum("tcd,tqvd->tqcv", texts.columns, F.normalize(seen, dim=-1))
+        else:
+            assert self.attention is not None
+            side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
+            found = products(side, videos, self.attention.eps)
+        return self._contrasts(found, texts, frame_mask)
+
+    def _contrasts(
+        self,
+        found: Float[Tensor, "texts queries columns videos"],
+        texts: _Texts,
+        frame_mask: Bool[Tensor, "frames videos"] | None,
+    ) -> Float[Tensor, "grains texts videos"]:
+        """Eq. 12-15 read off the products, then SR and ISA."""
+        count = texts.word_mask.shape[1]
+        end = found.shape[2]
+        words = slice(1, 1 + count)
+        local = slice(end - count, end) if self.word_product is not None else words
+        whole = 1 + count if self.sentence_product is not None else 0
+        word_mask = texts.word_mask.unsqueeze(-1) if self.mask_words else None
+        if self.attention is not None:
+            frame_mask = word_mask
+        elif frame_mask is not None:
+            frame_mask = frame_mask.unsqueeze(0)
+        scores = []
+        if "video_sentence" in self.grains:
+            scores.append(found[:, 0, whole])
+        if self.video_word is not None:
+            vector = Slots(found[:, 0, words], word_mask)
+            vector = reorganise(vector, self.modes["video_word"], self.kept_words, -2)
+            scores.append(self.video_word(vector, -2))
+        if self.sentence_frame is not None:
+            vector = Slots(found[:, 1:, 0], frame_mask)
+            vector = reorganise(vector, self.modes["sentence_frame"], self.kept_frames, -2)
+            scores.append(self.sentence_frame(vector, -2))
+        if self.frame_word is not None:
+            across = None if word_mask is None else word_mask.unsqueeze(1)
+            down = None if frame_mask is None else frame_mask.unsqueeze(2)
+            matrix, across = reorganise(
+                Slots(found[:, 1:, local], across),
+                self.modes["frame_word_words"],
+                self.kept_words,
+                -2,
+            )
+            matrix, down = reorganise(
+                Slots(matrix, down), self.modes["frame_word_frames"], self.kept_frames, -3
+            )
+            scores.append(self.frame_word(matrix, down, across))
+        return torch.stack(scores)
+
+    def combine(
+        self, scores: Float[Tensor, "grains texts videos"], scale: Tensor | float
+    ) -> Float[Tensor, "texts videos"]:
+        """LSA or its alternatives (Eq. 31-32)."""
+        return self.aggregate(scores, scale)
+
+    def pair_bytes(self, texts: _Texts, record: Any) -> int:
+        """Bytes of intermediate results a pair."""
+        queries, columns = texts.queries.shape[1], texts.columns.shape[1]
+        states = record.frame_mask.shape[1]
+        if isinstance(record, CollapsedVideos):
+            states = record.outputs.shape[1]
+        numbers = 3 * queries * columns + (5 * queries + columns) * states
+        if isinstance(record, RawVideos):
+            numbers += 10 * queries * self.dim
+        return numbers * texts.queries.element_size()
+
+    def _check_words(self, text: TextFeatures) -> None:
+        count = text.words.shape[1]
+        sized = "none" in self.modes.values() and count > self.words
+        if count != self.words and (not self.mask_words or sized):
+            raise ValueError(
+                f"text.words has {count} positions; the head was built for words={self.words}"
+                + ("" if self.mask_words else " (other lengths need mask_words=True)")
+            )
+
+
+def _kept(size: int, keep_rate: float, what: str) -> int:
+    if not 0 < keep_rate <= 1:
+        raise ValueError(f"keep_rate must be in (0, 1]; got {keep_rate}")
+    kept = kept_count(size, keep_rate)
+    if kept < 1:
+        raise ValueError(
+            f"keep_rate {keep_rate} keeps no {what} of {size}; raise it to at least {1 / size:.4f}"
+        )
+    return kept

@@ -1,0 +1,79 @@
+"""X-Pool: a video pooled by one text's attention, compared with that text."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
+from tcmgc.collapsed import CollapsedTexts, collapse_texts, lay_out, products
+from tcmgc.features import TextFeatures, VideoFeatures
+from tcmgc.heads.base import Head, RawVideos, check_video
+
+
+class XPool(Head):
+    """X-Pool's similarity: the cosine of a sentence and the video pooled by it.
+
+    The same attention block as TC-MGC's with one query a text, so it collapses the same way.
+
+    Args:
+        dim: width of the joint space.
+        heads: attention heads.
+        dropout: on the fully connected branch, in training; such a step follows the equations
+            literally, tile by tile.
+
+    Raises:
+        ValueError: heads that do not divide dim.
+    """
+
+    grains = ("video_sentence",)
+
+    def __init__(self, dim: int, *, heads: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dim = dim
+        self.attention = LanguageVideoAttention(dim, heads=heads, dropout=dropout)
+
+    def record(self, video: VideoFeatures) -> CollapsedVideos | RawVideos:
+        """The video's side of the block, or the features where dropout is active."""
+        check_video(video, self.dim)
+        if self.attention.drops:
+            return RawVideos(video.encoded, video.frame_mask)
+        return self.attention.collapse(video.encoded, video.frame_mask)
+
+    def prepare_texts(self, text: TextFeatures) -> CollapsedTexts:
+        """The sentence as query and as column."""
+        sentence = text.sentence.unsqueeze(1)
+        columns = F.normalize(sentence, dim=-1)
+        if self.attention.drops:
+            return CollapsedTexts(sentence, columns, columns[..., 0], columns[..., 0])
+        return collapse_texts(self.attention, sentence, columns)
+
+    def prepare_videos(self, record: Any) -> Any:
+        """The record with videos innermost, where it is a collapsed one."""
+        return (
+            lay_out(record, self.attention.heads) if isinstance(record, CollapsedVideos) else record
+        )
+
+    def tile(self, texts: CollapsedTexts, videos: Any) -> Float[Tensor, "1 texts videos"]:
+        """The similarity of every pair of a tile."""
+        if isinstance(videos, RawVideos):
+            pooled = self.attention(texts.queries, videos.encoded, videos.frame_mask)
+            found = torch.einsum(
+                "td,tvd->tv", texts.columns[:, 0], F.normalize(pooled[:, 0], dim=-1)
+            )
+        else:
+            found = products(texts, videos, self.attention.eps)[:, 0, 0]
+        return found.unsqueeze(0)
+
+    def combine(
+        self, scores: Float[Tensor, "1 texts videos"], scale: Tensor | float
+    ) -> Float[Tensor, "texts videos"]:
+        """The one score there is."""
+        return scores[0]
+
+    def pair_bytes(self, texts: CollapsedTexts, record: Any) -> int:
+        """Bytes of intermediate results a pair."""
+        numbers = 10 * self.dim if isinstance(record, RawVideos) else 8 * record.outputs.shape[1]
+        return numbers * texts.queries.element_size()
