@@ -5,6 +5,7 @@ A URI's query holds what its file system needs and stays behind the path when na
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -69,7 +70,10 @@ def stamp(path: str) -> FileStamp | None:
         OSError: the file system cannot be reached.
     """
     system, inner = resolve(path)
-    info = system.get_file_info(inner)
+    return _stamp(system.get_file_info(inner))
+
+
+def _stamp(info: fs.FileInfo) -> FileStamp | None:
     if info.type != fs.FileType.File:
         return None
     return FileStamp(size=info.size, modified=info.mtime_ns or 0)
@@ -89,3 +93,23 @@ def _file_system(uri: str, shown: str) -> fs.FileSystem:
             f"cannot reach {shown}: {error}; expected a local path, s3://, gs:// or file://"
         ) from error
     return system
+
+
+def stamps(paths: Sequence[str]) -> dict[str, FileStamp | None]:
+    """:func:`stamp` of many files, remote ones asked for together.
+
+    Raises:
+        ValueError: a URI that pyarrow does not understand.
+        OSError: a file system cannot be reached.
+    """
+    places: dict[int, tuple[fs.FileSystem, list[tuple[str, str]]]] = {}
+    for path in dict.fromkeys(paths):
+        system, inner = resolve(path)
+        places.setdefault(id(system), (system, []))[1].append((path, inner))
+    found: dict[str, FileStamp | None] = {}
+    for system, files in places.values():
+        for (path, _), info in zip(
+            files, system.get_file_info([inner for _, inner in files]), strict=True
+        ):
+            found[path] = _stamp(info)
+    return found

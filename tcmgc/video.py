@@ -14,7 +14,11 @@ from tcmgc.video_file import Deadline, DecodeError, Source, check_whole, find, o
 from tcmgc.video_pixels import display_turn, square
 from tcmgc.video_timeline import Packets, Timeline, scan
 
-__all__ = ["DecodeError", "Frames", "VideoInfo", "probe", "sample_frames"]
+__all__ = ["DECODER_VERSION", "DecodeError", "Frames", "VideoInfo", "probe", "sample_frames"]
+
+
+DECODER_VERSION = 1
+"""Raised whenever the same call on the same file gives other pixels: caches are keyed by it."""
 
 
 @dataclass(frozen=True)

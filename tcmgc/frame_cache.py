@@ -1,0 +1,178 @@
+"""Every video decoded once: a cache of frames that any number of runs share.
+
+A clip is known by its content: the last two parts of the video's path, the file's size and time of
+last change, and the window. A replaced file is decoded anew; a data root that moved is not.
+Everything else that changes the frames decides the subfolder.
+
+Raw, a clip of 12 frames at 224 takes 1.8 MB (12 x 3 x 224 x 224 bytes); shorter ones take less.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
+
+from pyarrow import fs
+
+from tcmgc import frame_format as formats
+from tcmgc import storage
+from tcmgc.datasets.rows import Clip
+from tcmgc.frame_reader import FrameReader, identity, keys
+from tcmgc.frame_shards import BLOB, INDEX, PARTIAL, Record, read_index, writing
+from tcmgc.sampling import Sampler, check_sampling
+from tcmgc.video import DECODER_VERSION, DecodeError, Frames, sample_frames
+
+_LEFTOVER_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """Where frames are kept and how they are taken; holds nothing open, and travels to other processes."""
+
+    root: str
+    """Local folder or URI (s3://, gs://)."""
+    _: KW_ONLY
+    max_frames: int
+    size: int
+    fps: float = 1.0
+    sampler: Sampler = "uniform"
+    frame_format: formats.FrameFormat = "raw"
+    seed: int = 0
+    """Decides the instants of the ``random`` sampler, together with the video's name."""
+    mirror: str | None = None
+    """Folder for local copies of a remote cache's shards; None: in the system's temporary folder."""
+
+    def __post_init__(self) -> None:
+        check_sampling(
+            max_frames=self.max_frames, fps=self.fps, start=0, end=None, sampler=self.sampler
+        )
+        if self.frame_format not in ("raw", "jpeg"):
+            raise ValueError(f"frame_format is {self.frame_format!r}; known are raw, jpeg")
+
+    @property
+    def folder(self) -> str:
+        """The subfolder for these settings, named after them and after how frames are made."""
+        settings = {
+            "decoder": DECODER_VERSION,
+            "max_frames": self.max_frames,
+            "size": self.size,
+            "fps": self.fps,
+            "sampler": self.sampler,
+            "seed": self.seed if self.sampler == "random" else None,
+            "frame_format": self.frame_format,
+            "quality": formats.JPEG_QUALITY if self.frame_format == "jpeg" else None,
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        name = f"{self.max_frames}x{self.size}-{self.fps:g}fps-{self.sampler}-{self.frame_format}"
+        return storage.join(self.root, f"{name}-{digest}")
+
+    def decode(self, clip: Clip, timeout: float | None = None) -> Frames | DecodeError:
+        """The clip's frames by this cache's settings, or why there are none."""
+        try:
+            return sample_frames(
+                clip.path,
+                max_frames=self.max_frames,
+                size=self.size,
+                fps=self.fps,
+                start=clip.start,
+                end=clip.end,
+                sampler=self.sampler,
+                timeout=timeout,
+                seed=(self.seed, *identity(clip, None).file.encode()),
+            )
+        except DecodeError as error:
+            return error
+
+    def missing(
+        self, clips: Sequence[Clip], *, retry_failed: bool = False, verify: bool = False
+    ) -> list[Clip]:
+        """The clips that are neither stored nor known to be unreadable, as their files are now.
+
+        Args:
+            clips: what is wanted.
+            retry_failed: count those known to be unreadable as well.
+            verify: read every stored record, and count damaged ones.
+        """
+        reader = self.open()
+        wanted = {"frames"} if retry_failed else {"frames", "failed"}
+
+        def known(record: Record | None) -> bool:
+            if record is None or record.status not in wanted:
+                return False
+            return not verify or record.status == "failed" or reader.intact(record)
+
+        found = (reader.record(key) for key in keys(clips))
+        return [clip for clip, record in zip(clips, found, strict=True) if not known(record)]
+
+    def write(self, entries: Iterable[tuple[Clip, Frames | DecodeError]]) -> str:
+        """Store decoded clips, and the reasons of those that failed, as one new shard; gives its name.
+
+        Safe with other writers at work and against being killed: a shard is there whole or not at
+        all. Of two records of the same content, the later counts.
+
+        Raises:
+            ValueError: frames of another shape than this cache's.
+            OSError: the cache cannot be written.
+        """
+        with writing(self.folder) as shard:
+            for clip, outcome in entries:
+                record = identity(clip, storage.stamp(clip.path))
+                if isinstance(outcome, DecodeError):
+                    shard.add(replace(record, status="failed", error=outcome.reason), [])
+                    continue
+                self._check(clip, outcome)
+                record = replace(record, timestamps=tuple(outcome.timestamps.tolist()))
+                shard.add(record, formats.encode(outcome.pixels, self.frame_format))
+        return shard.name
+
+    def open(self, clips: Sequence[Clip] | None = None) -> FrameReader:
+        """What is stored now. With ``clips``, their ids and files are looked up at once.
+
+        Without, clips are looked up when they are first read, by the state of their files then.
+        """
+        reader = FrameReader(
+            self.folder,
+            self._records(),
+            max_frames=self.max_frames,
+            size=self.size,
+            frame_format=self.frame_format,
+            mirror=self.mirror,
+        )
+        if clips is not None:
+            reader.bind(clips)
+        return reader
+
+    def remove_leftovers(self) -> int:
+        """Delete what killed writers left in a local cache an hour ago or earlier; gives the bytes freed."""
+        freed = 0
+        if storage.is_uri(self.folder) or not Path(self.folder).is_dir():
+            return freed
+        for partial in Path(self.folder).glob(f"*{PARTIAL}"):
+            info = partial.stat()
+            if time.time() - info.st_mtime > _LEFTOVER_SECONDS:
+                partial.unlink(missing_ok=True)
+                freed += info.st_size
+        return freed
+
+    def _check(self, clip: Clip, frames: Frames) -> None:
+        shape = (len(frames), 3, self.size, self.size)
+        if frames.pixels.shape != shape or not 1 <= len(frames) <= self.max_frames:
+            raise ValueError(
+                f"clip {clip.id!r} has frames of shape {frames.pixels.shape}; this cache holds "
+                f"1 to {self.max_frames} of 3 x {self.size} x {self.size}"
+            )
+
+    def _records(self) -> Iterator[Record]:
+        """Every record, oldest shard first."""
+        system, inner = storage.resolve(self.folder)
+        files = system.get_file_info(fs.FileSelector(inner, allow_not_found=True))
+        sizes = {
+            f.base_name.removesuffix(BLOB): f.size for f in files if f.base_name.endswith(BLOB)
+        }
+        indexes = sorted(f.path for f in files if f.base_name.endswith(INDEX))
+        with ThreadPoolExecutor(8) as pool:
+            for records in pool.map(lambda path: read_index(system, path, sizes), indexes):
+                yield from records

@@ -1,0 +1,38 @@
+"""How the frame cache spells a frame: raw pixels, or JPEG."""
+
+import io
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torchvision.io import decode_jpeg
+
+FrameFormat = Literal["raw", "jpeg"]
+
+JPEG_QUALITY = 95
+
+
+def encode(
+    pixels: UInt8[np.ndarray, "frames 3 size size"], frame_format: FrameFormat
+) -> list[memoryview]:
+    """Each frame's bytes. JPEG: quality 95, chroma at full resolution."""
+    if frame_format == "raw":
+        return [np.ascontiguousarray(frame).data.cast("B") for frame in pixels]
+    coded = []
+    for frame in pixels:
+        sink = io.BytesIO()
+        image = Image.fromarray(np.ascontiguousarray(frame.transpose(1, 2, 0)))
+        image.save(sink, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        coded.append(sink.getbuffer())
+    return coded
+
+
+def decode(
+    data: bytearray, lengths: tuple[int, ...], out: UInt8[np.ndarray, "frames 3 size size"]
+) -> None:
+    """Fill ``out`` from a record of JPEG frames."""
+    coded = torch.frombuffer(data, dtype=torch.uint8).split(list(lengths))
+    for place, image in enumerate(decode_jpeg(list(coded))):
+        out[place] = image.numpy()
