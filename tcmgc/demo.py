@@ -18,74 +18,13 @@ from pathlib import Path
 
 import av
 import numpy as np
-from jaxtyping import Float, UInt8
 
-WIDTH, HEIGHT, RATE = 96, 72, 5
-"""Pixels, and frames a second."""
+from tcmgc.demo_scenes import HEIGHT, RATE, WIDTH, Frame, Scene, describe, draw, story
+
 CAPTIONS = 5
 """Captions of a training video."""
 MARKER = "demo.json"
 """Written last: a folder with it is whole."""
-
-COLOURS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
-    "red": ((220, 30, 30), ("red", "scarlet")),
-    "orange": ((250, 140, 20), ("orange", "amber")),
-    "yellow": ((245, 230, 40), ("yellow", "golden")),
-    "green": ((40, 190, 50), ("green", "emerald")),
-    "cyan": ((40, 220, 220), ("cyan", "turquoise")),
-    "blue": ((40, 70, 230), ("blue", "navy")),
-    "purple": ((160, 40, 200), ("purple", "violet")),
-    "white": ((250, 250, 250), ("white", "pale")),
-}
-BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
-    "night": ((15, 15, 25), ("at night", "in the dark")),
-    "fog": ((125, 125, 125), ("in fog", "in the mist")),
-    "desert": ((175, 140, 95), ("in the desert", "on sand")),
-    "forest": ((45, 75, 40), ("in a forest", "among trees")),
-    "ice": ((175, 200, 215), ("on ice", "in the snow")),
-}
-SHAPES: dict[str, tuple[str, ...]] = {
-    "circle": ("circle", "disc", "ball"),
-    "square": ("square", "box"),
-    "triangle": ("triangle", "pyramid"),
-    "cross": ("cross", "plus sign"),
-    "ring": ("ring", "hoop"),
-}
-SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
-    "small": (0.10, ("small", "tiny", "little")),
-    "large": (0.22, ("large", "big", "huge")),
-}
-PLACES: dict[str, tuple[tuple[float, float], tuple[str, ...]]] = {
-    "left": ((-0.26, 0.0), ("on the left", "at the left side")),
-    "right": ((0.26, 0.0), ("on the right", "at the right side")),
-    "top": ((0.0, -0.24), ("at the top", "up high")),
-    "bottom": ((0.0, 0.24), ("at the bottom", "down low")),
-}
-MOTIONS: dict[str, tuple[str, ...]] = {
-    "still": ("resting", "waiting"),
-    "sideways": ("sliding", "gliding"),
-    "upright": ("bouncing", "jumping"),
-    "growing": ("growing", "swelling"),
-    "shrinking": ("shrinking", "dwindling"),
-}
-OPENINGS = ("", "", "", "here", "we see", "the clip shows", "someone filmed", "apparently")
-JOINTS = ("then", "and then", "followed by", "later", "before")
-ENDINGS = ("", "", "", "", "for a while", "in silence", "as usual")
-
-Frame = UInt8[np.ndarray, "height width 3"]
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """A shape before a background, for some seconds."""
-
-    colour: str
-    background: str
-    shape: str
-    size: str
-    place: str
-    motion: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -134,7 +73,7 @@ def make(
     partial = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
         partial.chmod(0o755)
-        stories = [_story(seed, index) for index in range(videos)]
+        stories = [story(np.random.default_rng([seed, index, 0])) for index in range(videos)]
         _write_videos(partial / "videos" / "all", stories, seed, progress)
         _write_annotations(partial, stories, recipe)
         (partial / MARKER).write_text(json.dumps(asdict(recipe)) + "\n")
@@ -170,124 +109,19 @@ def is_made(root: Path, recipe: Recipe) -> bool:
     return False
 
 
-def draw(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Iterator[Frame]:
-    """The frames of a clip, ``RATE`` a second."""
-    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-    x, y = (x + 0.5 - WIDTH / 2) / HEIGHT, (y + 0.5) / HEIGHT - 0.5
-    for scene in scenes:
-        tilt = rng.uniform(-25, 25, 2)
-        ground = np.array(BACKGROUNDS[scene.background][0], np.float32) + rng.uniform(-12, 12, 3)
-        ground = ground + (tilt[0] * x + tilt[1] * y + rng.normal(0, 4, x.shape))[..., None]
-        bits = rng.uniform((-0.6, -0.5, -0.02, -0.02, 40), (0.6, 0.5, 0.02, 0.02, 210), (3, 5))
-        wobble = rng.uniform(-0.04, 0.04, 2)
-        count = round(scene.seconds * RATE)
-        for step in range(count):
-            picture = ground.copy()
-            for left, top, right, down, grey in bits:
-                bit = _distance("square", x - left - right * step, y - top - down * step, 0.03)
-                picture[bit < 0] = grey
-            _paint(picture, scene, wobble, step / max(count - 1, 1), x, y)
-            yield picture.clip(0, 255).astype(np.uint8)
-
-
-def describe(scenes: tuple[Scene, ...], details: int, rng: np.random.Generator) -> str:
-    """A caption of ``scenes``: colour and shape of each, and ``details`` of the other four facts."""
-    joints = [""] + [str(rng.choice(JOINTS)) for _ in scenes[1:]]
-    parts = [str(rng.choice(OPENINGS))]
-    for joint, scene in zip(joints, scenes, strict=True):
-        told = set(rng.choice(["size", "motion", "place", "background"], details, replace=False))
-        words = {
-            "size": SIZES[scene.size][1],
-            "colour": COLOURS[scene.colour][1],
-            "shape": SHAPES[scene.shape],
-            "motion": MOTIONS[scene.motion],
-            "place": PLACES[scene.place][1],
-            "background": BACKGROUNDS[scene.background][1],
-        }
-        chosen = [
-            str(rng.choice(words[name])) for name in words if name in told | {"colour", "shape"}
-        ]
-        parts += [joint, "an" if chosen[0][0] in "aeiou" else "a", *chosen]
-    return " ".join(part for part in [*parts, str(rng.choice(ENDINGS))] if part)
-
-
-def _story(seed: int, index: int) -> tuple[Scene, ...]:
-    rng = np.random.default_rng([seed, index, 0])
-    count = int(rng.integers(2, 4))
-    colours = rng.choice(list(COLOURS), count, replace=False)
-    backgrounds = rng.choice(list(BACKGROUNDS), count, replace=False)
-    return tuple(
-        Scene(
-            colour=str(colour),
-            background=str(background),
-            shape=str(rng.choice(list(SHAPES))),
-            size=str(rng.choice(list(SIZES))),
-            place=str(rng.choice(list(PLACES))),
-            motion=str(rng.choice(list(MOTIONS))),
-            seconds=float(rng.integers(15, 21)) / RATE
-            if count == 2
-            else float(rng.integers(11, 20)) / RATE,
-        )
-        for colour, background in zip(colours, backgrounds, strict=True)
-    )
-
-
 def _captions(scenes: tuple[Scene, ...], seed: int, index: int) -> list[str]:
     rng = np.random.default_rng([seed, index, 1])
     captions = []
     for _ in range(CAPTIONS):
-        told = np.sort(rng.choice(len(scenes), int(rng.integers(1, 3)), replace=False))
-        captions.append(describe(tuple(scenes[i] for i in told), int(rng.integers(1, 4)), rng))
+        told = np.sort(rng.choice(len(scenes), int(rng.choice([1, 2, 2, 2])), replace=False))
+        captions.append(describe(tuple(scenes[i] for i in told), int(rng.integers(2, 5)), rng))
     return captions
 
 
 def _sentence(scenes: tuple[Scene, ...], seed: int, index: int) -> str:
     rng = np.random.default_rng([seed, index, 2])
     told = np.sort(rng.choice(len(scenes), 2, replace=False))
-    return describe(tuple(scenes[i] for i in told), 3, rng)
-
-
-def _distance(
-    shape: str,
-    x: Float[np.ndarray, "height width"],
-    y: Float[np.ndarray, "height width"],
-    radius: float,
-) -> Float[np.ndarray, "height width"]:
-    """Signed distance to a shape's edge, or near enough: below 0 inside. In picture heights."""
-    if shape == "circle":
-        return np.hypot(x, y) - radius
-    if shape == "square":
-        return np.maximum(abs(x), abs(y)) - radius * 0.9
-    if shape == "triangle":
-        return np.maximum(abs(x) * 0.87 - y * 0.5 - radius * 0.5, y - radius * 0.8)
-    if shape == "cross":
-        near, far = np.minimum(abs(x), abs(y)), np.maximum(abs(x), abs(y))
-        return np.maximum(near - radius * 0.33, far - radius)
-    return abs(np.hypot(x, y) - radius * 0.75) - radius * 0.25
-
-
-def _paint(
-    picture: Float[np.ndarray, "height width 3"],
-    scene: Scene,
-    wobble: Float[np.ndarray, "2"],
-    time: float,
-    x: Float[np.ndarray, "height width"],
-    y: Float[np.ndarray, "height width"],
-) -> None:
-    """The scene's shape onto ``picture`` at ``time`` from 0 to 1, with a dark rim."""
-    (across, down), radius = PLACES[scene.place][0] + wobble, SIZES[scene.size][0]
-    swing = 0.14 * np.sin(2 * np.pi * 1.5 * time)
-    if scene.motion == "sideways":
-        across = across + swing
-    elif scene.motion == "upright":
-        down = down + swing
-    elif scene.motion == "growing":
-        radius *= 0.6 + 0.6 * time
-    elif scene.motion == "shrinking":
-        radius *= 1.2 - 0.6 * time
-    distance = _distance(scene.shape, x - across, y - down, radius)
-    picture[distance < 0.015] = 0
-    picture[distance < 0] = COLOURS[scene.colour][0]
+    return describe(tuple(scenes[i] for i in told), 4, rng)
 
 
 def _write_videos(

@@ -1,0 +1,175 @@
+"""Scenes of the demo corpus: what can happen, how it is drawn, how it is said."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+WIDTH, HEIGHT, RATE = 96, 72, 5
+"""Pixels, and frames a second."""
+
+COLOURS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
+    "red": ((220, 30, 30), ("red", "scarlet")),
+    "orange": ((250, 140, 20), ("orange", "amber")),
+    "yellow": ((245, 230, 40), ("yellow", "golden")),
+    "green": ((40, 190, 50), ("green", "emerald")),
+    "cyan": ((40, 220, 220), ("cyan", "turquoise")),
+    "blue": ((40, 70, 230), ("blue", "navy")),
+    "purple": ((160, 40, 200), ("purple", "violet")),
+    "white": ((250, 250, 250), ("white", "pale")),
+}
+BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
+    "night": ((10, 10, 30), ("at night", "in darkness")),
+    "fog": ((140, 140, 140), ("in fog", "in mist")),
+    "desert": ((205, 160, 90), ("in the desert", "on sand")),
+    "forest": ((25, 85, 30), ("in a forest", "among trees")),
+    "ice": ((170, 215, 245), ("on ice", "in snow")),
+    "sea": ((20, 60, 140), ("at sea", "under water")),
+}
+SHAPES: dict[str, tuple[str, ...]] = {
+    "circle": ("circle", "disc", "ball"),
+    "square": ("square", "box"),
+    "triangle": ("triangle", "pyramid"),
+    "cross": ("cross", "plus"),
+    "ring": ("ring", "hoop"),
+}
+SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
+    "small": (0.13, ("small", "tiny", "little")),
+    "large": (0.26, ("large", "big", "huge")),
+}
+PLACES: dict[str, tuple[tuple[float, float], tuple[str, ...]]] = {
+    "left": ((-0.26, 0.0), ("on the left", "at left")),
+    "right": ((0.26, 0.0), ("on the right", "at right")),
+    "top": ((0.0, -0.26), ("at the top", "up high")),
+    "bottom": ((0.0, 0.26), ("at the bottom", "down low")),
+}
+MOTIONS: dict[str, tuple[str, ...]] = {
+    "still": ("resting", "waiting"),
+    "sideways": ("sliding", "gliding"),
+    "upright": ("bouncing", "jumping"),
+    "growing": ("growing", "swelling"),
+    "shrinking": ("shrinking", "fading"),
+}
+OPENINGS = ("", "", "", "here", "we see", "the clip shows", "someone filmed", "apparently")
+JOINTS = ("then", "and then", "followed by", "later", "before")
+ENDINGS = ("", "", "", "", "for a while", "in silence", "as usual")
+
+Frame = UInt8[np.ndarray, "height width 3"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A shape before a background, for some seconds."""
+
+    colour: str
+    background: str
+    shape: str
+    size: str
+    place: str
+    motion: str
+    seconds: float
+
+
+def story(rng: np.random.Generator) -> tuple[Scene, ...]:
+    """Two or three scenes that follow each other, of different colours and backgrounds."""
+    count = int(rng.integers(2, 4))
+    colours = rng.choice(list(COLOURS), count, replace=False)
+    backgrounds = rng.choice(list(BACKGROUNDS), count, replace=False)
+    shortest, longest = (15, 21) if count == 2 else (11, 20)
+    return tuple(
+        Scene(
+            colour=str(colour),
+            background=str(background),
+            shape=str(rng.choice(list(SHAPES))),
+            size=str(rng.choice(list(SIZES))),
+            place=str(rng.choice(list(PLACES))),
+            motion=str(rng.choice(list(MOTIONS))),
+            seconds=int(rng.integers(shortest, longest)) / RATE,
+        )
+        for colour, background in zip(colours, backgrounds, strict=True)
+    )
+
+
+def draw(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Iterator[Frame]:
+    """The frames of a clip, ``RATE`` a second."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+    x, y = (x + 0.5 - WIDTH / 2) / HEIGHT, (y + 0.5) / HEIGHT - 0.5
+    for scene in scenes:
+        tilt = rng.uniform(-25, 25, 2)
+        ground = np.array(BACKGROUNDS[scene.background][0], np.float32) + rng.uniform(-12, 12, 3)
+        ground = ground + (tilt[0] * x + tilt[1] * y + rng.normal(0, 4, x.shape))[..., None]
+        bits = rng.uniform((-0.6, -0.5, -0.02, -0.02, 40), (0.6, 0.5, 0.02, 0.02, 210), (3, 5))
+        wobble = rng.uniform(-0.04, 0.04, 2)
+        count = round(scene.seconds * RATE)
+        for step in range(count):
+            picture = ground.copy()
+            for left, top, right, down, grey in bits:
+                bit = _distance("square", x - left - right * step, y - top - down * step, 0.03)
+                picture[bit < 0] = grey
+            _paint(picture, scene, wobble, step / max(count - 1, 1), x, y)
+            yield picture.clip(0, 255).astype(np.uint8)
+
+
+def describe(scenes: tuple[Scene, ...], details: int, rng: np.random.Generator) -> str:
+    """A caption of ``scenes``: colour and shape of each, and ``details`` of the other four facts."""
+    joints = [""] + [str(rng.choice(JOINTS)) for _ in scenes[1:]]
+    parts = [str(rng.choice(OPENINGS))]
+    for joint, scene in zip(joints, scenes, strict=True):
+        told = set(rng.choice(["size", "motion", "place", "background"], details, replace=False))
+        words = {
+            "size": SIZES[scene.size][1],
+            "colour": COLOURS[scene.colour][1],
+            "shape": SHAPES[scene.shape],
+            "motion": MOTIONS[scene.motion],
+            "place": PLACES[scene.place][1],
+            "background": BACKGROUNDS[scene.background][1],
+        }
+        chosen = [
+            str(rng.choice(words[name])) for name in words if name in told | {"colour", "shape"}
+        ]
+        parts += [joint, "an" if chosen[0][0] in "aeiou" else "a", *chosen]
+    return " ".join(part for part in [*parts, str(rng.choice(ENDINGS))] if part)
+
+
+def _distance(
+    shape: str,
+    x: Float[np.ndarray, "height width"],
+    y: Float[np.ndarray, "height width"],
+    radius: float,
+) -> Float[np.ndarray, "height width"]:
+    """Signed distance to a shape's edge, or near enough: below 0 inside. In picture heights."""
+    if shape == "circle":
+        return np.hypot(x, y) - radius
+    if shape == "square":
+        return np.maximum(abs(x), abs(y)) - radius * 0.9
+    if shape == "triangle":
+        return np.maximum(abs(x) * 0.87 - y * 0.5 - radius * 0.5, y - radius * 0.8)
+    if shape == "cross":
+        near, far = np.minimum(abs(x), abs(y)), np.maximum(abs(x), abs(y))
+        return np.maximum(near - radius * 0.33, far - radius)
+    return abs(np.hypot(x, y) - radius * 0.75) - radius * 0.25
+
+
+def _paint(
+    picture: Float[np.ndarray, "height width 3"],
+    scene: Scene,
+    wobble: Float[np.ndarray, "2"],
+    time: float,
+    x: Float[np.ndarray, "height width"],
+    y: Float[np.ndarray, "height width"],
+) -> None:
+    """The scene's shape onto ``picture`` at ``time`` from 0 to 1, with a dark rim."""
+    (across, down), radius = PLACES[scene.place][0] + wobble, SIZES[scene.size][0]
+    swing = 0.14 * np.sin(2 * np.pi * 1.5 * time)
+    if scene.motion == "sideways":
+        across = across + swing
+    elif scene.motion == "upright":
+        down = down + swing
+    elif scene.motion == "growing":
+        radius *= 0.6 + 0.6 * time
+    elif scene.motion == "shrinking":
+        radius *= 1.2 - 0.6 * time
+    distance = _distance(scene.shape, x - across, y - down, radius)
+    picture[distance < 0.015] = 0
+    picture[distance < 0] = COLOURS[scene.colour][0]
