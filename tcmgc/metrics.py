@@ -1,0 +1,148 @@
+"""Retrieval metrics, both directions, from one matrix of similarities (NumPy).
+
+The rank of the right item is one more than the number of items scored strictly higher; an item
+scored equal to it leaves that rank alone and counts as a tie. The pessimistic rank puts every
+tied item first. So a model that gives all pairs one score shows perfect ranks and ties for all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+Metrics = dict[str, float]
+"""By name: ``t2v/R1``, ``v2t/MdR``, ``SumR``, …"""
+
+RECALLS = (1, 5, 10)
+_ROWS = 1024  # texts looked at together: some MB, whatever the matrix
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """From 1, one a query."""
+
+    optimistic: Int[np.ndarray, "queries"]
+    """Tied items after the right one."""
+    pessimistic: Int[np.ndarray, "queries"]
+    """Tied items before the right one."""
+
+
+def retrieval_metrics(
+    similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
+) -> Metrics:
+    """R@1, R@5, R@10 in percent, MdR, MnR, RSum of both directions, and SumR.
+
+    For ``t2v`` (every text looks for its video) and ``v2t`` (every video looks for its texts):
+    ``R1``, ``R5``, ``R10`` are the percentage of queries with the right item ranked so high,
+    ``MdR`` and ``MnR`` the median and mean rank, ``RSum`` = R1 + R5 + R10. ``ties`` is the share
+    (0 to 1) of queries where another item scores the same as the right one; ``R1_pessimistic``
+    and ``MnR_pessimistic`` are what remains when ties are lost. ``SumR`` adds both ``RSum``.
+
+    Args:
+        similarity: Scores of texts and videos, at any scale. It is not copied.
+        owner: The column of each text's video.
+
+    Raises:
+        ValueError: as :func:`text_to_video` and :func:`video_to_text`.
+    """
+    metrics = {
+        **_summary("t2v", text_to_video(similarity, owner)),
+        **_summary("v2t", video_to_text(similarity, owner)),
+    }
+    metrics["SumR"] = metrics["t2v/RSum"] + metrics["v2t/RSum"]
+    return metrics
+
+
+def text_to_video(
+    similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
+) -> Ranks:
+    """The rank of every text's video among all videos.
+
+    Raises:
+        ValueError: a score that is not finite (named by row and column), no texts, or owners
+            that do not fit the matrix.
+    """
+    higher, equal = np.empty(len(owner), np.int64), np.empty(len(owner), np.int64)
+    for rows, scores, columns in _blocks(similarity, owner):
+        right = scores[np.arange(len(scores)), columns][:, None]
+        higher[rows] = (scores > right).sum(1)
+        equal[rows] = (scores == right).sum(1) - 1
+    return Ranks(higher + 1, higher + 1 + equal)
+
+
+def video_to_text(
+    similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
+) -> Ranks:
+    """The rank of every video's best text among every other video's best text.
+
+    With several captions a video, its captions form one item that scores as the best of them:
+    best[v, u] = max over texts c of u of similarity[c, v], and the rank of v is 1 + the number of
+    u with best[v, u] > best[v, v]. Videos without a text are no queries.
+
+    Raises:
+        ValueError: as :func:`text_to_video`.
+    """
+    videos = np.shape(similarity)[1]
+    best = np.full((videos, videos), -np.inf, similarity.dtype)  # by text's owner, then video
+    for _, scores, columns in _blocks(similarity, owner):
+        for column, row in zip(columns, scores, strict=True):
+            np.maximum(best[column], row, out=best[column])
+    queries = np.unique(owner)
+    found, right = best[np.ix_(queries, queries)], best[queries, queries]
+    higher = (found > right).sum(0)
+    equal = (found == right).sum(0) - 1
+    return Ranks(higher + 1, higher + 1 + equal)
+
+
+def format_table(metrics: Metrics) -> str:
+    """The table of the papers for a terminal, with a line on ties where there are some."""
+    names = ("R1", "R5", "R10", "MdR", "MnR", "RSum")
+    lines = [f"{'':14}" + "".join(f"{title:>8}" for title in ("R@1", "R@5", "R@10", *names[3:]))]
+    for direction, label in (("t2v", "text-to-video"), ("v2t", "video-to-text")):
+        values = "".join(f"{metrics[f'{direction}/{name}']:8.1f}" for name in names)
+        lines.append(f"{label:14}{values}")
+    lines.append(f"{'SumR':14}{metrics['SumR']:>48.1f}")
+    for direction, label in (("t2v", "text-to-video"), ("v2t", "video-to-text")):
+        if metrics[f"{direction}/ties"]:
+            lines.append(
+                f"{label}: the right item is tied in {metrics[f'{direction}/ties']:.1%} of queries; "
+                f"R@1 is {metrics[f'{direction}/R1_pessimistic']:.1f} if they lose"
+            )
+    return "\n".join(lines)
+
+
+def _blocks(
+    similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
+) -> Iterator[tuple[slice, Float[np.ndarray, "rows videos"], Int[np.ndarray, "rows"]]]:
+    """Some rows at a time, checked."""
+    texts, videos = similarity.shape
+    if texts == 0:
+        raise ValueError("the similarity has no row: there is no text to rank videos for")
+    if owner.min() < 0 or owner.max() >= videos:
+        raise ValueError(
+            f"owner must lie between 0 and {videos - 1}, the similarity's last column; "
+            f"got {owner.min()} to {owner.max()}"
+        )
+    for start in range(0, texts, _ROWS):
+        rows = slice(start, start + _ROWS)
+        scores = similarity[rows]
+        finite = np.isfinite(scores)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"the similarity of text {start + row} and video {column} is "
+                f"{scores[row, column]}: no rank can be given; look for the overflow that made it"
+            )
+        yield rows, scores, owner[rows]
+
+
+def _summary(direction: str, ranks: Ranks) -> Metrics:
+    best, worst = ranks.optimistic, ranks.pessimistic
+    values = {f"R{k}": 100 * float((best <= k).mean()) for k in RECALLS}
+    values["MdR"], values["MnR"] = float(np.median(best)), float(best.mean())
+    values["RSum"] = sum(values[f"R{k}"] for k in RECALLS)
+    values["ties"] = float((worst > best).mean())
+    values["R1_pessimistic"] = 100 * float((worst == 1).mean())
+    values["MnR_pessimistic"] = float(worst.mean())
+    return {f"{direction}/{name}": value for name, value in values.items()}
