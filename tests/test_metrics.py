@@ -1,4 +1,3 @@
-import os
 import tracemalloc
 from pathlib import Path
 
@@ -7,7 +6,6 @@ import pytest
 
 from tcmgc.metrics import format_table, retrieval_metrics, text_to_video, video_to_text
 
-GOLDENS = Path(os.environ.get("TCMGC_GOLDENS", Path(__file__).parents[2] / "shared" / "goldens"))
 ORDER = ("R1", "R5", "R10", "MdR", "MnR")
 
 
@@ -17,11 +15,10 @@ def sample(texts: int, videos: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return rng.normal(size=(texts, videos)).astype(np.float32), rng.permutation(owner)
 
 
-@pytest.mark.skipif(not GOLDENS.is_dir(), reason=f"no goldens: {GOLDENS} is not there")
-def test_golden_metrics() -> None:
+def test_golden_metrics(goldens: Path) -> None:
     from safetensors.numpy import load_file
 
-    golden = load_file(GOLDENS / "peers" / "metrics.safetensors")
+    golden = load_file(goldens / "peers" / "metrics.safetensors")
     similarity = golden["input.similarity"]
     metrics = retrieval_metrics(similarity, np.arange(len(similarity)))
     for direction, name in (("t2v", "text_to_video"), ("v2t", "video_to_text")):
