@@ -35,6 +35,7 @@ class Recipe:
     test: int
     seed: int
     shuffle_captions: bool
+    captions: int = CAPTIONS
     version: int = 1
 
 

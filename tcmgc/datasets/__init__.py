@@ -1,0 +1,40 @@
+"""Readers: a benchmark's own files, or a table of your own, to rows of one type.
+
+All are pure: they read a folder (local, ``s3://``, ``gs://``) and return a :data:`Corpus`. What
+is wrong in it is a :class:`ValueError` that names the file and the line or key; a video whose
+file is not there is in its split's ``missing``.
+"""
+
+from collections.abc import Callable
+
+from tcmgc.datasets.msrvtt import demo, msrvtt_7k, msrvtt_9k
+from tcmgc.datasets.rows import Clip, Corpus, Split
+from tcmgc.datasets.splits import carve_validation, describe, describe_split, is_whole
+
+__all__ = [
+    "READERS",
+    "Clip",
+    "Corpus",
+    "Split",
+    "carve_validation",
+    "describe",
+    "describe_split",
+    "is_whole",
+    "read",
+]
+
+READERS: dict[str, Callable[[str], Corpus]] = {
+    reader.__name__: reader for reader in (demo, msrvtt_9k, msrvtt_7k)
+}
+"""By the name that ``data.dataset`` gives."""
+
+
+def read(name: str, root: str) -> Corpus:
+    """The corpus ``name`` from its files below ``root``, a folder or a URI.
+
+    Raises:
+        ValueError: an unknown name; files that are not there or not as their format has them.
+    """
+    if name not in READERS:
+        raise ValueError(f"there is no data set {name!r}; known are {', '.join(READERS)}")
+    return READERS[name](root)

@@ -1,0 +1,88 @@
+"""What can be done with a corpus of any origin: set a validation split aside, describe it."""
+
+import hashlib
+from dataclasses import replace
+
+from tcmgc.datasets.rows import Corpus, Split
+
+
+def carve_validation(corpus: Corpus, videos: int, seed: int) -> Corpus:
+    """Move ``videos`` training videos to a split ``val``.
+
+    They are those with the smallest hash of id and seed among all that the training list names:
+    neither the list's order nor what files are missing changes the choice.
+
+    Raises:
+        ValueError: there is a validation split already, or not that many training videos.
+    """
+    train = corpus["train"]
+    if "val" in corpus:
+        raise ValueError(
+            f"the data set has its own validation split ({len(corpus['val'])} videos); "
+            "set data.val_videos to 0 to use it"
+        )
+    ids = [clip.id for clip in train.clips] + list(train.missing)
+    if not 1 <= videos < len(ids):
+        raise ValueError(
+            f"data.val_videos must be at least 1 and leave a training video: there are {len(ids)}; "
+            f"got {videos}"
+        )
+    chosen = set(
+        sorted(ids, key=lambda id: hashlib.sha256(f"{seed} {id}".encode()).digest())[:videos]
+    )
+    val = Split(
+        tuple(clip for clip in train.clips if clip.id in chosen),
+        tuple(id for id in train.missing if id in chosen),
+    )
+    rest = replace(
+        train,
+        clips=tuple(clip for clip in train.clips if clip.id not in chosen),
+        missing=tuple(id for id in train.missing if id not in chosen),
+    )
+    if train.expected_videos is not None:
+        val = replace(val, expected_videos=videos)
+        rest = replace(rest, expected_videos=train.expected_videos - videos)
+    if train.expected_captions is not None and not val.missing:
+        moved = captions(val)
+        val = replace(val, expected_captions=moved)
+        rest = replace(rest, expected_captions=train.expected_captions - moved)
+    elif val.missing:
+        rest = replace(rest, expected_captions=None)
+    return {"train": rest, "val": val, **{k: v for k, v in corpus.items() if k != "train"}}
+
+
+def captions(split: Split) -> int:
+    """Captions of a split's clips."""
+    return sum(len(clip.captions) for clip in split.clips)
+
+
+def is_whole(split: Split) -> bool:
+    """Whether every listed video is there and the published counts are met."""
+    return (
+        not split.missing
+        and split.expected_videos in (None, len(split))
+        and split.expected_captions in (None, captions(split))
+    )
+
+
+def describe(corpus: Corpus) -> str:
+    """A line a split: what is there, what is published, what is missing."""
+    return "\n".join(f"{name}: {describe_split(split)}" for name, split in corpus.items())
+
+
+def describe_split(split: Split) -> str:
+    """``1000 of 1000 videos, 1000 of 1000 captions, as published``, or what differs."""
+    counts = (
+        f"{_of(len(split), split.expected_videos)} videos, "
+        f"{_of(captions(split), split.expected_captions)} captions"
+    )
+    if split.missing:
+        first = ", ".join(split.missing[:5]) + (", …" if len(split.missing) > 5 else "")
+        return f"{counts}; {len(split.missing)} missing: {first}"
+    if split.expected_videos is None:
+        return counts
+    return f"{counts}, " + ("as published" if is_whole(split) else "NOT the published counts")
+
+
+def _of(count: int, expected: int | None) -> str:
+    return f"{count}" if expected is None else f"{count} of {expected}"
