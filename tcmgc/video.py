@@ -121,7 +121,7 @@ def sample_frames(
         if packets.trusted:
             pixels = decode_needed(source, packets, wanted, convert, deadline)
         while pixels is None or not pixels.keys() >= set(wanted):
-            timeline, pixels = decode_all(source, wanted, convert, deadline, until=end)
+            timeline, pixels = decode_all(source, packets, wanted, convert, deadline, until=end)
             wanted = places(timeline)
     return Frames(np.stack([pixels[place] for place in wanted]), timeline.times[wanted])
 

@@ -5,9 +5,13 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from tcmgc.video_file import Deadline, DecodeError, Source, open_video
+from tcmgc.decoder_log import Complaint, listening
+from tcmgc.video_file import DamagedError, Deadline, DecodeError, Source, open_video
 from tcmgc.video_timeline import Packets, Timeline
 
 Convert = Callable[[av.VideoFrame], UInt8[np.ndarray, "3 size size"]]
@@ -15,39 +19,111 @@ Pixels = dict[int, UInt8[np.ndarray, "3 size size"]]
 """By place in display order."""
 
 
+class Decoder:
+    """One stream's decoder, strict: a picture that it is not sure of is an error."""
+
+    def __init__(
+        self, context: VideoCodecContext, deadline: Deadline, complaints: list[Complaint]
+    ) -> None:
+        self.context, self.deadline, self.complaints = context, deadline, complaints
+        complaints.clear()
+
+    def feed(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """The pictures that come out; None drains the decoder.
+
+        Raises:
+            DamagedError: the decoder reports an error, in its result, its log or the picture.
+            DecodeError: time is over.
+        """
+        self.deadline.check()
+        before = len(self.complaints)
+        try:
+            frames = self.context.decode(packet)
+        except av.FFmpegError as error:
+            raise DamagedError(
+                self.deadline.path, f"damaged: {self._last(error.strerror or 'no reason given')}"
+            ) from error
+        if len(self.complaints) > before or any(frame.is_corrupt for frame in frames):
+            raise DamagedError(self.deadline.path, f"damaged: {self._last('a broken picture')}")
+        return frames
+
+    def _last(self, otherwise: str) -> str:
+        return self.complaints[-1][2].strip() if self.complaints else otherwise.lower()
+
+
 def decode_all(
-    source: Source, wanted: Iterable[int], convert: Convert, deadline: Deadline, until: float | None
+    source: Source,
+    packets: Packets,
+    wanted: Iterable[int],
+    convert: Convert,
+    deadline: Deadline,
+    until: float | None,
 ) -> tuple[Timeline, Pixels]:
     """Decode from the first packet on, keeping the wanted frames, and learn the true timeline.
 
     Where timestamps do not ascend in display order, or are not there, frames count as coming at
-    the stream's rate. Stops after the first frame at or past ``until`` seconds.
+    the stream's rate. Stops after the first frame at or past ``until`` seconds. What comes before
+    the first key frame is let go where it cannot be decoded.
 
     Raises:
         DecodeError: the decoder noticed damage, or time is over.
     """
     keep = frozenset(wanted)
+    try:
+        return _decode_from(0, packets.first_key, source, keep, convert, deadline, until)
+    except _BeforeKeyframeError:
+        return _decode_from(packets.first_key, 0, source, keep, convert, deadline, until)
+
+
+class _BeforeKeyframeError(Exception):
+    pass
+
+
+def _decode_from(
+    begin: int,
+    first_key: int,
+    source: Source,
+    keep: frozenset[int],
+    convert: Convert,
+    deadline: Deadline,
+    until: float | None,
+) -> tuple[Timeline, Pixels]:
     pixels: Pixels = {}
     ticks: list[int | None] = []
     last = 0
-    with open_video(source, deadline) as (container, stream):
+    with open_video(source, deadline) as (container, stream), listening() as complaints:
         base, rate = Fraction(stream.time_base or 0), stream.average_rate or stream.guessed_rate
-        for packet in container.demux(stream):
-            for frame in checked(packet, stream.codec_context, deadline):
+        decoder = Decoder(stream.codec_context, deadline, complaints)
+        for number, packet in enumerate(_demux(container, stream)):
+            if number < begin:
+                continue
+            try:
+                frames = decoder.feed(packet)
+            except DamagedError as error:
+                if number < first_key:
+                    raise _BeforeKeyframeError from error
+                raise
+            for frame in frames:
                 if len(ticks) in keep:
                     pixels[len(ticks)] = convert(frame)
                 ticks.append(frame.pts)
                 last = frame.duration
             if until is not None and _past(ticks, base, until):
                 break
+    return _timeline(ticks, last, base, rate, deadline), pixels
+
+
+def _timeline(
+    ticks: list[int | None], last: int, base: Fraction, rate: Fraction | None, deadline: Deadline
+) -> Timeline:
     if not ticks:
         raise DecodeError(deadline.path, "no picture could be decoded")
-    times = np.array([tick if tick is not None else -1 for tick in ticks], dtype=np.int64)
-    if None in ticks or (np.diff(times) <= 0).any():
-        if rate is None:
-            raise DecodeError(deadline.path, "neither timestamps nor a frame rate")
-        return Timeline.from_count(len(ticks), rate), pixels
-    return Timeline.from_ticks(times, last, base), pixels
+    times = np.array([-1 if tick is None else tick for tick in ticks], dtype=np.int64)
+    if None not in ticks and (np.diff(times) > 0).all():
+        return Timeline.from_ticks(times, last, base)
+    if rate is None:
+        raise DecodeError(deadline.path, "neither timestamps nor a frame rate")
+    return Timeline.from_count(len(ticks), rate)
 
 
 def decode_needed(
@@ -58,33 +134,32 @@ def decode_needed(
     Runs begin at the last entry before a wanted frame, unless the previous run is already past
     it. Within a run, pictures that no other refers to are left out (H.264). Each wanted
     frame must come out with exactly its packet's timestamp.
+
+    Raises:
+        DecodeError: time is over.
     """
     order = packets.display_order() or []
     targets = {order[place]: place for place in wanted}
     by_pts = {packets.pts[index]: place for index, place in targets.items()}
     pixels: Pixels = {}
-    feeds = plan_runs(packets, sorted(targets))
     try:
-        with open_video(source, deadline) as (container, stream):
+        with open_video(source, deadline) as (container, stream), listening() as complaints:
             context = stream.codec_context
+            decoder = Decoder(context, deadline, complaints)
             skips = context.codec.canonical_name == "h264"
-            supply = iter(packets.held) if packets.held is not None else _demux(container, stream)
-            at = -1
-            for run in feeds:
-                if at >= 0:
+            supply = enumerate(packets.held or _demux(container, stream))
+            for run in plan_runs(packets, sorted(targets)):
+                if pixels:
                     context.flush_buffers()
-                floor = packets.pts[run.start]
                 for index in run:
-                    while at < index:
-                        packet = next(supply)
-                        at += 1
-                    if packet.pts != packets.pts[index]:
+                    packet = next(packet for at, packet in supply if at == index)
+                    if packet is None or packet.pts != packets.pts[index]:
                         return None
                     if skips:
                         context.skip_frame = "DEFAULT" if index in targets else "NONREF"
-                    _collect(checked(packet, context, deadline), by_pts, floor, convert, pixels)
-                _collect(checked(None, context, deadline), by_pts, floor, convert, pixels)
-    except (av.FFmpegError, StopIteration):
+                    _collect(decoder.feed(packet), by_pts, packets.pts[run.start], convert, pixels)
+                _collect(decoder.feed(None), by_pts, packets.pts[run.start], convert, pixels)
+    except (DamagedError, StopIteration):
         return None
     return pixels if len(pixels) == len(targets) else None
 
@@ -103,18 +178,6 @@ def plan_runs(packets: Packets, targets: Sequence[int]) -> list[range]:
     return runs
 
 
-def checked(
-    packet: av.Packet | None, context: av.VideoCodecContext, deadline: Deadline
-) -> list[av.VideoFrame]:
-    """The frames that a packet brings, none of them damaged."""
-    deadline.check()
-    frames = context.decode(packet)
-    for frame in frames:
-        if frame.is_corrupt:
-            raise DecodeError(deadline.path, "a picture is damaged")
-    return frames
-
-
 def _collect(
     frames: list[av.VideoFrame],
     by_pts: dict[int, int],
@@ -128,8 +191,10 @@ def _collect(
             pixels[place] = convert(frame)
 
 
-def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    return (packet for packet in container.demux(stream) if packet.size)
+def _demux(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet | None]:
+    """The stream's packets, and None after the last."""
+    for packet in container.demux(stream):
+        yield packet if packet.size else None
 
 
 def _past(ticks: list[int | None], base: Fraction, until: float) -> bool:

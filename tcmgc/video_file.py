@@ -44,6 +44,10 @@ class DecodeError(Exception):
         return f"{self.path}: {self.reason}"
 
 
+class DamagedError(DecodeError):
+    """The decoder noticed that data are wrong."""
+
+
 class Deadline:
     """A moment after which a file has taken too long."""
 

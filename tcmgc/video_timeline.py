@@ -58,6 +58,8 @@ class Packets:
     shown: list[bool] = field(default_factory=list)
     entries: list[int] = field(default_factory=list)
     """Where decoding can begin: no later picture refers to one before."""
+    first_key: int = 0
+    """The first packet marked as a key frame: a recording may begin in the middle of things."""
     held: list[av.Packet] | None = field(default_factory=list)
     """The packets themselves where they are few enough bytes to keep."""
     trusted: bool = True
@@ -92,7 +94,8 @@ def scan(container: InputContainer, stream: VideoStream, deadline: Deadline) -> 
     """
     packets = Packets(base=Fraction(stream.time_base or 0))
     can_enter = entry_test(stream)
-    held_bytes, listed, times_known = 0, len(stream.index_entries), True
+    held_bytes, listed = 0, len(stream.index_entries)
+    times_known, any_key = True, False
     for packet in container.demux(stream):
         if not packet.size:
             continue
@@ -100,6 +103,8 @@ def scan(container: InputContainer, stream: VideoStream, deadline: Deadline) -> 
         if packet.is_corrupt:
             raise DecodeError(deadline.path, f"packet {len(packets.pts)} is damaged or cut short")
         times_known &= packet.pts is not None
+        if packet.is_keyframe and not any_key:
+            any_key, packets.first_key = True, len(packets.pts)
         if can_enter(packet):
             packets.entries.append(len(packets.pts))
         packets.pts.append(packet.pts if packet.pts is not None else 0)

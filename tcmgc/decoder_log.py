@@ -1,0 +1,43 @@
+"""What FFmpeg's decoders complain of and then paper over.
+
+A decoder that misses a reference picture or finds a wrong checksum often says so in the log only,
+makes something up and hands it out as a picture.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import av.logging
+
+Complaint = tuple[int, str, str]
+"""Level, name of the decoder, message."""
+
+_lock = threading.Lock()
+_listeners = 0
+_before: tuple[int | None, bool] = (None, True)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[list[Complaint]]:
+    """A list that fills with the errors that FFmpeg logs in this thread within the block.
+
+    FFmpeg's log level is one for the whole process: it is raised to ERROR while anyone listens, and
+    put back by the last.
+    """
+    global _listeners, _before
+    with _lock:
+        if not _listeners:
+            _before = av.logging.get_level(), av.logging.get_skip_repeated()
+            av.logging.set_level(av.logging.ERROR)
+            av.logging.set_skip_repeated(False)
+        _listeners += 1
+    try:
+        with av.logging.Capture() as complaints:
+            yield complaints
+    finally:
+        with _lock:
+            _listeners -= 1
+            if not _listeners:
+                av.logging.set_level(_before[0])
+                av.logging.set_skip_repeated(_before[1])
