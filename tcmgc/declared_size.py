@@ -6,14 +6,25 @@ packets is a shorter video, and nothing can tell it from one.
 """
 
 import struct
-from typing import BinaryIO
+from typing import Protocol, runtime_checkable
 
 _MATROSKA_SEGMENT = 0x18538067
 _ASF_FILE_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
 _ASF_HEADER = bytes.fromhex("3026B2758E66CF11A6D900AA0062CE6C")
 
 
-def declared_size(file: BinaryIO, size: int) -> int | None:
+@runtime_checkable
+class Seekable(Protocol):
+    """What is asked of a file object."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes."""
+
+    def seek(self, position: int, /) -> int:
+        """Go to a position."""
+
+
+def declared_size(file: Seekable, size: int) -> int | None:
     """Bytes that the file must have by its own account; None where it does not say.
 
     Reads box and chunk headers only: MP4 and MOV boxes, RIFF (AVI), Matroska's segment, ASF's
@@ -32,7 +43,7 @@ def declared_size(file: BinaryIO, size: int) -> int | None:
     return None
 
 
-def _boxes(file: BinaryIO, size: int) -> int:
+def _boxes(file: Seekable, size: int) -> int:
     """End of the last top-level box (ISO/IEC 14496-12, 4.2)."""
     offset = 0
     while offset + 8 <= size:
@@ -49,7 +60,7 @@ def _boxes(file: BinaryIO, size: int) -> int:
     return offset
 
 
-def _matroska(head: bytes, file: BinaryIO) -> int | None:
+def _matroska(head: bytes, file: Seekable) -> int | None:
     """End of the segment, past the EBML header (RFC 8794)."""
     header, offset = _ebml_size(head, 4)
     if header is None:
@@ -73,7 +84,7 @@ def _ebml_size(data: bytes, offset: int) -> tuple[int | None, int]:
     return (None if value == (1 << 7 * width) - 1 else value), offset + width
 
 
-def _asf(head: bytes, file: BinaryIO) -> int | None:
+def _asf(head: bytes, file: Seekable) -> int | None:
     """The file size in the file properties object; 0 and the broadcast flag mean unknown."""
     length = min(struct.unpack("<Q", head[16:24])[0], 1 << 20)
     file.seek(0)
