@@ -7,9 +7,15 @@ file is not there is in its split's ``missing``.
 
 from collections.abc import Callable
 
+from tcmgc.datasets.activitynet import activitynet
+from tcmgc.datasets.didemo import didemo
+from tcmgc.datasets.lsmdc import lsmdc
 from tcmgc.datasets.msrvtt import demo, msrvtt_7k, msrvtt_9k
+from tcmgc.datasets.msvd import msvd
 from tcmgc.datasets.rows import Clip, Corpus, Split
 from tcmgc.datasets.splits import carve_validation, describe, describe_split, is_whole
+from tcmgc.datasets.table import table
+from tcmgc.datasets.vatex import vatex, vatex_official
 
 __all__ = [
     "READERS",
@@ -24,7 +30,19 @@ __all__ = [
 ]
 
 READERS: dict[str, Callable[[str], Corpus]] = {
-    reader.__name__: reader for reader in (demo, msrvtt_9k, msrvtt_7k)
+    reader.__name__: reader
+    for reader in (
+        demo,
+        msrvtt_9k,
+        msrvtt_7k,
+        didemo,
+        vatex,
+        vatex_official,
+        msvd,
+        lsmdc,
+        activitynet,
+        table,
+    )
 }
 """By the name that ``data.dataset`` gives."""
 

@@ -1,9 +1,10 @@
 """From what an annotation lists to checked splits: ids, captions, files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tcmgc.datasets import parse
 from tcmgc.datasets.files import Videos
 from tcmgc.datasets.rows import Clip, Corpus, Split
 
@@ -108,3 +109,16 @@ def check_captions(where: str, id: str, captions: Sequence[Any]) -> tuple[str, .
             kind = "empty" if isinstance(caption, str) else "not text"
             raise ValueError(f"{where}: caption {number} of {id} is {kind}: {caption!r}")
     return tuple(caption.strip() for caption in captions)
+
+
+def paragraph(texts: Sequence[str]) -> list[str]:
+    """All texts of a video as one caption, joined with a space; no caption where all are empty."""
+    joined = " ".join(text.strip() for text in texts if text.strip())
+    return [joined] if joined else []
+
+
+def by_id(label: str, data: bytes) -> Iterator[tuple[str, list[str]]]:
+    """The items of a JSON object ``{id: [captions]}``."""
+    content = parse.as_kind(label, parse.read_json(label, data), dict, "an object")
+    for id, captions in content.items():
+        yield id, parse.as_kind(f"{label}, {id!r}", captions, list, "a list of captions")

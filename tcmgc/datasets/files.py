@@ -86,9 +86,9 @@ class DataFolder:
         name = self.find(*names)
         if name is None:
             raise ValueError(
-                f"{self.label()} has no {' or '.join(names)}, neither in the folder itself nor in "
-                f"{', '.join(self.subfolders)}/; put the data set's file there, or set data.root "
-                "to the folder that has it"
+                f"{self.label()} has no {' or '.join(names)}"
+                f"{''.join(f', nor has its folder {one}/' for one in self.subfolders)}; put the data "
+                "set's file there, or set data.root to the folder that has it"
             )
         if not storage.is_uri(self.root) and os.path.islink(self.path(name)):
             _refuse_outside(self.path(name), [self.root, os.path.dirname(self.path(name))])
@@ -105,9 +105,11 @@ class DataFolder:
         folder = next((name for name, kind in kinds if kind == fs.FileType.Directory), "")
         return self.listing([folder])
 
-    def listing(self, folders: Sequence[str], recursive: bool = True) -> "Videos":
-        """All video files in some folders below the root."""
-        videos = Videos(self.root, grounds=[self.root])
+    def listing(
+        self, folders: Sequence[str], recursive: bool = True, any_suffix: bool = False
+    ) -> "Videos":
+        """All video files in some folders below the root; with ``any_suffix``, all files."""
+        videos = Videos(self.root, any_suffix, grounds=[self.root])
         for folder in folders:
             if storage.is_uri(self.root):
                 videos.add_remote(folder, recursive)
@@ -129,6 +131,7 @@ class Videos:
     """Video files below a root, found by name or by stem."""
 
     root: str
+    any_suffix: bool
     grounds: list[str]
     """Local folders within which links may end."""
     links: set[str] = field(default_factory=set)
@@ -142,28 +145,31 @@ class Videos:
             ValueError: two files have the name, or it is a link that leads out.
         """
         for name in names:
-            found = self.by_name.get(name) or self.by_stem.get(name)
-            if found is None:
-                continue
-            paths = [storage.join(self.root, *place.split("/")) for place in found]
-            if len(found) > 1:
-                raise ValueError(
-                    f"there are {len(found)} files for the video {name!r}: "
-                    f"{', '.join(map(storage.plain, sorted(paths)))}; leave one of them"
-                )
-            if found[0] in self.links:
-                _refuse_outside(paths[0], self.grounds)
-            return paths[0]
+            if path := self._one(name, self.by_name.get(name) or self.by_stem.get(name, [])):
+                return path
         return None
 
+    def _one(self, name: str, places: Sequence[str]) -> str | None:
+        paths = [storage.join(self.root, *place.split("/")) for place in places]
+        if len(paths) > 1:
+            raise ValueError(
+                f"there are {len(paths)} files for the video {name!r}: "
+                f"{', '.join(map(storage.plain, sorted(paths)))}; leave one of them"
+            )
+        if places and places[0] in self.links:
+            _refuse_outside(paths[0], self.grounds)
+        return paths[0] if paths else None
+
     def at(self, place: str) -> str | None:
-        """The path of the file at exactly this place below the root."""
-        if place not in self.by_name.get(place.rpartition("/")[2], ()):
-            return None
-        path = storage.join(self.root, *place.split("/"))
-        if place in self.links:
-            _refuse_outside(path, self.grounds)
-        return path
+        """The path of the file at this place below the root; the suffix may be left out.
+
+        Raises:
+            ValueError: as :meth:`find`.
+        """
+        folder, _, name = place.rpartition("/")
+        exact = [found for found in self.by_name.get(name, ()) if found == place]
+        stems = self.by_stem.get(name, ())
+        return self._one(place, exact or [one for one in stems if one.rpartition("/")[0] == folder])
 
     def add_local(self, folder: str, recursive: bool) -> None:
         """List a folder of this machine; folders that link back to a parent are seen once."""
@@ -200,10 +206,10 @@ class Videos:
     def _add(self, place: str) -> bool:
         name = place.rpartition("/")[2]
         stem, dot, suffix = name.rpartition(".")
-        if not dot or f".{suffix.lower()}" not in VIDEO_SUFFIXES:
+        if not self.any_suffix and (not dot or f".{suffix.lower()}" not in VIDEO_SUFFIXES):
             return False
         self.by_name.setdefault(name, []).append(place)
-        self.by_stem.setdefault(stem, []).append(place)
+        self.by_stem.setdefault(stem if dot else name, []).append(place)
         return True
 
 

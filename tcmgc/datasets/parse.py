@@ -30,24 +30,42 @@ def read_json(label: str, data: bytes) -> Any:
     Raises:
         ValueError: no JSON (cut short, for one), or a key twice in one object.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in values:
-                raise ValueError(f"{label}: the key {key!r} is there twice in one object")
-            values[key] = value
-        return values
-
     try:
-        return json.loads(text_of(label, data), object_pairs_hook=unique)
+        return _json(label, text_of(label, data))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{label} line {error.lineno} column {error.colno}: not JSON ({error.msg}); "
             "was the file cut short?"
         ) from error
+
+
+def read_json_lines(label: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A JSON object a line, each with where it is.
+
+    Raises:
+        ValueError: as :func:`read_json`, or a line that holds no object.
+    """
+    for where, line in read_lines(label, data):
+        try:
+            value = _json(where, line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where} column {error.colno}: not JSON ({error.msg})") from error
+        yield where, as_kind(where, value, dict, "an object")
+
+
+def _json(where: str, text: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"{where}: the key {twice!r} is there twice in one object")
+        return values
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
     except RecursionError as error:
-        raise ValueError(f"{label}: nested too deeply to be annotations") from error
+        raise ValueError(f"{where}: nested too deeply to be annotations") from error
 
 
 def read_lines(label: str, data: bytes) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Split:
             for caption in clip.captions:
                 yield clip, caption
 
-    def without(self, ids: Collection[str]) -> Self:
+    def without(self, ids: Collection[str]) -> "Split":
         """The split without some of its clips."""
         gone = set(ids)
         return replace(self, clips=tuple(clip for clip in self.clips if clip.id not in gone))
