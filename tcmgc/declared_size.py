@@ -1,8 +1,8 @@
 """How long a file says it is: cut downloads, found without decoding anything.
 
 Containers name the sizes of their parts; FFmpeg reads what is there and says nothing of the rest.
-MPEG program and transport streams, FLV and raw streams name none: one that is cut between two
-packets is a shorter video, and nothing can tell it from one.
+MPEG program streams, FLV, MXF and raw streams name none, and transport streams no more than the size
+of a packet: one that is cut between two packets is a shorter video, and nothing can tell it from one.
 """
 
 import struct
@@ -28,10 +28,10 @@ def declared_size(file: Seekable, size: int) -> int | None:
     """Bytes that the file must have by its own account; None where it does not say.
 
     Reads box and chunk headers only: MP4 and MOV boxes, RIFF (AVI), Matroska's segment, ASF's
-    file properties.
+    file properties; a whole number of packets for MPEG transport streams.
     """
     file.seek(0)
-    head = file.read(64)
+    head = file.read(512)
     if head[:4] == b"RIFF":
         return 8 + struct.unpack("<I", head[4:8])[0] if len(head) >= 8 else None
     if head[:4] == b"\x1a\x45\xdf\xa3":
@@ -40,6 +40,9 @@ def declared_size(file: Seekable, size: int) -> int | None:
         return _asf(head, file)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
         return _boxes(file, size)
+    for packet, sync in ((188, 0), (192, 4)):  # transport stream; the same with time codes
+        if size > 2 * packet and head[sync] == head[sync + packet] == 0x47:
+            return -(-size // packet) * packet
     return None
 
 

@@ -22,7 +22,7 @@ from tcmgc import storage
 from tcmgc.datasets.rows import Clip
 from tcmgc.frame_reader import FrameReader, identity, keys
 from tcmgc.frame_shards import BLOB, INDEX, PARTIAL, Record, read_index, writing
-from tcmgc.sampling import Sampler, check_sampling
+from tcmgc.sampling import Number, Sampler, check_sampling
 from tcmgc.video import DECODER_VERSION, DecodeError, Frames, sample_frames
 
 _LEFTOVER_SECONDS = 3600.0
@@ -37,7 +37,7 @@ class FrameCache:
     _: KW_ONLY
     max_frames: int
     size: int
-    fps: float = 1.0
+    fps: Number = 1.0
     sampler: Sampler = "uniform"
     frame_format: formats.FrameFormat = "raw"
     seed: int = 0
@@ -69,7 +69,7 @@ class FrameCache:
         name = f"{self.max_frames}x{self.size}-{self.fps:g}fps-{self.sampler}-{self.frame_format}"
         return storage.join(self.root, f"{name}-{digest}")
 
-    def decode(self, clip: Clip, timeout: float | None = None) -> Frames | DecodeError:
+    def decode(self, clip: Clip, timeout: Number | None = None) -> Frames | DecodeError:
         """The clip's frames by this cache's settings, or why there are none."""
         try:
             return sample_frames(

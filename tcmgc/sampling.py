@@ -6,16 +6,17 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float64, Int64
 
+Number = float | int
 Sampler = Literal["uniform", "middle", "random"]
 
 
 def sample_instants(
-    duration: float,
+    duration: Number,
     *,
     max_frames: int = 12,
-    fps: float = 1.0,
-    start: float = 0.0,
-    end: float | None = None,
+    fps: Number = 1.0,
+    start: Number = 0.0,
+    end: Number | None = None,
     sampler: Sampler = "uniform",
     seed: int | Sequence[int] = 0,
 ) -> Float64[np.ndarray, " instants"]:
@@ -37,11 +38,11 @@ def sample_instants(
     if sampler == "uniform":
         first, last = _ceil_grid(start, fps), _ceil_grid(stop, fps)
         if first == last:
-            return np.array([start])
-        steps = np.arange(first, last, dtype=np.int64)
-        if len(steps) > max_frames:
-            steps = steps[np.linspace(0, len(steps) - 1, max_frames, dtype=np.int64)]
-        return steps / fps
+            return np.array([start], dtype=np.float64)
+        count = last - first
+        if count > max_frames:
+            return (first + np.linspace(0, count - 1, max_frames, dtype=np.int64)) / fps
+        return np.arange(first, last) / fps
     offsets = np.full(max_frames, 0.5)
     if sampler == "random":
         offsets = np.random.default_rng(seed).random(max_frames)
@@ -59,7 +60,7 @@ def on_screen(
 
 
 def check_sampling(
-    *, max_frames: int, fps: float, start: float, end: float | None, sampler: str
+    *, max_frames: int, fps: Number, start: Number, end: Number | None, sampler: str
 ) -> None:
     """Refuse settings that name no instants.
 
@@ -79,7 +80,7 @@ def check_sampling(
         raise ValueError(f"end ({end} s) must come after start ({start} s)")
 
 
-def _ceil_grid(time: float, fps: float) -> int:
+def _ceil_grid(time: Number, fps: Number) -> int:
     """Smallest k with k / fps >= time, in the floats that the instants are made of."""
     step = int(np.ceil(time * fps))
     while step > 0 and (step - 1) / fps >= time:

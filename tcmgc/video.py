@@ -8,7 +8,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
-from tcmgc.sampling import Sampler, check_sampling, on_screen, sample_instants
+from tcmgc.sampling import Number, Sampler, check_sampling, on_screen, sample_instants
 from tcmgc.video_decode import decode_all, decode_needed
 from tcmgc.video_file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
 from tcmgc.video_pixels import display_turn, square
@@ -56,11 +56,11 @@ def sample_frames(
     path_or_bytes: str | os.PathLike[str] | bytes,
     max_frames: int = 12,
     size: int = 224,
-    fps: float = 1.0,
-    start: float = 0.0,
-    end: float | None = None,
+    fps: Number = 1.0,
+    start: Number = 0.0,
+    end: Number | None = None,
     sampler: Sampler = "uniform",
-    timeout: float | None = None,
+    timeout: Number | None = None,
     seed: int | Sequence[int] = 0,
 ) -> Frames:
     """The frames on screen at the instants of :func:`tcmgc.sampling.sample_instants`.
@@ -126,7 +126,9 @@ def sample_frames(
     return Frames(np.stack([pixels[place] for place in wanted]), timeline.times[wanted])
 
 
-def probe(path_or_bytes: str | os.PathLike[str] | bytes, timeout: float | None = None) -> VideoInfo:
+def probe(
+    path_or_bytes: str | os.PathLike[str] | bytes, timeout: Number | None = None
+) -> VideoInfo:
     """Read a video's headers and packets, and decode its first picture.
 
     Raises:

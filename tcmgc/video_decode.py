@@ -57,7 +57,7 @@ def decode_all(
     wanted: Iterable[int],
     convert: Convert,
     deadline: Deadline,
-    until: float | None,
+    until: float | int | None,
 ) -> tuple[Timeline, Pixels]:
     """Decode from the first packet on, keeping the wanted frames, and learn the true timeline.
 
@@ -86,7 +86,7 @@ def _decode_from(
     keep: frozenset[int],
     convert: Convert,
     deadline: Deadline,
-    until: float | None,
+    until: float | int | None,
 ) -> tuple[Timeline, Pixels]:
     pixels: Pixels = {}
     ticks: list[int | None] = []
@@ -197,7 +197,7 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet
         yield packet if packet.size else None
 
 
-def _past(ticks: list[int | None], base: Fraction, until: float) -> bool:
+def _past(ticks: list[int | None], base: Fraction, until: float | int) -> bool:
     if not ticks or ticks[-1] is None or ticks[0] is None:
         return False
     return (ticks[-1] - ticks[0]) * base.numerator / base.denominator >= until

@@ -51,7 +51,7 @@ class DamagedError(DecodeError):
 class Deadline:
     """A moment after which a file has taken too long."""
 
-    def __init__(self, path: str, seconds: float | None) -> None:
+    def __init__(self, path: str, seconds: float | int | None) -> None:
         self.path = path
         self.seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
@@ -153,16 +153,7 @@ def open_video(source: Source, deadline: Deadline) -> Iterator[tuple[InputContai
             target = f"file:{source.path}"
         else:
             target = stack.enter_context(source.open())
-        container = stack.enter_context(
-            av.open(
-                target,
-                mode="r",
-                container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-                metadata_errors="replace",
-                buffer_size=32768 if source.data is not None else _READ_AHEAD,
-                timeout=deadline.left(),
-            )
-        )
+        container = stack.enter_context(_open(target, source, deadline))
         stream = _main_stream(container, source)
         context = stream.codec_context
         context.thread_count = 1
@@ -187,6 +178,22 @@ def check_whole(source: Source) -> None:
             source.name,
             f"cut short: {source.size:,} bytes of the {expected:,} that its header names",
         )
+
+
+def _open(target: Any, source: Source, deadline: Deadline) -> InputContainer:
+    try:
+        return av.open(
+            target,
+            mode="r",
+            container_options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+            buffer_size=32768 if source.data is not None else _READ_AHEAD,
+            timeout=deadline.left(),
+        )
+    except (av.InvalidDataError, av.ArgumentError) as error:
+        raise DecodeError(
+            source.name, "not a video in a format that is read here, or its header is damaged"
+        ) from error
 
 
 def _main_stream(container: InputContainer, source: Source) -> VideoStream:
