@@ -1,13 +1,12 @@
 """How the frame cache spells a frame: raw pixels, or JPEG."""
 
 import io
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image
-from torchvision.io import decode_jpeg
 
 FrameFormat = Literal["raw", "jpeg"]
 
@@ -30,9 +29,11 @@ def encode(
 
 
 def decode(
-    data: bytearray, lengths: tuple[int, ...], out: UInt8[np.ndarray, "frames 3 size size"]
+    data: memoryview, lengths: Sequence[int], out: UInt8[np.ndarray, "frames 3 size size"]
 ) -> None:
-    """Fill ``out`` from a record of JPEG frames."""
-    coded = torch.frombuffer(data, dtype=torch.uint8).split(list(lengths))
-    for place, image in enumerate(decode_jpeg(list(coded))):
-        out[place] = image.numpy()
+    """Fill ``out`` from a record of JPEG frames, ``lengths`` bytes each."""
+    begin = 0
+    for place, length in enumerate(lengths):
+        with Image.open(io.BytesIO(data[begin : begin + length])) as image:
+            out[place] = np.asarray(image).transpose(2, 0, 1)
+        begin += length

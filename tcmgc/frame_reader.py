@@ -167,8 +167,8 @@ class FrameReader:
         if self.frame_format == "raw":
             self._bytes(record, out.data.cast("B"))
             return
-        data = bytearray(sum(record.lengths))
-        self._bytes(record, memoryview(data))
+        data = memoryview(bytearray(sum(record.lengths)))
+        self._bytes(record, data)
         formats.decode(data, record.lengths, out)
 
     def _bytes(self, record: Record, target: memoryview) -> None:

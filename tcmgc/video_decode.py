@@ -90,7 +90,7 @@ def _decode_from(
 ) -> tuple[Timeline, Pixels]:
     pixels: Pixels = {}
     ticks: list[int | None] = []
-    last = 0
+    last, ascending = 0, True
     with open_video(source, deadline) as (container, stream), listening() as complaints:
         base, rate = Fraction(stream.time_base or 0), stream.average_rate or stream.guessed_rate
         decoder = Decoder(stream.codec_context, deadline, complaints)
@@ -106,9 +106,10 @@ def _decode_from(
             for frame in frames:
                 if len(ticks) in keep:
                     pixels[len(ticks)] = convert(frame)
+                ascending &= frame.pts is not None and (not ticks or frame.pts > (ticks[-1] or 0))
                 ticks.append(frame.pts)
                 last = frame.duration
-            if until is not None and _past(ticks, base, until):
+            if until is not None and ascending and ticks and _seconds(ticks, base) >= until:
                 break
     return _timeline(ticks, last, base, rate, deadline), pixels
 
@@ -197,7 +198,6 @@ def _demux(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet
         yield packet if packet.size else None
 
 
-def _past(ticks: list[int | None], base: Fraction, until: float | int) -> bool:
-    if not ticks or ticks[-1] is None or ticks[0] is None:
-        return False
-    return (ticks[-1] - ticks[0]) * base.numerator / base.denominator >= until
+def _seconds(ticks: list[int | None], base: Fraction) -> float:
+    """From the first frame to the last one so far."""
+    return ((ticks[-1] or 0) - (ticks[0] or 0)) * base.numerator / base.denominator
