@@ -136,7 +136,7 @@ class FrameReader:
             if item in self._clips:
                 return self._clips[item]
             raise ValueError(
-                f"the cache {self.folder} has no frames of clip {item.id!r} as {storage.plain(item.path)} is now; "
+                f"the cache {storage.plain(self.folder)} has no frames of clip {item.id!r} as {storage.plain(item.path)} is now; "
                 "fill it with pipeline/cache_frames.py"
             )
         records = self._by_id.get(item, [])
@@ -145,11 +145,11 @@ class FrameReader:
         if records:
             files = ", ".join(sorted({record.file for record in records}))
             raise ValueError(
-                f"the cache {self.folder} knows {len(records)} clips by the id {item!r} ({files}); "
+                f"the cache {storage.plain(self.folder)} knows {len(records)} clips by the id {item!r} ({files}); "
                 "open it with the clips that are meant, or read by clip"
             )
         raise ValueError(
-            f"the cache {self.folder} has no clip {item!r}; fill it with pipeline/cache_frames.py"
+            f"the cache {storage.plain(self.folder)} has no clip {item!r}; fill it with pipeline/cache_frames.py"
         )
 
     def _frames(self, item: str | Clip) -> Record:
@@ -159,7 +159,7 @@ class FrameReader:
         if record.status == "failed":
             raise ValueError(f"clip {record.id!r} has no frames: {record.file}: {record.error}")
         raise FrameCacheError(
-            f"the frames of clip {record.id!r} in the cache {self.folder} were found damaged; "
+            f"the frames of clip {record.id!r} in the cache {storage.plain(self.folder)} were found damaged; "
             "fill it again with pipeline/cache_frames.py"
         )
 
@@ -180,7 +180,7 @@ class FrameReader:
         if problem:
             self._drop(record)
             raise FrameCacheError(
-                f"shard {record.shard} of the cache {self.folder}: the frames of clip {record.id!r} are damaged "
+                f"shard {record.shard} of the cache {storage.plain(self.folder)}: the frames of clip {record.id!r} are damaged "
                 f"({problem}); fill it again with pipeline/cache_frames.py: that clip will be decoded anew"
             )
 
