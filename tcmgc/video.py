@@ -9,7 +9,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
 from tcmgc.sampling import Number, Sampler, check_sampling, on_screen, sample_instants
-from tcmgc.video_decode import decode_all, decode_needed
+from tcmgc.video_decode import decode_all, decode_needed, first_picture
 from tcmgc.video_file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
 from tcmgc.video_pixels import display_turn, square
 from tcmgc.video_timeline import Packets, Timeline, scan
@@ -139,13 +139,7 @@ def probe(
     with reasons(source.name):
         _, timeline = _scan(source, deadline)
         with open_video(source, deadline) as (container, stream):
-            for packet in container.demux(stream):
-                deadline.check()
-                frame = next(iter(packet.decode()), None)
-                if frame is not None:
-                    break
-            else:
-                raise DecodeError(source.name, "no picture could be decoded")
+            frame = first_picture(container, stream, deadline)
             swap, *_ = display_turn(frame)
             width, height = (frame.height, frame.width) if swap else (frame.width, frame.height)
             return VideoInfo(

@@ -165,6 +165,22 @@ def decode_needed(
     return pixels if len(pixels) == len(targets) else None
 
 
+def first_picture(
+    container: InputContainer, stream: VideoStream, deadline: Deadline
+) -> av.VideoFrame:
+    """The first picture that can be decoded.
+
+    Raises:
+        DecodeError: there is none, or it is damaged.
+    """
+    with listening() as complaints:
+        decoder = Decoder(stream.codec_context, deadline, complaints)
+        for packet in _demux(container, stream):
+            for frame in decoder.feed(packet):
+                return frame
+    raise DecodeError(deadline.path, "no picture could be decoded")
+
+
 def plan_runs(packets: Packets, targets: Sequence[int]) -> list[range]:
     """Stretches of packets to feed, in decoding order, each from an entry to its last target."""
     runs: list[range] = []
