@@ -181,7 +181,7 @@ def test_flipped_bits_are_noticed_where_the_code_has_room_for_it(
 
 
 def test_a_missing_reference_is_not_made_up(tmp_path: Path) -> None:
-    """FFmpeg says so in its log only."""
+    """Plain FFmpeg drops pictures without an error."""
     options = {"x265-params": "log-level=none:keyint=60:bframes=0"}
     units = make(tmp_path / "a.hevc", "libx265", options=options).read_bytes().split(b"\0\0\0\1")
     slices = [i for i, unit in enumerate(units) if unit and unit[0] >> 1 == 1]  # TRAIL_R
@@ -189,7 +189,7 @@ def test_a_missing_reference_is_not_made_up(tmp_path: Path) -> None:
     data = b"\0\0\0\1".join(units)
     with av.open(io.BytesIO(data)) as container:
         assert list(container.decode(video=0))
-    with pytest.raises(DecodeError, match="damaged: Could not find ref with POC"):
+    with pytest.raises(DecodeError, match="damaged"):
         sample_frames(data, size=32)
 
 
