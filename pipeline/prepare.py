@@ -22,13 +22,7 @@ def corpus(config: Config) -> Corpus:
             missing videos; nothing to validate on.
     """
     data = config.data
-    root = resolve(data.root)
-    if data.dataset == "demo" and not (Path(root) / demo.MARKER).is_file():
-        print(f"making the demo corpus in {root}")
-        demo.make(root)
-    found = datasets.read(data.dataset, root)
-    if data.val_videos:
-        found = datasets.carve_validation(found, data.val_videos, config.train.seed)
+    found = splits(config)
     print(datasets.describe(found))
     if "val" not in found or not len(found["val"]):
         raise ValueError(
@@ -36,6 +30,23 @@ def corpus(config: Config) -> Corpus:
             "set data.val_videos to the number of training videos to set aside"
         )
     _refuse(found["train"].missing, len(found["train"]), data.max_unreadable, "missing")
+    return found
+
+
+def splits(config: Config) -> Corpus:
+    """What the annotations list, validation set aside; the demo corpus is made where it is not there.
+
+    Raises:
+        ValueError: files that are not there or not what the data set's format says.
+    """
+    data = config.data
+    root = resolve(data.root)
+    if data.dataset == "demo" and not (Path(root) / demo.MARKER).is_file():
+        print(f"making the demo corpus in {root}")
+        demo.make(root)
+    found = datasets.read(data.dataset, root)
+    if data.val_videos:
+        found = datasets.carve_validation(found, data.val_videos, config.train.seed)
     return found
 
 
@@ -61,18 +72,27 @@ def fill(config: Config, clips: Sequence[Clip], what: str) -> None:
         return
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(config.cluster.decode_workers or cpus, len(todo))
-    print(f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {cache.folder}")
+    print(
+        f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {cache.folder}"
+    )
     start = said = time.monotonic()
     done = failed = 0
     dataset = stages.decode(
-        todo, cache, workers=workers, timeout=config.data.decode_timeout, node=config.cluster.decode_node
+        todo,
+        cache,
+        workers=workers,
+        timeout=config.data.decode_timeout,
+        node=config.cluster.decode_node,
     )
     for row in dataset.iter_rows():
         done += 1
         failed += bool(row["error"])
         if time.monotonic() - said > 5 or done == len(todo):
             said = time.monotonic()
-            print(f"  {done} of {len(todo)} videos, {done / (said - start):.0f} a second, {failed} unreadable", flush=True)
+            print(
+                f"  {done} of {len(todo)} videos, {done / (said - start):.0f} a second, {failed} unreadable",
+                flush=True,
+            )
 
 
 def usable(config: Config, found: Corpus) -> tuple[Corpus, dict[str, str]]:
@@ -82,17 +102,24 @@ def usable(config: Config, found: Corpus) -> tuple[Corpus, dict[str, str]]:
         ValueError: more of them than ``data.max_unreadable`` allows, or none is left; an
             unreadable validation video counts as well.
     """
-    failures = frame_cache(config).open().failures
+    failures = frame_cache(config).open([*found["train"].clips, *found["val"].clips]).failures
     out = dict(found)
     bad: dict[str, str] = {}
     for name in ("train", "val"):
         split = found[name]
         unreadable = [clip.id for clip in split.clips if clip.id in failures]
-        _refuse(tuple(unreadable) + split.missing, len(split) + len(split.missing), config.data.max_unreadable, "missing or unreadable")
+        _refuse(
+            tuple(unreadable) + split.missing,
+            len(split) + len(split.missing),
+            config.data.max_unreadable,
+            "missing or unreadable",
+        )
         bad |= {clip: failures[clip] for clip in unreadable}
         out[name] = split.without(unreadable)
         if not len(out[name]):
-            raise ValueError(f"no usable video is left in the {name} split; `pipeline/check_data.py` lists what is wrong")
+            raise ValueError(
+                f"no usable video is left in the {name} split; `pipeline/check_data.py` lists what is wrong"
+            )
     for clip, reason in bad.items():
         print(f"  unreadable: {clip}: {reason}")
     return out, bad

@@ -63,9 +63,17 @@ def tokenizer(name: str, max_words: int) -> Callable[[Sequence[str]], Int[Tensor
     """
     limit = _configuration(name)["text_cfg"].get("context_length", 77)
     if max_words > limit:
-        raise ValueError(f"data.max_words is {max_words}; {name} has positions for {limit} words at most")
+        raise ValueError(
+            f"data.max_words is {max_words}; {name} has positions for {limit} words at most"
+        )
     tokenise = open_clip.get_tokenizer(_register(name), context_length=max_words)
     return lambda captions: tokenise(list(captions), context_length=max_words)
+
+
+def caption_lengths(name: str, captions: Sequence[str]) -> list[int]:
+    """Positions that each caption takes uncut, start and end included; counted up to 1024."""
+    tokenise = open_clip.get_tokenizer(_register(name))
+    return (tokenise(list(captions), context_length=1024) != 0).sum(1).tolist()
 
 
 class TextTower(nn.Module):
@@ -159,7 +167,9 @@ def load_towers(
                 f"its tags: {', '.join(tags) or 'none'}"
             )
     try:
-        clip: Any = open_clip.create_model(registered, pretrained=pretrained, load_weights=pretrained is not None)
+        clip: Any = open_clip.create_model(
+            registered, pretrained=pretrained, load_weights=pretrained is not None
+        )
     except (RuntimeError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
@@ -182,7 +192,10 @@ def _freeze(text: TextTower, visual: VisualTower, what: str) -> None:
         # CLIP4Clip's list: what turns pixels and ids into vectors stays as CLIP has it.
         image = visual.visual
         parts = [text.token_embedding, text.positional_embedding]
-        parts += [getattr(image, part, None) for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre")]
+        parts += [
+            getattr(image, part, None)
+            for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre")
+        ]
         for part in parts:
             if isinstance(part, nn.Parameter):
                 part.requires_grad_(False)

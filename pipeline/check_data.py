@@ -1,0 +1,146 @@
+"""Look at all of a recipe's data before any training: what is there, what is missing or broken."""
+
+import csv
+import functools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ray
+
+from pipeline import cli, cluster, prepare
+from pipeline.survive import map_surviving
+from tcmgc import backbone, inspection
+from tcmgc.config import Config
+from tcmgc.datasets import Clip, Corpus
+from tcmgc.frame_cache import FrameCache
+from tcmgc.inspection import FileReport
+
+CAPTIONS = 2000
+"""Captions tokenised together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All of the command line."""
+
+    config: cli.Fields
+    allow_missing: int = 0
+    """Videos that each split may lack (missing, unreadable, or never listed)."""
+    allow_leaks: int = 0
+    """Videos that may be in two splits."""
+    look: Literal["frames", "headers"] = "frames"
+    """Decode the frames that training takes; or read headers, packets and the first picture only."""
+    list: str | None = None
+    """File for everything that is wrong, tab-separated; None: runs/check-DATASET.tsv."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command: 0 when every split is whole, 1 when one is not."""
+    arguments = cli.parse(Arguments, argv, "python pipeline/check_data.py", str(__doc__))
+    config = arguments.config
+    backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
+    corpus = prepare.splits(config)
+    cluster.connect()
+    cache = prepare.frame_cache(config) if arguments.look == "frames" else None
+    files = inspect_files(config, corpus, cache)
+    reports = inspection.report(corpus, files, caption_positions(config, corpus))
+    found = inspection.leaks(corpus, files)
+    print()
+    for name, one in reports.items():
+        print(inspection.format_report(name, one, config.data.max_words))
+    print(f"leaks: {len(found)}")
+    for leak in found[:5]:
+        print(f"  {leak}")
+    place = Path(cli.resolve(arguments.list or f"runs/check-{config.data.dataset}.tsv"))
+    write_problems(place, inspection.problems(reports, found))
+    against = inspection.verdict(
+        reports, found, allow_missing=arguments.allow_missing, allow_leaks=arguments.allow_leaks
+    )
+    for line in against:
+        print(f"NOT fit: {line}")
+    if not against:
+        print("fit for training" + (", as far as headers tell" if cache is None else ""))
+    return 1 if against else 0
+
+
+def inspect_files(config: Config, corpus: Corpus, cache: FrameCache | None) -> list[FileReport]:
+    """Look into every file over the cluster's CPUs; without a cache's settings, at headers alone."""
+    groups = list(inspection.by_file(corpus).values())
+    look = functools.partial(_look, cache=cache, timeout=config.data.decode_timeout)
+    bar = Progress("videos", len(groups))
+    reports: list[FileReport] = []
+    for index, seen in map_surviving(
+        look, groups, workers=workers(config), batch=16, node=config.cluster.decode_node
+    ):
+        group = groups[index]
+        reports.append(
+            seen
+            or FileReport(
+                group[0].path, errors={clip.id: "it ends the decoder's process" for clip in group}
+            )
+        )
+        bar.step(bad=bool(reports[-1].errors))
+    return reports
+
+
+def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
+    """Token positions that every caption takes, uncut."""
+    captions = list(dict.fromkeys(text for split in corpus.values() for _, text in split.pairs()))
+    chunks = [captions[at : at + CAPTIONS] for at in range(0, len(captions), CAPTIONS)]
+    count = functools.partial(backbone.caption_lengths, config.towers.name)
+    bar = Progress("thousands of captions", len(chunks) * CAPTIONS // 1000)
+    positions: dict[str, int] = {}
+    for index, lengths in map_surviving(count, chunks, workers=workers(config), batch=1):
+        positions |= dict(zip(chunks[index], lengths, strict=True))
+        bar.step(CAPTIONS // 1000)
+    return positions
+
+
+def workers(config: Config) -> int:
+    """Processes to look with."""
+    return config.cluster.decode_workers or int(ray.cluster_resources().get("CPU", 1))
+
+
+def write_problems(place: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """The list of everything that is wrong; an empty one has its header alone."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerows([("split", "id", "problem", "details"), *rows])
+    print(f"{len(rows)} problems are listed in {place}")
+
+
+class Progress:
+    """A bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total = what, total
+        self.done = self.bad = 0
+        self.start = self.said = time.monotonic()
+
+    def step(self, by: int = 1, bad: bool = False) -> None:
+        """Count, and show where it stands."""
+        self.done, self.bad = self.done + by, self.bad + bad
+        now, last, terminal = time.monotonic(), self.done >= self.total, sys.stderr.isatty()
+        if not last and now - self.said < (0.1 if terminal else 10):
+            return
+        self.said = now
+        filled = 30 * self.done // self.total
+        text = f"[{'#' * filled:30}] {self.done} of {self.total} {self.what}, {self.done / (now - self.start):.0f} a second"
+        text += f", {self.bad} unreadable" if self.bad else ""
+        print(text, end="\r" if terminal and not last else "\n", file=sys.stderr, flush=True)
+
+
+def _look(clips: Sequence[Clip], cache: FrameCache | None, timeout: float) -> FileReport:
+    decode = None if cache is None else cache.decode
+    return inspection.inspect_file(clips[0].path, clips, timeout, decode)
+
+
+if __name__ == "__main__":
+    cli.run(main)
