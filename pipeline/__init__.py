@@ -1,0 +1,1 @@
+"""Ray, MLflow and the command line."""

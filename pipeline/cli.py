@@ -46,7 +46,12 @@ def resolve(path: str) -> str:
 
 
 def parse(
-    kind: type[Arguments], argv: Sequence[str] | None, prog: str, description: str, *, default_recipe: str | None = "demo"
+    kind: type[Arguments],
+    argv: Sequence[str] | None,
+    prog: str,
+    description: str,
+    *,
+    default_recipe: str | None = "demo",
 ) -> Arguments:
     """Read ``[RECIPE | --config FILE] [--field.name value ...]`` into ``kind``.
 
@@ -68,7 +73,9 @@ def parse(
     if "--config" in words:
         at = words.index("--config")
         if at + 1 == len(words):
-            raise ValueError("--config needs the file that holds the config (JSON, as a checkpoint's config.json)")
+            raise ValueError(
+                "--config needs the file that holds the config (JSON, as a checkpoint's config.json)"
+            )
         if name is not None:
             raise ValueError(f"give a recipe ({name}) or --config, not both")
         config = load(words[at + 1])
@@ -81,13 +88,19 @@ def parse(
         f"recipes: {', '.join(recipes.RECIPES)}; NAME:smoke shrinks one to seconds on the demo corpus"
     )
     _refuse_unknown(words, config, others)
-    return tyro.cli(kind, default=kind(config=config, **others), args=words, prog=prog, description=usage, config=_TYRO)
+    return tyro.cli(
+        kind,
+        default=kind(config=config, **others),
+        args=words,
+        prog=prog,
+        description=usage,
+        config=_TYRO,
+    )
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a command: what the user can mend is one sentence on stderr and exit code 2."""
-    # open_clip logs through the root logger; nothing below a warning is of use to a user here.
-    logging.getLogger().addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+    quiet()
     try:
         code = main()
     except (ValueError, FileNotFoundError, PermissionError) as error:
@@ -98,6 +111,14 @@ def run(main: Callable[[], int | None]) -> None:
         code = 130
     sys.stdout.flush()
     sys.exit(code or 0)
+
+
+def quiet() -> None:
+    """Keep off the terminal what libraries say through the root logger about every model they make."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger().setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -117,4 +138,6 @@ def _refuse_unknown(words: Sequence[str], config: Config, others: dict[str, Any]
         if word.startswith("--") and name not in spelled:
             near = difflib.get_close_matches(name, spelled, n=3)
             hint = f"near it: {', '.join('--' + match for match in near)}. " if near else ""
-            raise ValueError(f"there is no field --{name}; {hint}Known are: {', '.join(sorted(spelled))}")
+            raise ValueError(
+                f"there is no field --{name}; {hint}Known are: {', '.join(sorted(spelled))}"
+            )

@@ -22,6 +22,7 @@ def connect() -> None:
         return
     # A report waits for the controller's next look; its default of 2 s would slow short epochs.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it shows every line twice
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     variables = {} if in_job() else {"PYTHONPATH": str(CHECKOUT)}
     variables["TCMGC_HOME"] = str(home())
@@ -40,7 +41,9 @@ class Placement:
     def scaling(self, config: Config) -> ray.train.ScalingConfig:
         """Ray Train's description of the workers."""
         train = config.train
-        workers: int | tuple[int, int] = (train.min_workers, train.workers) if train.min_workers else train.workers
+        workers: int | tuple[int, int] = (
+            (train.min_workers, train.workers) if train.min_workers else train.workers
+        )
         selector = {"node-role": config.cluster.train_node} if config.cluster.train_node else None
         resources: dict[str, float] = {"CPU": self.cpus, **({"GPU": 1} if self.gpu else {})}
         return ray.train.ScalingConfig(

@@ -42,16 +42,32 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    arguments = cli.parse(Arguments, argv, "python pipeline/evaluate.py", str(__doc__), default_recipe=None)
+    arguments = cli.parse(
+        Arguments, argv, "python pipeline/evaluate.py", str(__doc__), default_recipe=None
+    )
     folder = cli.resolve(arguments.checkpoint)
     config = checkpoint.read_config(folder)
-    data = replace(config.data, root=arguments.root or config.data.root, cache=arguments.cache or config.data.cache)
-    config = replace(config, data=data, train=replace(config.train, workers=arguments.workers, min_workers=0))
+    data = replace(
+        config.data,
+        root=arguments.root or config.data.root,
+        cache=arguments.cache or config.data.cache,
+    )
+    config = replace(
+        config, data=data, train=replace(config.train, workers=arguments.workers, min_workers=0)
+    )
     corpus = prepare.corpus(config)
     if arguments.split not in corpus:
-        raise ValueError(f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}")
+        raise ValueError(
+            f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+        )
     cluster.connect()
-    metrics = evaluate(config, folder, corpus[arguments.split], arguments.split, allow_unreadable=arguments.allow_unreadable)
+    metrics = evaluate(
+        config,
+        folder,
+        corpus[arguments.split],
+        arguments.split,
+        allow_unreadable=arguments.allow_unreadable,
+    )
     print()
     print(format_table(metrics))
     print(f"\ncheckpoint:  {folder}")
@@ -78,7 +94,7 @@ def evaluate(
         ValueError: more videos than that are, or the checkpoint does not fit its config.
     """
     prepare.fill(config, split.clips, name)
-    failures = prepare.frame_cache(config).open().failures
+    failures = prepare.frame_cache(config).open(split.clips).failures
     unreadable = [clip.id for clip in split.clips if clip.id in failures]
     lost = [*split.missing, *unreadable]
     if len(lost) > allow_unreadable:
@@ -95,10 +111,18 @@ def evaluate(
         print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
     trainer = TorchTrainer(
         loop.evaluate_worker,
-        train_loop_config={"config": to_dict(config), "checkpoint": folder, "split": [ray.put(split)]},
+        train_loop_config={
+            "config": to_dict(config),
+            "checkpoint": folder,
+            "split": [ray.put(split)],
+        },
         scaling_config=cluster.placement(config).scaling(config),
         # Ray Train wants a folder that all nodes reach; the checkpoint's is one.
-        run_config=ray.train.RunConfig(name=f"evaluation-{uuid.uuid4().hex[:8]}", storage_path=str(Path(folder).parent)),
+        run_config=ray.train.RunConfig(
+            name=f"evaluation-{uuid.uuid4().hex[:8]}",
+            storage_path=str(Path(folder).parent),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+        ),
     )
     try:
         result = trainer.fit()

@@ -13,7 +13,7 @@ import ray.train
 import torch
 from numpy.typing import NDArray
 
-from pipeline import prepare
+from pipeline import cli, prepare
 from tcmgc import backbone, checkpoint, model, optim, order
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Clip, Corpus, Split
@@ -45,16 +45,22 @@ class Trainer:
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        _use_threads()
-        self.reader = prepare.frame_cache(config).open()
+        _settle()
         self.val = corpus["val"]
+        self.reader = prepare.frame_cache(config).open([*corpus["train"].clips, *self.val.clips])
         self.pairs = list(corpus["train"].pairs())
         self.steps = order.steps_per_epoch(len(self.pairs), config.train.batch_size)
         self.tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
         self.model = model.build(config).to(self.device)
         o, loss = config.optim, config.loss
         self.optimiser = optim.build_optimiser(
-            self.model, kind=o.kind, lr_clip=o.lr_clip, lr_new=o.lr_new, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay
+            self.model,
+            kind=o.kind,
+            lr_clip=o.lr_clip,
+            lr_new=o.lr_new,
+            betas=o.betas,
+            eps=o.eps,
+            weight_decay=o.weight_decay,
         )
         self.objective = Objective(
             alpha=loss.alpha,
@@ -74,10 +80,14 @@ class Trainer:
         """All epochs that are left."""
         for epoch in range(self.done // self.steps, self.config.train.epochs):
             self._epoch(epoch)
-            metrics = evaluate_split(self.config, self.model, self.reader, self.val, self.tokenise, self.device)
+            metrics = evaluate_split(
+                self.config, self.model, self.reader, self.val, self.tokenise, self.device
+            )
             row = {f"val/{name}": value for name, value in metrics.items()}
             self.history.append({"step": self.done, "time": time.time(), "epoch": epoch + 1, **row})
-            self._say(f"epoch {epoch + 1} of {self.config.train.epochs}: validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}")
+            self._say(
+                f"epoch {epoch + 1} of {self.config.train.epochs}: validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}"
+            )
             self._report(row[SCORE])
 
     def _epoch(self, epoch: int) -> None:
@@ -85,7 +95,10 @@ class Trainer:
         self.model.train()
         pairs = order.epoch_order(len(self.pairs), train.seed, epoch)
         first = self.done - epoch * self.steps
-        batches = prefetch(self._load(order.batch_of(pairs, step, train.batch_size)) for step in range(first, self.steps))
+        batches = prefetch(
+            self._load(order.batch_of(pairs, step, train.batch_size))
+            for step in range(first, self.steps)
+        )
         last = time.perf_counter()
         for _ in range(first, self.steps):
             waiting = time.perf_counter()
@@ -93,7 +106,10 @@ class Trainer:
             waited = time.perf_counter() - waiting
             row = self._step(_to(batch, self.device))
             now = time.perf_counter()
-            row |= {"train/data_wait": waited / (now - last), "train/samples_per_second": train.batch_size / (now - last)}
+            row |= {
+                "train/data_wait": waited / (now - last),
+                "train/samples_per_second": train.batch_size / (now - last),
+            }
             last = now
             self.history.append(row)
             if self.done % self.steps == 0:
@@ -107,7 +123,9 @@ class Trainer:
         factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
         optim.set_rate(self.optimiser, factor)
         self.optimiser.zero_grad(set_to_none=True)
-        shares = backward(self.model, batch, total, self.objective, chunk_size=config.train.chunk_size)
+        shares = backward(
+            self.model, batch, total, self.objective, chunk_size=config.train.chunk_size
+        )
         norm = optim.clip_gradients(self.model, config.optim.clip_norm)
         self.optimiser.step()
         self.done += 1
@@ -118,7 +136,9 @@ class Trainer:
                 f"the loss is {row['train/loss']} at step {self.done}; lower optim.lr_clip or optim.lr_new, or train in float32"
             )
         if self.done % max(1, self.steps // 10) == 0:
-            self._say(f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}")
+            self._say(
+                f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}"
+            )
         return row | {
             "step": self.done,
             "time": time.time(),
@@ -140,13 +160,22 @@ class Trainer:
 
     def _report(self, score: float | None) -> None:
         """Hand history and a checkpoint to Ray Train; without a score it is never the best."""
-        metrics = {"history": self.history[self.reported :], SCORE: -1.0 if score is None else score, "step": self.done}
+        metrics = {
+            "history": self.history[self.reported :],
+            SCORE: -1.0 if score is None else score,
+            "step": self.done,
+        }
         self.reported = len(self.history)
         if self.rank:
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
-            training = {"step": self.done, "steps_per_epoch": self.steps, "score": score, "history": self.history}
+            training = {
+                "step": self.done,
+                "steps_per_epoch": self.steps,
+                "score": score,
+                "history": self.history,
+            }
             checkpoint.save(folder, self.config, self.model, self.optimiser, training)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
@@ -171,11 +200,11 @@ def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
     folder, split = settings["checkpoint"], ray.get(settings["split"][0])
     config, retriever = from_dict(settings["config"]), checkpoint.load(folder)[1]
     device = ray.train.torch.get_device()
-    _use_threads()
+    _settle()
     return evaluate_split(
         config,
         retriever.to(device),
-        prepare.frame_cache(config).open(),
+        prepare.frame_cache(config).open(split.clips),
         split,
         backbone.tokenizer(config.towers.name, config.data.max_words),
         device,
@@ -197,7 +226,9 @@ def evaluate_split(
     size = config.train.chunk_size or max(1, config.train.batch_size // context.get_world_size())
     batches = (
         tuple(tensor.to(device) for tensor in pair)
-        for pair in prefetch(_pixels(reader, clips[start : start + size]) for start in range(0, len(clips), size))
+        for pair in prefetch(
+            _pixels(reader, clips[start : start + size]) for start in range(0, len(clips), size)
+        )
     )
     video = encode_videos(retriever, batches, len(split))  # type: ignore[arg-type]
     captions = [caption for _, caption in split.pairs()]
@@ -206,7 +237,9 @@ def evaluate_split(
     return retrieval_metrics(similarity(retriever, text, video).cpu().numpy(), owners)
 
 
-def _pixels(reader: FrameReader, clips: Sequence[Clip]) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+def _pixels(
+    reader: FrameReader, clips: Sequence[Clip]
+) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
     def load() -> tuple[torch.Tensor, torch.Tensor]:
         pixels, mask = reader.read(clips)
         return torch.from_numpy(pixels), torch.from_numpy(mask)
@@ -262,7 +295,8 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     return Batch(*move)
 
 
-def _use_threads() -> None:
-    """Ray gives a worker its CPUs; PyTorch would take one thread or all of them."""
+def _settle() -> None:
+    """Ray gives a worker its CPUs; PyTorch would take one thread or all of them. And no chatter."""
+    cli.quiet()
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))

@@ -8,7 +8,7 @@ from ray.data import ActorPoolStrategy
 
 from tcmgc.datasets import Clip
 from tcmgc.frame_cache import FrameCache
-from tcmgc.video import DecodeError, Frames, sample_frames
+from tcmgc.video import DecodeError
 
 
 class DecodeClips:
@@ -25,30 +25,19 @@ class DecodeClips:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Rows of ``clip`` to rows of ``id`` and ``error`` (empty where decoding went well)."""
         clips: list[Clip] = list(batch["clip"])
-        results: list[tuple[Clip, Frames | DecodeError]] = [(clip, self._decode(clip)) for clip in clips]
+        results = [(clip, self.cache.decode(clip, self.timeout)) for clip in clips]
         self.cache.write(results)
         errors = [result.reason if isinstance(result, DecodeError) else "" for _, result in results]
         return {"id": [clip.id for clip in clips], "error": errors}
 
-    def _decode(self, clip: Clip) -> Frames | DecodeError:
-        cache = self.cache
-        try:
-            return sample_frames(
-                clip.path,
-                max_frames=cache.max_frames,
-                size=cache.size,
-                fps=cache.fps,
-                start=clip.start,
-                end=clip.end,
-                sampler=cache.sampler,
-                timeout=self.timeout,
-            )
-        except DecodeError as error:
-            return error
-
 
 def decode(
-    clips: Sequence[Clip], cache: FrameCache, *, workers: int, timeout: float, node: str | None = None
+    clips: Sequence[Clip],
+    cache: FrameCache,
+    *,
+    workers: int,
+    timeout: float,
+    node: str | None = None,
 ) -> ray.data.Dataset:
     """A data set that decodes the clips into the cache when it is consumed.
 
@@ -60,7 +49,9 @@ def decode(
         node: Value of the label ``node-role`` of the nodes to decode on.
     """
     batch = max(1, min(64, len(clips) // (workers * 4) or 1))
-    rows = ray.data.from_items([{"clip": clip} for clip in clips], override_num_blocks=-(-len(clips) // batch))
+    rows = ray.data.from_items(
+        [{"clip": clip} for clip in clips], override_num_blocks=-(-len(clips) // batch)
+    )
     selector: dict[str, Any] = {"label_selector": {"node-role": node}} if node else {}
     return rows.map_batches(
         DecodeClips,

@@ -58,7 +58,9 @@ def start(config: Config, name: str, folder: str, tags: dict[str, str] | None = 
         resumed = int(known[0].data.tags.get("resumed", 0)) + 1
         client().set_tag(run_id, "resumed", str(resumed))
         return run_id
-    run = client().create_run(where, run_name=name, tags={"folder": folder, **_origin(), **(tags or {})})
+    run = client().create_run(
+        where, run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
+    )
     params = [Param(path, str(value)) for path, value in flatten(config).items()]
     client().log_batch(run.info.run_id, params=params)
     client().log_dict(run.info.run_id, to_dict(config), "config.json")
@@ -117,7 +119,9 @@ class Recorder:
                     self._send(rows)
                     break
                 except Exception as error:
-                    log.warning("MLflow does not answer (%s); trying again", str(error).splitlines()[0])
+                    log.warning(
+                        "MLflow does not answer (%s); trying again", str(error).splitlines()[0]
+                    )
                     time.sleep(pause)
                     pause = min(2 * pause, 10.0)
 
@@ -159,7 +163,10 @@ class MlflowCallback(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Note on the run what happened to it."""
-        what = "; ".join(f"worker {rank}: {str(error).splitlines()[-1][:200]}" for rank, error in worker_exceptions.items())
+        what = "; ".join(
+            f"worker {rank}: {str(error).splitlines()[-1][:200]}"
+            for rank, error in worker_exceptions.items()
+        )
         try:
             tags = MlflowClient(self.uri).get_run(self.run_id).data.tags
             count = int(tags.get("interruptions", 0)) + 1
@@ -176,7 +183,9 @@ def complete(run_id: str, history: Sequence[dict[str, float]]) -> None:
     recorder.close()
 
 
-def finish(run_id: str, metrics: dict[str, float], tags: dict[str, str], files: Sequence[Path] = ()) -> None:
+def finish(
+    run_id: str, metrics: dict[str, float], tags: dict[str, str], files: Sequence[Path] = ()
+) -> None:
     """Final metrics, tags and artifacts."""
     now = int(time.time() * 1000)
     client().log_batch(
@@ -195,11 +204,17 @@ def end(run_id: str, status: str) -> None:
 
 def _origin() -> dict[str, str]:
     def git(*words: str) -> str:
-        answer = subprocess.run(["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False)
+        answer = subprocess.run(
+            ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
+        )
         return answer.stdout.strip() if answer.returncode == 0 else ""
 
     versions = {f"version.{package}": version(package) for package in _PACKAGES}
     commit = git("rev-parse", "HEAD")
     changed = "yes" if git("status", "--porcelain") else "no"
-    code = {"git.commit": commit, "git.changed": changed} if commit else {"git.commit": "not a git checkout"}
+    code = (
+        {"git.commit": commit, "git.changed": changed}
+        if commit
+        else {"git.commit": "not a git checkout"}
+    )
     return {**versions, **code, "version.python": platform.python_version()}

@@ -50,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     corpus = prepare.corpus(config)
     built = model.build(config)
     weights = sum(p.numel() for p in built.parameters())
-    print(f"model: {weights / 1e6:.2f} M weights, {sum(p.numel() for p in built.parameters() if p.requires_grad) / 1e6:.2f} M trained")
+    print(
+        f"model: {weights / 1e6:.2f} M weights, {sum(p.numel() for p in built.parameters() if p.requires_grad) / 1e6:.2f} M trained"
+    )
     del built
     cluster.connect()
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
@@ -70,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def fit(config: Config, corpus: Corpus, name: str, folder: str, callbacks: list[Any]) -> ray.train.Result:
+def fit(
+    config: Config, corpus: Corpus, name: str, folder: str, callbacks: list[Any]
+) -> ray.train.Result:
     """Train with Ray Train; goes on where a run of this name and folder stopped.
 
     Raises:
@@ -79,7 +83,10 @@ def fit(config: Config, corpus: Corpus, name: str, folder: str, callbacks: list[
     train = config.train
     trainer = TorchTrainer(
         loop.train_worker,
-        train_loop_config={"config": to_dict(config), "corpus": [ray.put({k: corpus[k] for k in ("train", "val")})]},
+        train_loop_config={
+            "config": to_dict(config),
+            "corpus": [ray.put({k: corpus[k] for k in ("train", "val")})],
+        },
         scaling_config=cluster.placement(config).scaling(config),
         run_config=ray.train.RunConfig(
             name=name,
@@ -89,6 +96,7 @@ def fit(config: Config, corpus: Corpus, name: str, folder: str, callbacks: list[
                 num_to_keep=train.keep_checkpoints, checkpoint_score_attribute=loop.SCORE
             ),
             callbacks=callbacks,
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
@@ -106,7 +114,11 @@ def best(result: ray.train.Result) -> ray.train.Checkpoint:
 
 
 def _finish(
-    config: Config, corpus: Corpus, result: ray.train.Result, run_id: str, unreadable: dict[str, str]
+    config: Config,
+    corpus: Corpus,
+    result: ray.train.Result,
+    run_id: str,
+    unreadable: dict[str, str],
 ) -> dict[str, Any]:
     with result.checkpoint.as_directory() as last:
         history = checkpoint.read_training(last)["history"]

@@ -19,7 +19,12 @@ from torch import Tensor, nn
 
 from tcmgc import config, model
 
-WEIGHTS, OPTIMISER, TRAINING, CONFIG = "model.safetensors", "optimiser.safetensors", "training.json", "config.json"
+WEIGHTS, OPTIMISER, TRAINING, CONFIG = (
+    "model.safetensors",
+    "optimiser.safetensors",
+    "training.json",
+    "config.json",
+)
 
 
 def save(
@@ -89,17 +94,22 @@ def load_weights(folder: Path | str, retriever: nn.Module) -> None:
     retriever.load_state_dict(found)
 
 
-def load_optimiser(folder: Path | str, retriever: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def load_optimiser(
+    folder: Path | str, retriever: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
     """Put Adam's averages and the generators' states back."""
     tensors = _read(Path(folder) / OPTIMISER)
     names = {parameter: name for name, parameter in retriever.named_parameters()}
     for group in optimiser.param_groups:
         for parameter in group["params"]:
             start = f"state.{names[parameter]}."
-            state = {key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)}
+            state = {
+                key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)
+            }
             if state:
                 optimiser.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                    key: value if key == "step" else value.to(parameter.device)
+                    for key, value in state.items()
                 }
     torch.set_rng_state(tensors["generator.cpu"])
     if "generator.cuda" in tensors and torch.cuda.is_available():
@@ -107,7 +117,7 @@ def load_optimiser(folder: Path | str, retriever: nn.Module, optimiser: torch.op
 
 
 def _optimiser_tensors(retriever: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = {parameter: name for name, parameter in retriever.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in retriever.named_parameters()}
     tensors = {
         f"state.{names[parameter]}.{key}": torch.as_tensor(value)
         for parameter, state in optimiser.state.items()
@@ -127,7 +137,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); take another checkpoint of the run") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}); take another checkpoint of the run"
+        ) from error
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -10,6 +10,7 @@ videos as the last axis. For a query's weights ``a`` over the states of one vide
     z.w / |z| = l (s t a.(outputs w) + t (c g3).w + b3.w)
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,10 @@ from torch import Tensor
 from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
 from tcmgc.features import _Batched
 from tcmgc.lanes import contract
+from tcmgc.running import Run, eager
+
+_BLOCK = 16
+"""Frames up to which compiled softmaxes are written out; columns of a root taken together."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def lay_out(videos: CollapsedVideos, heads: int) -> Lanes:
 
 
 def products(
-    texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]
+    texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float], run: Run = eager
 ) -> Float[Tensor, "texts queries columns videos"]:
     """Products of normalised results with columns, for every query and column of every pair.
 
@@ -88,13 +93,16 @@ def products(
         texts: the text's side.
         videos: the video's side.
         eps: of the second and the third layer norm.
+        run: how the pieces are run, :func:`tcmgc.running.eager` or ``compiled``.
     """
     logits = attention_logits(texts.queries, videos)
     sides = projections(texts.columns, videos)
-    weights, constant, bias = pooled(logits, videos, eps)
-    found = contract(weights, sides)
-    found = found + constant.unsqueeze(2) * texts.constant[:, None, :, None]
-    return found + bias.unsqueeze(2) * texts.bias[:, None, :, None]
+    weights = run(attention_weights, logits, videos.absent)
+    del logits
+    gain, constant, bias = run(
+        norms, weights, videos.attended_root, videos.mixed_root, videos.output_root, *eps
+    )
+    return run(combine, weights, sides, gain, constant, bias, texts.constant, texts.bias)
 
 
 def attention_logits(
@@ -118,28 +126,84 @@ def projections(
     return found.unflatten(1, (-1, videos.absent.shape[1])).unflatten(0, columns.shape[:2])
 
 
-def pooled(
+def attention_weights(
     logits: Float[Tensor, "texts queries heads frames videos"],
-    videos: Lanes,
-    eps: tuple[float, float],
+    absent: Bool[Tensor, "frames videos"],
+) -> Float[Tensor, "texts queries states videos"]:
+    """Eq. 5 and 9, the heads' weights one after the other."""
+    logits = logits.masked_fill(absent, float("-inf"))
+    if not torch.compiler.is_compiling() or logits.shape[3] > _BLOCK:
+        return logits.softmax(3).flatten(2, 3)
+    # Written out, a softmax over few frames is one loop over videos instead of three.
+    rows = logits.unbind(3)
+    top = functools.reduce(torch.maximum, rows)
+    rows = [(row - top).exp() for row in rows]
+    share = 1 / functools.reduce(torch.add, rows)
+    return torch.stack([row * share for row in rows], 3).flatten(2, 3)
+
+
+def norms(
+    weights: Float[Tensor, "texts queries states videos"],
+    attended_root: Float[Tensor, "states states videos"],
+    mixed_root: Float[Tensor, "states_1 states_1 videos"],
+    output_root: Float[Tensor, "states_2 states_2 videos"],
+    attended_eps: float,
+    mixed_eps: float,
 ) -> tuple[
-    Float[Tensor, "texts queries states videos"],
+    Float[Tensor, "texts queries videos"],
     Float[Tensor, "texts queries videos"],
     Float[Tensor, "texts queries videos"],
 ]:
-    """Attention weights with all norms taken in (s t l a), and what constant and bias count (t l, l)."""
-    weights = logits.masked_fill(videos.absent, float("-inf")).softmax(3).flatten(2, 3)
+    """What weighted states, the constant and the last bias count for: s t l, t l and l."""
+    rows = weights.flatten(0, 1)[None]
+    shape = weights.shape[:2]
 
-    def along(root: Tensor, first: int) -> Tensor:
-        rows = weights.flatten(0, 1)[None]
-        return contract(rows, root[first:].transpose(0, 1)[None]).view(
-            *weights.shape[:2], -1, weights.shape[3]
-        )
+    def along(root: Tensor) -> Tensor:
+        return _triangular(rows, root).unflatten(1, shape)[0]
 
-    s = (along(videos.attended_root, 0).square().sum(2) + eps[0]).rsqrt()
-    mixed = along(videos.mixed_root, 1) * s.unsqueeze(2) + videos.mixed_root[0]
-    t = (mixed.square().sum(2) + eps[1]).rsqrt()
-    output = along(videos.output_root, 2) * (s * t).unsqueeze(2)
-    output = output + t.unsqueeze(2) * videos.output_root[1] + videos.output_root[0]
+    s = (along(attended_root).square().sum(2) + attended_eps).rsqrt()
+    mixed = along(mixed_root[1:]) * s.unsqueeze(2) + mixed_root[0]
+    t = (mixed.square().sum(2) + mixed_eps).rsqrt()
+    output = along(output_root[2:]) * (s * t).unsqueeze(2)
+    output = output + t.unsqueeze(2) * output_root[1] + output_root[0]
     length = output.square().sum(2).clamp_min(1e-24).rsqrt()
-    return weights * (s * t * length).unsqueeze(2), t * length, length
+    return s * t * length, t * length, length
+
+
+def combine(
+    weights: Float[Tensor, "texts queries states videos"],
+    sides: Float[Tensor, "texts columns states videos"],
+    gain: Float[Tensor, "texts queries videos"],
+    constant: Float[Tensor, "texts queries videos"],
+    bias: Float[Tensor, "texts queries videos"],
+    constant_side: Float[Tensor, "texts columns"],
+    bias_side: Float[Tensor, "texts columns"],
+) -> Float[Tensor, "texts queries columns videos"]:
+    """``gain (weights . sides) + constant constant_side + bias bias_side``."""
+    if torch.compiler.is_compiling():
+        found = contract(weights, sides) * gain.unsqueeze(2)
+        found = found + constant.unsqueeze(2) * constant_side[:, None, :, None]
+        return found + bias.unsqueeze(2) * bias_side[:, None, :, None]
+    # One contraction over two more states costs less than two more passes over its result.
+    scaled = torch.cat([weights * gain.unsqueeze(2), constant.unsqueeze(2), bias.unsqueeze(2)], 2)
+    extra = torch.stack([constant_side, bias_side], 2).unsqueeze(3)
+    return contract(scaled, torch.cat([sides, extra.expand(-1, -1, -1, sides.shape[3])], 2))
+
+
+def _triangular(
+    rows: Float[Tensor, "1 rows states videos"], root: Float[Tensor, "states columns videos"]
+) -> Float[Tensor, "1 rows columns videos"]:
+    """``rows root`` for every video.
+
+    Roots are lower triangular up to rounding, so without gradients large ones are taken in blocks
+    of columns that leave the upper triangle out. (Its gradient is not zero.)
+    """
+    states, columns = root.shape[:2]
+    if torch.is_grad_enabled() or states <= _BLOCK:
+        return contract(rows, root.transpose(0, 1)[None])
+    parts = []
+    for start in range(0, columns, _BLOCK):
+        first = max(0, start - (columns - states))
+        part = root[first:, start : start + _BLOCK].transpose(0, 1)[None]
+        parts.append(contract(rows[:, :, first:], part))
+    return torch.cat(parts, 2)

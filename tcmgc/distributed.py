@@ -29,7 +29,9 @@ class _Gather(torch.autograd.Function):
         padded[: len(wire)] = wire
         received = [torch.empty_like(padded) for _ in range(workers)]
         dist.all_gather(received, padded)
-        whole = torch.cat([part[: s.stop - s.start] for part, s in zip(received, sizes, strict=True)])
+        whole = torch.cat(
+            [part[: s.stop - s.start] for part, s in zip(received, sizes, strict=True)]
+        )
         return whole.to(local.dtype)
 
     @staticmethod

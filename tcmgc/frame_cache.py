@@ -67,7 +67,7 @@ class FrameCache:
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         name = f"{self.max_frames}x{self.size}-{self.fps:g}fps-{self.sampler}-{self.frame_format}"
-        return storage.join(self.root, f"{name}-{digest}")
+        return storage.join(storage.without_scheme(self.root), f"{name}-{digest}")
 
     def decode(self, clip: Clip, timeout: Number | None = None) -> Frames | DecodeError:
         """The clip's frames by this cache's settings, or why there are none."""

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,10 +76,18 @@ _SCHEMA = pa.schema(
 )
 
 
+@runtime_checkable
+class Writable(Protocol):
+    """What is asked of a blob's file object."""
+
+    def write(self, data: memoryview, /) -> int | None:
+        """Append."""
+
+
 class ShardWriter:
     """Appends records; :meth:`finish` makes them visible."""
 
-    def __init__(self, blob: BinaryIO, name: str) -> None:
+    def __init__(self, blob: Writable, name: str) -> None:
         self._blob = blob
         self._records: list[Record] = []
         self.name = name
@@ -122,7 +130,6 @@ def writing(folder: str) -> Iterator[ShardWriter]:
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}"
     if storage.is_uri(folder):
         system, inner = storage.resolve(folder)
-        system.create_dir(inner, recursive=True)
         with system.open_output_stream(f"{inner}/{name}{BLOB}") as blob:
             writer = ShardWriter(blob, name)
             yield writer

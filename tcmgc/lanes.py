@@ -5,14 +5,11 @@ With videos innermost every step is plain arithmetic over contiguous memory, wha
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
-
-_UNROLLED = 1024
-"""Products up to this many multiplications a lane are written out when compiled."""
 
 
 def contract(
@@ -22,32 +19,33 @@ def contract(
 
     `y` may have one text only, shared by all of `x`.
     """
-    return _Contract.apply(x, y)
+    return _Contract.apply(x, y) if torch.is_grad_enabled() else _contract(x, y)
 
 
 def _contract(x: Tensor, y: Tensor) -> Tensor:
     left, right = x.unsqueeze(2), y.unsqueeze(1)
     if torch.compiler.is_compiling():
-        return (left * right).sum(3)
+        # Sums of three blocks of columns end up in one loop, which then loads `x` once for three.
+        return torch.cat([(left * part).sum(3) for part in right.chunk(3, 2)], 2)
     shape = torch.broadcast_shapes(left.shape, right.shape)
     out = x.new_empty(*shape[:3], shape[4])
     # A text at a time: the sums then stay in cache while they grow.
     for text in range(shape[0]):
-        mine = left[min(text, len(left) - 1)], right[min(text, len(right) - 1)]
-        torch.mul(mine[0][:, :, 0], mine[1][:, :, 0], out=out[text])
+        rows, columns = left[text], right[min(text, len(right) - 1)]
+        torch.mul(rows[:, :, 0], columns[:, :, 0], out=out[text])
         for inner in range(1, shape[3]):
-            out[text].addcmul_(mine[0][:, :, inner], mine[1][:, :, inner])
+            out[text].addcmul_(rows[:, :, inner], columns[:, :, inner])
     return out
 
 
 class _Contract(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, y: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
         return _contract(x, y)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, y = ctx.saved_tensors
         into_x = _contract(grad, y.transpose(1, 2)) if ctx.needs_input_grad[0] else None
         into_y = None
@@ -69,19 +67,21 @@ def largest(x: Tensor, count: int, dim: int) -> Tensor:
         count: at least 1, at most the size of `dim`.
         dim: the axis to choose along.
     """
-    return _Largest.apply(x, count, dim)
+    if torch.is_grad_enabled():
+        return _Largest.apply(x, count, dim)
+    return torch.stack(network(list(x.unbind(dim)), count), dim)
 
 
 class _Largest(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, count: int, dim: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, count: int, dim: int) -> Tensor:
         kept = torch.stack(network(list(x.unbind(dim)), count), dim)
         ctx.dim = dim
         ctx.save_for_backward(x, kept)
         return kept
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, kept = ctx.saved_tensors
         dim = ctx.dim
         into = torch.zeros_like(x)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tcmgc import backbone, config
 from tcmgc.features import TextFeatures, VideoFeatures
-from tcmgc.heads import TcMgc, XClip, XPool
+from tcmgc.heads import Head, TcMgc, XClip, XPool
 from tcmgc.temporal import TemporalEncoder
 
 
@@ -54,7 +54,7 @@ class Retriever(nn.Module):
         self,
         text: backbone.TextTower,
         visual: backbone.VisualTower,
-        head: nn.Module,
+        head: Head,
         temporal: TemporalEncoder | None = None,
         *,
         scale: LogitScale | None = None,
@@ -65,7 +65,7 @@ class Retriever(nn.Module):
         self.text = text
         self.visual = visual
         self.temporal = temporal
-        self.head: Any = head
+        self.head = head
         self.scale = scale or LogitScale()
         self.encode_padding = encode_padding
         self.autocast = autocast
@@ -138,17 +138,40 @@ def build(settings: config.Config) -> Retriever:
     )
 
 
-def _tcmgc(head: config.TcMgcHead, dim: int, words: int, frames: int) -> nn.Module:
-    raise ValueError("tcmgc head: not here yet")
+def _tcmgc(head: config.TcMgcHead, dim: int, words: int, frames: int) -> TcMgc:
+    attention, reorganise, aggregate = head.attention, head.reorganise, head.aggregate
+    return TcMgc(
+        dim,
+        words=words,
+        frames=frames,
+        grains=head.grains,
+        text_conditioned=head.text_conditioned,
+        heads=attention.heads,
+        residual=attention.residual,
+        projections=attention.projections,
+        dropout=attention.dropout,
+        mask_frames=attention.mask_frames,
+        keep_rate=reorganise.keep_rate,
+        video_word=reorganise.video_word,
+        sentence_frame=reorganise.sentence_frame,
+        frame_word_words=reorganise.frame_word_words,
+        frame_word_frames=reorganise.frame_word_frames,
+        vectors=aggregate.vectors,
+        temperature=aggregate.temperature,
+        scores=aggregate.scores,
+        lsa_on_logits=aggregate.lsa_on_logits,
+        mask_words=head.mask_words,
+        learnt_products=head.learnt_products,
+    )
 
 
-HEADS: dict[type, Callable[[Any, int, int, int], nn.Module]] = {
+HEADS: dict[type, Callable[[Any, int, int, int], Head]] = {
     config.TcMgcHead: _tcmgc,
     config.XPoolHead: lambda head, dim, words, frames: XPool(
         dim=dim, heads=head.heads, dropout=head.dropout
     ),
     config.XClipHead: lambda head, dim, words, frames: XClip(
-        dim=dim, words=words, frames=frames, temperature=head.temperature
+        dim, words=words, frames=frames, temperature=head.temperature
     ),
 }
 """How each head's config becomes a module: (config, dim, words, frames)."""

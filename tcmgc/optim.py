@@ -31,7 +31,9 @@ class BertAdam(torch.optim.Optimizer):
         eps: float = 1e-6,
         weight_decay: float = 0.2,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        super().__init__(
+            parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -42,7 +44,10 @@ class BertAdam(torch.optim.Optimizer):
                 continue
             for p in params:
                 if not self.state[p]:
-                    self.state[p] = {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                    self.state[p] = {
+                        "exp_avg": torch.zeros_like(p),
+                        "exp_avg_sq": torch.zeros_like(p),
+                    }
             grads = [p.grad for p in params]
             first = [self.state[p]["exp_avg"] for p in params]
             second = [self.state[p]["exp_avg_sq"] for p in params]
@@ -93,7 +98,9 @@ def build_optimiser(
     if not groups:
         raise ValueError("nothing to train: every weight is frozen; see towers.freeze")
     classes = {"adam": BertAdam, "adamw": torch.optim.AdamW}
-    return classes[kind](list(groups.values()), lr=lr_new, betas=betas, eps=eps, weight_decay=weight_decay)
+    return classes[kind](
+        list(groups.values()), lr=lr_new, betas=betas, eps=eps, weight_decay=weight_decay
+    )
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
@@ -116,4 +123,6 @@ def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
 
 def clip_gradients(model: nn.Module, norm: float) -> Tensor:
     """Scale all gradients so that their norm is at most ``norm``; gives the norm before."""
-    return torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], norm)
+    return torch.nn.utils.clip_grad_norm_(
+        [p for p in model.parameters() if p.grad is not None], norm
+    )

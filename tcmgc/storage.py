@@ -28,6 +28,11 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
+def without_scheme(path: str) -> str:
+    """A ``file://`` URI as the local path that it means; anything else as it is."""
+    return "/" + path[len("file://") :].lstrip("/") if path.startswith("file://") else path
+
+
 def join(root: str, *names: str) -> str:
     """``root/name/...``; a URI's query stays at the end."""
     if not is_uri(root):
@@ -50,12 +55,11 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
     Raises:
         ValueError: a URI that pyarrow does not understand.
     """
+    path = without_scheme(path)
     if not is_uri(path):
         return _local(), str(Path(path).absolute())
     base, mark, query = path.partition("?")
     scheme, _, rest = base.partition("://")
-    if scheme == "file":
-        return _local(), "/" + rest.lstrip("/")
     authority, _, inner = rest.partition("/")
     system = _file_system(f"{scheme}://{authority}{mark}{query}", plain(path))
     bucket = authority.rpartition("@")[2]

@@ -27,7 +27,11 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.ln_2 = nn.LayerNorm(dim)
-        layers = [("c_fc", nn.Linear(dim, 4 * dim)), ("gelu", QuickGELU()), ("c_proj", nn.Linear(4 * dim, dim))]
+        layers = [
+            ("c_fc", nn.Linear(dim, 4 * dim)),
+            ("gelu", QuickGELU()),
+            ("c_proj", nn.Linear(4 * dim, dim)),
+        ]
         self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(
@@ -56,7 +60,9 @@ class TemporalEncoder(nn.Module):
         residual: Add the input to the output.
     """
 
-    def __init__(self, dim: int, frames: int, layers: int, heads: int = 8, *, residual: bool = False) -> None:
+    def __init__(
+        self, dim: int, frames: int, layers: int, heads: int = 8, *, residual: bool = False
+    ) -> None:
         super().__init__()
         self.residual = residual
         self.positions = nn.Embedding(frames, dim)
@@ -85,7 +91,11 @@ class TemporalEncoder(nn.Module):
             ValueError: the tower is narrower, shorter or shallower than this encoder.
         """
         own = self.positions.weight
-        if positions.shape[1] != own.shape[1] or len(positions) < len(own) or len(blocks) < len(self.blocks):
+        if (
+            positions.shape[1] != own.shape[1]
+            or len(positions) < len(own)
+            or len(blocks) < len(self.blocks)
+        ):
             raise ValueError(
                 f"temporal.initialise_from_text: the text tower ({len(blocks)} layers, {tuple(positions.shape)} positions) "
                 f"cannot start {len(self.blocks)} layers with positions {tuple(own.shape)}; switch it off"

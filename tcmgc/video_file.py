@@ -101,7 +101,7 @@ def find(path_or_bytes: str | os.PathLike[str] | bytes) -> Source:
     if isinstance(path_or_bytes, bytes | bytearray | memoryview):
         content = bytes(path_or_bytes)
         return _not_empty(Source("<bytes>", None, content, len(content)))
-    path = os.fspath(path_or_bytes)
+    path = storage.without_scheme(os.fspath(path_or_bytes))
     if not storage.is_uri(path):
         try:
             info = os.stat(path)

@@ -59,13 +59,17 @@ def test_padding_can_be_encoded_as_black_level(towers, clip):
     pixels = torch.zeros(1, 2, 3, 64, 64, dtype=torch.uint8)
     mask = torch.tensor([[True, False]])
     blank = towers[1](pixels, mask, encode_padding=True)[0, 1]
-    torch.testing.assert_close(blank, clip.encode_image(torch.zeros(1, 3, 64, 64))[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        blank, clip.encode_image(torch.zeros(1, 3, 64, 64))[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_what_is_frozen():
     def trained(freeze):
         text, visual, _ = load_towers("demo", None, freeze=freeze)
-        return {n for n, p in [*text.named_parameters(), *visual.named_parameters()] if p.requires_grad}
+        return {
+            n for n, p in [*text.named_parameters(), *visual.named_parameters()] if p.requires_grad
+        }
 
     everything, some = trained("none"), trained("embeddings")
     assert everything - some == {
@@ -83,8 +87,15 @@ def test_what_is_frozen():
 def test_recomputed_activations_give_the_same_gradients():
     def gradients(checkpoint):
         torch.manual_seed(1)
-        text, visual, _ = load_towers("demo", None, freeze="none", checkpoint_activations=checkpoint)
-        pixels = torch.arange(3 * 64 * 64, dtype=torch.int64).remainder(256).to(torch.uint8).view(1, 1, 3, 64, 64)
+        text, visual, _ = load_towers(
+            "demo", None, freeze="none", checkpoint_activations=checkpoint
+        )
+        pixels = (
+            torch.arange(3 * 64 * 64, dtype=torch.int64)
+            .remainder(256)
+            .to(torch.uint8)
+            .view(1, 1, 3, 64, 64)
+        )
         text.train(), visual.train()
         text(torch.tensor([[49406, 320, 49407]]))[0].sum().backward()
         visual(pixels, torch.ones(1, 1, dtype=torch.bool)).sum().backward()
@@ -120,7 +131,11 @@ def test_sizes_of_the_papers_towers():
     [
         ("ViT-B-33", None, "open_clip has no model 'ViT-B-33'; near it: ViT-B-32"),
         ("nowhere/mine.json", None, "there is no file nowhere/mine.json"),
-        ("ViT-B-32-quickgelu", "opanai", "neither a file nor a tag of ViT-B-32-quickgelu; its tags: openai"),
+        (
+            "ViT-B-32-quickgelu",
+            "opanai",
+            "neither a file nor a tag of ViT-B-32-quickgelu; its tags: openai",
+        ),
         ("roberta-ViT-B-32", None, "is not CLIP's"),
     ],
 )

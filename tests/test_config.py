@@ -18,7 +18,9 @@ def test_unknown_recipe_lists_the_known():
         recipes.recipe("msrvt")
 
 
-@pytest.mark.parametrize(("m", "expected"), [(32, [3, 6, 9, 12, 16, 19, 22, 25, 28]), (10, list(range(1, 10)))])
+@pytest.mark.parametrize(
+    ("m", "expected"), [(32, [3, 6, 9, 12, 16, 19, 22, 25, 28]), (10, list(range(1, 10)))]
+)
 def test_kept_count_is_the_papers(m, expected):
     # Tables 5-8: the parameter columns are k x k for these k at m = 32.
     assert [kept_count(m, r / 10) for r in range(1, 10)] == expected
@@ -31,9 +33,13 @@ def test_kept_count_does_not_fall_short_of_a_decimal():
 
 def test_replace_by_dotted_path_makes_all_changes_before_checking():
     base = recipes.recipe("msrvtt_9k")
-    changed = config.replace(base, {"loss.alpha": 0.0, "head.grains": ["frame_word"], "head.attention.heads": 4})
+    changed = config.replace(
+        base, {"loss.alpha": 0.0, "head.grains": ["frame_word"], "head.attention.heads": 4}
+    )
     assert changed.head == dataclasses.replace(
-        base.head, grains=("frame_word",), attention=dataclasses.replace(base.head.attention, heads=4)
+        base.head,
+        grains=("frame_word",),
+        attention=dataclasses.replace(base.head.attention, heads=4),
     )
 
 
@@ -79,7 +85,9 @@ def test_one_score_cannot_be_decorrelated():
 
 def test_fingerprint_follows_the_result_and_not_the_place():
     base = recipes.recipe("msrvtt_9k")
-    assert config.fingerprint(config.replace(base, {"train.workers": 4, "data.cache": "elsewhere"})) == config.fingerprint(base)
+    assert config.fingerprint(
+        config.replace(base, {"train.workers": 4, "data.cache": "elsewhere"})
+    ) == config.fingerprint(base)
     assert config.fingerprint(config.replace(base, {"train.seed": 1})) != config.fingerprint(base)
 
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -41,14 +42,22 @@ def test_groups_by_place_and_decay(kind):
     optimiser = optim.build_optimiser(
         Two(), kind=kind, lr_clip=1e-7, lr_new=1e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2
     )
-    found = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimiser.param_groups}
+    found = {
+        group["name"]: (group["lr"], group["weight_decay"]) for group in optimiser.param_groups
+    }
     assert found == {"clip": (1e-7, 0.2), "clip, no decay": (1e-7, 0.0), "new": (1e-4, 0.2)}
 
 
 def test_nothing_to_train():
     with pytest.raises(ValueError, match="every weight is frozen"):
         optim.build_optimiser(
-            nn.Identity(), kind="adam", lr_clip=1.0, lr_new=1.0, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0
+            nn.Identity(),
+            kind="adam",
+            lr_clip=1.0,
+            lr_new=1.0,
+            betas=(0.9, 0.98),
+            eps=1e-6,
+            weight_decay=0.0,
         )
 
 
@@ -57,7 +66,7 @@ def test_the_rate_rises_then_falls_as_a_cosine():
     assert rates[:10] == [pytest.approx((i + 1) / 11) for i in range(10)]
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
-    assert all(a > b > 0 for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b > 0 for a, b in itertools.pairwise(rates[10:]))
     assert optim.rate(0, 100, 0.0) == 1.0
 
 

@@ -16,8 +16,12 @@ def test_padded_frames_are_not_looked_at():
     changed = frames.clone()
     changed[:, 4:] = 7.0
     model = encoder()
-    torch.testing.assert_close(model(frames, mask)[:, :4], model(changed, mask)[:, :4], rtol=0, atol=0)
-    torch.testing.assert_close(model(frames[:, :4], mask[:, :4]), model(frames, mask)[:, :4], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        model(frames, mask)[:, :4], model(changed, mask)[:, :4], rtol=0, atol=0
+    )
+    torch.testing.assert_close(
+        model(frames[:, :4], mask[:, :4]), model(frames, mask)[:, :4], rtol=1e-12, atol=1e-12
+    )
 
 
 def test_attention_is_pytorchs():
@@ -40,9 +44,13 @@ def test_start_from_the_text_tower():
     model = TemporalEncoder(dim, 12, 3, 4)
     model.initialise_from(text.transformer.resblocks, text.positional_embedding)
     torch.testing.assert_close(model.positions.weight, text.positional_embedding[:12])
-    torch.testing.assert_close(model.blocks[2].mlp.c_fc.weight, text.transformer.resblocks[2].mlp.c_fc.weight)
+    torch.testing.assert_close(
+        model.blocks[2].mlp.c_fc.weight, text.transformer.resblocks[2].mlp.c_fc.weight
+    )
     with pytest.raises(ValueError, match=r"text tower \(3 layers.*cannot start 4 layers"):
-        TemporalEncoder(dim, 12, 4, 4).initialise_from(text.transformer.resblocks, text.positional_embedding)
+        TemporalEncoder(dim, 12, 4, 4).initialise_from(
+            text.transformer.resblocks, text.positional_embedding
+        )
 
 
 def test_heads_that_do_not_divide():

@@ -1,0 +1,1 @@
+"""What to search: one module a table or figure of the paper."""
