@@ -12,7 +12,7 @@ from tcmgc.sampling import Number, Sampler, check_sampling, on_screen, sample_in
 from tcmgc.video_decode import decode_all, decode_needed, first_picture
 from tcmgc.video_file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
 from tcmgc.video_pixels import display_turn, square
-from tcmgc.video_timeline import Packets, Timeline, scan
+from tcmgc.video_timeline import Packets, Timeline, index_timeline, scan
 
 __all__ = ["DECODER_VERSION", "DecodeError", "Frames", "VideoInfo", "probe", "sample_frames"]
 
@@ -115,7 +115,7 @@ def sample_frames(
         return on_screen(timeline.times, instants).tolist()
 
     with reasons(source.name):
-        packets, timeline = _scan(source, deadline)
+        packets, timeline = _scan(source, deadline, end)
         wanted = places(timeline)
         pixels = None
         if packets.trusted:
@@ -129,7 +129,9 @@ def sample_frames(
 def probe(
     path_or_bytes: str | os.PathLike[str] | bytes, timeout: Number | None = None
 ) -> VideoInfo:
-    """Read a video's headers and packets, and decode its first picture.
+    """What a video's headers say, checked by decoding its first picture.
+
+    MP4 and MOV are read from their index; in all other formats the packets are read through.
 
     Raises:
         DecodeError: as :func:`sample_frames`, but damage inside later pictures goes unseen.
@@ -137,27 +139,33 @@ def probe(
     source = find(path_or_bytes)
     deadline = Deadline(source.name, timeout)
     with reasons(source.name):
-        _, timeline = _scan(source, deadline)
+        check_whole(source)
         with open_video(source, deadline) as (container, stream):
+            kind, codec = container.format.name, stream.codec_context.codec.canonical_name
+            timeline = index_timeline(container, stream)
             frame = first_picture(container, stream, deadline)
-            swap, *_ = display_turn(frame)
-            width, height = (frame.height, frame.width) if swap else (frame.width, frame.height)
-            return VideoInfo(
-                container=container.format.name,
-                codec=stream.codec_context.codec.canonical_name,
-                width=width,
-                height=height,
-                frames=len(timeline.times),
-                duration=timeline.duration,
-                frame_rate=len(timeline.times) / timeline.duration,
-                size=source.size,
-            )
+        if timeline is None:
+            _, timeline = _scan(source, deadline)
+    swap, *_ = display_turn(frame)
+    width, height = (frame.height, frame.width) if swap else (frame.width, frame.height)
+    return VideoInfo(
+        container=kind,
+        codec=codec,
+        width=width,
+        height=height,
+        frames=len(timeline.times),
+        duration=timeline.duration,
+        frame_rate=len(timeline.times) / timeline.duration,
+        size=source.size,
+    )
 
 
-def _scan(source: Source, deadline: Deadline) -> tuple[Packets, Timeline]:
+def _scan(
+    source: Source, deadline: Deadline, until: Number | None = None
+) -> tuple[Packets, Timeline]:
     check_whole(source)
     with open_video(source, deadline) as (container, stream):
-        packets = scan(container, stream, deadline)
+        packets = scan(container, stream, deadline, until)
         rate = stream.average_rate or stream.guessed_rate
         try:
             return packets, packets.timeline(rate)

@@ -86,8 +86,25 @@ class Packets:
     _order: list[int] | None = None
 
 
-def scan(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Packets:
-    """Read every packet of the stream once.
+def index_timeline(container: InputContainer, stream: VideoStream) -> Timeline | None:
+    """The timeline by an MP4 or MOV file's index; None where there is none or it is not complete.
+
+    The index has decoding times, so that single frames may come a little earlier than shown.
+    """
+    entries = stream.index_entries
+    if not container.format.name.startswith("mov") or not 0 < stream.frames == len(entries):
+        return None
+    ticks = np.array([entry.timestamp for entry in entries], dtype=np.int64)
+    return Timeline.from_ticks(ticks, 0, Fraction(stream.time_base or 0))
+
+
+def scan(
+    container: InputContainer,
+    stream: VideoStream,
+    deadline: Deadline,
+    until: float | int | None = None,
+) -> Packets:
+    """Read every packet of the stream once, up to those that are decoded after ``until`` seconds.
 
     Raises:
         DecodeError: no packet, a damaged one, or fewer than the container lists.
@@ -95,7 +112,7 @@ def scan(container: InputContainer, stream: VideoStream, deadline: Deadline) -> 
     packets = Packets(base=Fraction(stream.time_base or 0))
     can_enter = entry_test(stream)
     held_bytes, listed = 0, len(stream.index_entries)
-    times_known, any_key = True, False
+    times_known, any_key, first = True, False, None
     for packet in container.demux(stream):
         if not packet.size:
             continue
@@ -115,6 +132,11 @@ def scan(container: InputContainer, stream: VideoStream, deadline: Deadline) -> 
             packets.held = None
         if packets.held is not None:
             packets.held.append(packet)
+        if until is not None and packet.pts is not None and packet.dts is not None:
+            first = packet.pts if first is None else min(first, packet.pts)
+            if (min(packet.pts, packet.dts) - first) * packets.base > until:
+                listed = 0  # what follows in decoding order is shown later still
+                break
     if not any(packets.shown):
         raise DecodeError(deadline.path, "no picture in its video stream")
     if container.format.name.startswith("mov") and len(packets.pts) < listed:

@@ -287,3 +287,35 @@ def test_errors_survive_pickling() -> None:
 def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample_frames("nowhere.mp4", **settings)
+
+
+def test_a_window_is_not_read_beyond_its_end(tmp_path: Path) -> None:
+    from tcmgc.video_file import Deadline, find, open_video
+    from tcmgc.video_timeline import scan
+
+    path = make(tmp_path / "a.mkv", frames=200, keyframes=10)
+    with open_video(find(path), Deadline("a.mkv", None)) as (container, stream):
+        packets = scan(container, stream, Deadline("a.mkv", None), until=2)
+    assert 50 < len(packets.pts) < 60
+    frames = sample_frames(path, max_frames=4, size=16, fps=2, end=2)
+    pixels, times = expected(path, lambda duration: [0.0, 0.5, 1.0, 1.5], 16)
+    np.testing.assert_array_equal(frames.pixels, pixels)
+    np.testing.assert_array_equal(frames.timestamps, times)
+
+
+def test_threads_do_not_hear_of_each_others_damage(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    whole = make(tmp_path / "a.mkv", "ffv1").read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+
+    def outcome(data: bytes) -> str:
+        try:
+            return str(len(sample_frames(data, size=32)))
+        except DecodeError:
+            return "damaged"
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(outcome, [whole, bytes(damaged)] * 20))
+    assert outcomes == ["2", "damaged"] * 20
