@@ -12,11 +12,15 @@ from pipeline.cli import CHECKOUT, home, in_job
 from tcmgc.config import Config
 
 
-def connect() -> None:
+def connect(*, dashboard: bool | None = None) -> None:
     """Join the cluster of this job or machine, or start one here.
 
     The checkout is put on every worker's path, so that nothing has to be installed but the
     dependencies; ``ray job submit --working-dir .`` does that by itself.
+
+    Args:
+        dashboard: Start Ray's dashboard with a cluster that is started here. A search needs it:
+            Ray Train asks it whether a trial that was stopped still holds its workers' place.
     """
     if ray.is_initialized():
         return
@@ -26,7 +30,12 @@ def connect() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     variables = {} if in_job() else {"PYTHONPATH": str(CHECKOUT)}
     variables["TCMGC_HOME"] = str(home())
-    ray.init(runtime_env={"env_vars": variables}, log_to_driver=True, logging_level="WARNING")
+    ray.init(
+        runtime_env={"env_vars": variables},
+        log_to_driver=True,
+        logging_level="WARNING",
+        include_dashboard=dashboard,
+    )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
 

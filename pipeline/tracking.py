@@ -48,8 +48,22 @@ def experiment(name: str = EXPERIMENT) -> str:
     return client().create_experiment(name, artifact_location=place)
 
 
-def start(config: Config, name: str, folder: str, tags: dict[str, str] | None = None) -> str:
-    """The MLflow run of a run folder: the one that there is, or a new one with all its params."""
+def start(
+    config: Config,
+    name: str,
+    folder: str,
+    tags: dict[str, str] | None = None,
+    params: dict[str, Any] | None = None,
+) -> str:
+    """The MLflow run of a run folder: the one that there is, or a new one.
+
+    Args:
+        config: Goes in as the artifact ``config.json``.
+        name: Shown in MLflow.
+        folder: Of the run; known again by it.
+        tags: More of them.
+        params: What the run is compared by; None: every field of the config.
+    """
     where = experiment()
     known = client().search_runs([where], f"tags.folder = '{folder}'", max_results=1)
     if known:
@@ -61,8 +75,8 @@ def start(config: Config, name: str, folder: str, tags: dict[str, str] | None = 
     run = client().create_run(
         where, run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
     )
-    params = [Param(path, str(value)) for path, value in flatten(config).items()]
-    client().log_batch(run.info.run_id, params=params)
+    shown = flatten(config) if params is None else params
+    client().log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in shown.items()])
     client().log_dict(run.info.run_id, to_dict(config), "config.json")
     return run.info.run_id
 

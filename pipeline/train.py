@@ -13,7 +13,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from pipeline import cli, cluster, evaluate, loop, prepare, tracking
-from tcmgc import checkpoint, model
+from tcmgc import backbone, checkpoint, model, order
 from tcmgc.config import Config, fingerprint, to_dict
 from tcmgc.datasets import Corpus
 from tcmgc.metrics import format_table
@@ -47,20 +47,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"run {name} is finished already; --run.name starts another")
         _show(finished)
         return 0
-    corpus = prepare.corpus(config)
-    built = model.build(config)
-    weights = sum(p.numel() for p in built.parameters())
-    print(
-        f"model: {weights / 1e6:.2f} M weights, {sum(p.numel() for p in built.parameters() if p.requires_grad) / 1e6:.2f} M trained"
-    )
-    del built
+    corpus = check(config)
     cluster.connect()
+    cluster.placement(config)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, unreadable = prepare.usable(config, corpus)
     run_id = tracking.start(config, name, f"{folder}/{name}")
     try:
         with tracking.system_metrics(run_id):
-            result = fit(config, corpus, name, folder, [tracking.MlflowCallback(run_id)])
+            result = fit(config, shared(corpus), name, folder, [tracking.MlflowCallback(run_id)])
             outcome = _finish(config, corpus, result, run_id, unreadable)
     except BaseException as error:
         tracking.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -72,10 +67,26 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def shared(corpus: Corpus) -> list[Any]:
+    """Training and validation split in Ray's object store, for :func:`fit`.
+
+    The reference stands in a list: Ray would replace a bare one by what it refers to. The test
+    split is not among what workers get.
+    """
+    return [ray.put({name: corpus[name] for name in ("train", "val")})]
+
+
 def fit(
-    config: Config, corpus: Corpus, name: str, folder: str, callbacks: list[Any]
+    config: Config, corpus: list[Any], name: str, folder: str, callbacks: list[Any]
 ) -> ray.train.Result:
     """Train with Ray Train; goes on where a run of this name and folder stopped.
+
+    Args:
+        config: The experiment.
+        corpus: What :func:`shared` gives.
+        name: The run's folder below ``folder``.
+        folder: Folder or URI of all runs.
+        callbacks: Run in Ray Train's controller.
 
     Raises:
         ValueError: what the workers found wrong with data or config.
@@ -85,7 +96,7 @@ def fit(
         loop.train_worker,
         train_loop_config={
             "config": to_dict(config),
-            "corpus": [ray.put({k: corpus[k] for k in ("train", "val")})],
+            "corpus": corpus,
         },
         scaling_config=cluster.placement(config).scaling(config),
         run_config=ray.train.RunConfig(
