@@ -211,6 +211,23 @@ def finish(
         client().log_artifact(run_id, str(file))
 
 
+def find(checkpoint: str) -> str | None:
+    """The MLflow run that made a checkpoint: by its tag, or by the run folder that holds it."""
+    experiments = [found.experiment_id for found in client().search_experiments()]
+    folder = str(Path(checkpoint).parent)
+    for tag, value in (("checkpoint", checkpoint), ("folder", folder)):
+        quote = '"' if "'" in value else "'"
+        query = f"tags.{tag} = {quote}{value}{quote}"
+        if known := client().search_runs(experiments, query, max_results=1):
+            return known[0].info.run_id
+    return None
+
+
+def attach(run_id: str, file: Path, folder: str) -> None:
+    """Log a file as an artifact in a folder of the run's."""
+    client().log_artifact(run_id, str(file), folder)
+
+
 def end(run_id: str, status: str) -> None:
     """Close the run as FINISHED, FAILED or KILLED."""
     client().set_terminated(run_id, status)
