@@ -43,8 +43,8 @@ class CollapsedTexts(_Batched):
 class Lanes:
     """Collapsed videos laid out for :func:`products`: videos innermost."""
 
-    keys: Float[Tensor, "heads head_dim frames_x_videos"]
-    outputs: Float[Tensor, "dim states_x_videos"]
+    keys: Float[Tensor, "heads frames_x_videos head_dim"]
+    outputs: Float[Tensor, "states_x_videos dim"]
     attended_root: Float[Tensor, "states states videos"]
     mixed_root: Float[Tensor, "states_1 states_1 videos"]
     output_root: Float[Tensor, "states_2 states_2 videos"]
@@ -73,10 +73,10 @@ def lay_out(videos: CollapsedVideos, heads: int) -> Lanes:
     def turn(x: Tensor) -> Tensor:
         return x.permute(1, 2, 0).contiguous()
 
-    keys = videos.keys.unflatten(-1, (heads, -1)).permute(2, 3, 1, 0)
+    keys = videos.keys.unflatten(-1, (heads, -1)).permute(2, 1, 0, 3)
     return Lanes(
-        keys=keys.flatten(2).contiguous(),
-        outputs=videos.outputs.permute(2, 1, 0).flatten(1).contiguous(),
+        keys=keys.flatten(1, 2),
+        outputs=videos.outputs.transpose(0, 1).flatten(0, 1),
         attended_root=turn(videos.attended_root),
         mixed_root=turn(videos.mixed_root),
         output_root=turn(videos.output_root),
@@ -112,9 +112,9 @@ def attention_logits(
     heads, count = len(videos.keys), videos.absent.shape[1]
     rows = queries.flatten(0, 1)
     if heads == 1:
-        logits = (rows @ videos.keys[0])[:, None]
+        logits = (rows @ videos.keys[0].T)[:, None]
     else:
-        logits = (rows.unflatten(-1, (heads, -1)).transpose(0, 1) @ videos.keys).transpose(0, 1)
+        logits = (rows.unflatten(-1, (heads, -1)).transpose(0, 1) @ videos.keys.mT).transpose(0, 1)
     return logits.unflatten(2, (-1, count)).unflatten(0, queries.shape[:2])
 
 
@@ -122,7 +122,7 @@ def projections(
     columns: Float[Tensor, "texts columns dim"], videos: Lanes
 ) -> Float[Tensor, "texts columns states videos"]:
     """The second matrix product."""
-    found = columns.flatten(0, 1) @ videos.outputs
+    found = columns.flatten(0, 1) @ videos.outputs.T
     return found.unflatten(1, (-1, videos.absent.shape[1])).unflatten(0, columns.shape[:2])
 
 

@@ -11,9 +11,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tcmgc.features import Scores, TextFeatures, VideoFeatures, _Batched
+from tcmgc.running import Run, can_compile, compiled, eager, many_shapes
 
 MEMORY = 256 * 2**20
 """Bytes that intermediate results of scoring may take, unless told otherwise."""
+
+COMPILED_PAIRS = 500_000
+"""Pairs from which :func:`score_tiled` compiles on its own accord."""
+
+TEXTS, VIDEOS = 64, 64
+"""Texts and videos of a tile at most: small enough to stay in cache, large enough for the products."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,10 @@ class Head(nn.Module, ABC):
         """What a tile needs of some videos, laid out for it."""
 
     @abstractmethod
-    def tile(self, texts: Any, videos: Any) -> Float[Tensor, "grains texts videos"]:
-        """Scores of every contrast for every pair."""
+    def tile(
+        self, texts: Any, videos: Any, run: Run = eager
+    ) -> Float[Tensor, "grains texts videos"]:
+        """Scores of every contrast for every pair; `run` runs the pieces worth compiling."""
 
     @abstractmethod
     def combine(
@@ -105,6 +114,7 @@ def score_tiled(
     *,
     memory: int = MEMORY,
     grains: bool = True,
+    compile: bool | None = None,
 ) -> Scores:
     """Similarities for evaluation and search, without gradients, a tile of pairs at a time.
 
@@ -115,37 +125,54 @@ def score_tiled(
         scale: the logit scale.
         memory: bytes that intermediate results may take; the result itself comes on top.
         grains: keep the scores of each contrast as well as the similarity.
+        compile: run compiled pieces; None does from :data:`COMPILED_PAIRS` pairs on, from where
+            compilation (about half a minute the first time, kept on disk by torch) is soon repaid.
 
     Raises:
         ValueError: features whose shape does not fit, or that are not finite.
     """
     check_text(text, head.dim)
     like = text.sentence
+    pairs = len(text) * len(record)
     similarity = like.new_empty(len(text), len(record))
     kept = like.new_empty(len(head.grains) if grains else 0, len(text), len(record))
-    for rows, columns, texts, videos in _tiles(head, text, record, memory):
-        scores = head.tile(texts, videos)
-        similarity[rows, columns] = head.combine(scores, scale)
-        if grains:
-            kept[:, rows, columns] = scores
+    if compile is None:
+        compile = pairs >= COMPILED_PAIRS
+    run = compiled if pairs and compile and can_compile(str(like.device)) else eager
+    with many_shapes():
+        for rows, columns, texts, videos in _tiles(head, text, record, memory, run is compiled):
+            scores = head.tile(texts, videos, run)
+            scores = scores[:, : rows.stop - rows.start, : columns.stop - columns.start]
+            similarity[rows, columns] = head.combine(scores, scale)
+            if grains:
+                kept[:, rows, columns] = scores
     names = head.grains if grains else ()
     return Scores(similarity, dict(zip(names, kept.unbind(0), strict=True)))
 
 
 def _tiles(
-    head: Head, text: TextFeatures, record: Any, memory: int
+    head: Head, text: TextFeatures, record: Any, memory: int, even: bool
 ) -> Iterator[tuple[slice, slice, Any, Any]]:
+    """Tiles of pairs; `even` fills the last ones up, so that all have one shape."""
     if not len(text) or not len(record):
         return
     pairs = max(1, memory // head.pair_bytes(head.prepare_texts(text[:1]), record))
-    wide = min(len(record), 128, pairs)
-    tall = max(1, min(64, pairs // wide))
+    wide = min(len(record), VIDEOS, pairs)
+    tall = min(len(text), TEXTS, max(1, pairs // wide))
     for top in range(0, len(text), tall):
-        rows = slice(top, top + tall)
-        texts = head.prepare_texts(text[rows])
+        rows = slice(top, min(top + tall, len(text)))
+        texts = head.prepare_texts(_filled(text, rows, tall) if even else text[rows])
         for left in range(0, len(record), wide):
-            columns = slice(left, left + wide)
-            yield rows, columns, texts, head.prepare_videos(record[columns])
+            columns = slice(left, min(left + wide, len(record)))
+            videos = _filled(record, columns, wide) if even else record[columns]
+            yield rows, columns, texts, head.prepare_videos(videos)
+
+
+def _filled(items: Any, part: slice, size: int) -> Any:
+    """Part of some items, its last one repeated up to a size."""
+    taken = items[part]
+    missing = size - len(taken)
+    return type(taken).cat([taken, *[taken[-1:]] * missing]) if missing else taken
 
 
 def check_text(text: TextFeatures, dim: int) -> None:

@@ -15,6 +15,7 @@ from tcmgc.config import GRAINS, kept_count
 from tcmgc.features import TextFeatures, VideoFeatures, _Batched
 from tcmgc.heads.base import Head, RawVideos, check_video
 from tcmgc.reorganise import Mode, Slots, reorganise, slot_count
+from tcmgc.running import Run, eager
 
 RELEASED: dict[str, Any] = {
     "projections": False,
@@ -208,7 +209,9 @@ class TcMgc(Head):
             return lay_out(record, self.attention.heads)
         return record
 
-    def tile(self, texts: _Texts, videos: Any) -> Float[Tensor, "grains texts videos"]:
+    def tile(
+        self, texts: _Texts, videos: Any, run: Run = eager
+    ) -> Float[Tensor, "grains texts videos"]:
         """Scores of every contrast for every pair of a tile."""
         frame_mask = None
         if isinstance(videos, PlainVideos):
@@ -223,50 +226,53 @@ class TcMgc(Head):
         else:
             assert self.attention is not None
             side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
-            found = products(side, videos, self.attention.eps)
-        return self._contrasts(found, texts, frame_mask)
+            found = products(side, videos, self.attention.eps, run)
+        return run(self._contrasts, found, texts.word_mask, frame_mask)
 
     def _contrasts(
         self,
         found: Float[Tensor, "texts queries columns videos"],
-        texts: _Texts,
+        word_mask: Bool[Tensor, "texts words"],
         frame_mask: Bool[Tensor, "frames videos"] | None,
     ) -> Float[Tensor, "grains texts videos"]:
         """Eq. 12-15 read off the products, then SR and ISA."""
-        count = texts.word_mask.shape[1]
+        count = word_mask.shape[1]
         end = found.shape[2]
         words = slice(1, 1 + count)
         local = slice(end - count, end) if self.word_product is not None else words
         whole = 1 + count if self.sentence_product is not None else 0
-        word_mask = texts.word_mask.unsqueeze(-1) if self.mask_words else None
+        present = word_mask.unsqueeze(-1) if self.mask_words else None
         if self.attention is not None:
-            frame_mask = word_mask
+            frame_mask = present
         elif frame_mask is not None:
             frame_mask = frame_mask.unsqueeze(0)
         scores = []
         if "video_sentence" in self.grains:
             scores.append(found[:, 0, whole])
+        across = None if present is None else present.unsqueeze(1)
+        matrix = Slots(found[:, 1:, local], across)
+        mode = self.modes["frame_word_words"]
         if self.video_word is not None:
-            vector = Slots(found[:, 0, words], word_mask)
-            vector = reorganise(vector, self.modes["video_word"], self.kept_words, -2)
+            vector = Slots(found[:, 0, words], present)
+            vector_mode = self.modes["video_word"]
+            if self.frame_word is not None and mode == vector_mode and local == words:
+                # The sentence's row and the words' rows are reorganised alike: together.
+                rows = reorganise(Slots(found[:, :, words], across), mode, self.kept_words, -2)
+                matrix, mode = Slots(rows.values[:, 1:], rows.mask), "none"
+                row_mask = None if rows.mask is None else rows.mask.squeeze(1)
+                vector = Slots(rows.values[:, 0], row_mask)
+            else:
+                vector = reorganise(vector, vector_mode, self.kept_words, -2)
             scores.append(self.video_word(vector, -2))
         if self.sentence_frame is not None:
             vector = Slots(found[:, 1:, 0], frame_mask)
             vector = reorganise(vector, self.modes["sentence_frame"], self.kept_frames, -2)
             scores.append(self.sentence_frame(vector, -2))
         if self.frame_word is not None:
-            across = None if word_mask is None else word_mask.unsqueeze(1)
-            down = None if frame_mask is None else frame_mask.unsqueeze(2)
-            matrix, across = reorganise(
-                Slots(found[:, 1:, local], across),
-                self.modes["frame_word_words"],
-                self.kept_words,
-                -2,
-            )
-            matrix, down = reorganise(
-                Slots(matrix, down), self.modes["frame_word_frames"], self.kept_frames, -3
-            )
-            scores.append(self.frame_word(matrix, down, across))
+            matrix = reorganise(matrix, mode, self.kept_words, -2)
+            down = Slots(matrix.values, None if frame_mask is None else frame_mask.unsqueeze(2))
+            down = reorganise(down, self.modes["frame_word_frames"], self.kept_frames, -3)
+            scores.append(self.frame_word(down.values, down.mask, matrix.mask))
         return torch.stack(scores)
 
     def combine(

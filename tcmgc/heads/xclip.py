@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tcmgc.config import GRAINS
 from tcmgc.features import TextFeatures, VideoFeatures, _Batched
 from tcmgc.heads.base import Head, check_video
+from tcmgc.running import Run, eager
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ class XClip(Head):
         """The record as it is."""
         return record
 
-    def tile(self, texts: _Texts, videos: XClipVideos) -> Float[Tensor, "4 texts videos"]:
+    def tile(
+        self, texts: _Texts, videos: XClipVideos, run: Run = eager
+    ) -> Float[Tensor, "4 texts videos"]:
         """Scores of every contrast for every pair of a tile."""
         # Frames x videos, videos innermost, as the columns of one matrix.
         frames = videos.frames.transpose(0, 1).flatten(0, 1).T

@@ -11,6 +11,7 @@ from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
 from tcmgc.collapsed import CollapsedTexts, collapse_texts, lay_out, products
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads.base import Head, RawVideos, check_video
+from tcmgc.running import Run, eager
 
 
 class XPool(Head):
@@ -56,7 +57,9 @@ class XPool(Head):
             lay_out(record, self.attention.heads) if isinstance(record, CollapsedVideos) else record
         )
 
-    def tile(self, texts: CollapsedTexts, videos: Any) -> Float[Tensor, "1 texts videos"]:
+    def tile(
+        self, texts: CollapsedTexts, videos: Any, run: Run = eager
+    ) -> Float[Tensor, "1 texts videos"]:
         """The similarity of every pair of a tile."""
         if isinstance(videos, RawVideos):
             pooled = self.attention(texts.queries, videos.encoded, videos.frame_mask)
@@ -64,7 +67,7 @@ class XPool(Head):
                 "td,tvd->tv", texts.columns[:, 0], F.normalize(pooled[:, 0], dim=-1)
             )
         else:
-            found = products(texts, videos, self.attention.eps)[:, 0, 0]
+            found = products(texts, videos, self.attention.eps, run)[:, 0, 0]
         return found.unsqueeze(0)
 
     def combine(
