@@ -76,6 +76,30 @@ def caption_lengths(name: str, captions: Sequence[str]) -> list[int]:
     return (tokenise(list(captions), context_length=1024) != 0).sum(1).tolist()
 
 
+def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[int]]]]:
+    """From a caption to its words as the model sees them, each with the positions it takes.
+
+    A word is a token; tokens that are no whole character alone are put together. The start and
+    the end are left out, and so is what is cut off.
+    """
+    tokenise: Any = open_clip.get_tokenizer(_register(name), context_length=max_words)
+    decode = getattr(tokenise, "decode", None) or tokenise.tokenizer.decode
+
+    def spell(caption: str) -> list[tuple[str, list[int]]]:
+        tokens = tokenise([caption], context_length=max_words)[0].tolist()
+        end = tokens.index(max(tokens))
+        words, start = [], 1
+        for stop in range(2, end + 1):
+            # A character has four bytes at most, and so four tokens.
+            text = decode(tokens[start:stop])
+            if "\ufffd" not in text or stop == end or stop - start == 4:
+                words.append((text.strip(), list(range(start, stop))))
+                start = stop
+        return words
+
+    return spell
+
+
 class TextTower(nn.Module):
     """CLIP's text transformer, giving every word position and not only the sentence."""
 
