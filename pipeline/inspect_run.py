@@ -1,0 +1,224 @@
+"""Look into a checkpoint: what it retrieves and what not, what it attends to, how it weighs its scores."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from pipeline import cli, cluster, prepare, tracking
+from tcmgc import backbone, checkpoint
+from tcmgc.config import Config
+from tcmgc.datasets import Split
+from tcmgc.evaluation import encode_texts, encode_videos
+from tcmgc.frame_cache import FrameReader
+from tcmgc.pages import page, sections
+
+SMALL_VIDEOS = 48
+"""Videos of the page that training makes at its end."""
+ARTIFACTS = "inspection"
+"""The pages' folder among a run's artifacts."""
+_BATCH = 16
+"""Videos encoded together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All of the command line."""
+
+    checkpoint: str
+    """Folder of the checkpoint, as training names it at its end."""
+    split: Literal["val", "test"] = "val"
+    """Split to look at. What you learn from the test split must not decide anything."""
+    against: str | None = None
+    """Another checkpoint, to compare similarities with: the same training without SDR."""
+    pairs: int = 6
+    """Queries shown of each kind: found, not found, attention."""
+    seed: int = 0
+    """Decides which pairs are drawn."""
+    out: str | None = None
+    """File to write; None: beside the checkpoint."""
+    root: str | None = None
+    """Folder of the data, where it is not where training had it."""
+    cache: str | None = None
+    """Folder of the frame cache, where it is not where training had it."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    arguments = cli.parse(
+        Arguments, argv, "python pipeline/inspect_run.py", str(__doc__), default_recipe=None
+    )
+    if arguments.pairs < 1:
+        raise ValueError(f"--pairs must be at least 1; got {arguments.pairs}")
+    folder = cli.resolve(arguments.checkpoint)
+    config = _moved(checkpoint.read_config(folder), arguments)
+    split = _split(config, arguments.split)
+    split, reader = _readable(config, split, arguments.split)
+    subject = look(config, folder, split, reader)
+    other = None
+    if arguments.against is not None:
+        other = _other(config, cli.resolve(arguments.against), split, arguments)
+        subject = replace(subject, name=f"checkpoint, {subject.name}")
+    parts = [
+        *sections.retrieval(subject, reader, arguments.pairs, arguments.seed),
+        sections.attention(subject, reader, arguments.pairs, arguments.seed),
+        sections.similarities(subject, other),
+        sections.aggregation(subject),
+        sections.clouds(subject, arguments.seed),
+    ]
+    facts = _facts(config, folder, split, arguments.split)
+    if arguments.against is not None:
+        facts["compared with"] = cli.resolve(arguments.against)
+    default = f"{folder}-{arguments.split}.html"
+    place = Path(cli.resolve(arguments.out)) if arguments.out else Path(default)
+    page.write(page.page(f"Inside {_title(folder)}", facts, parts), place)
+    print(f"page:        {place}")
+    run_id = tracking.find(folder)
+    if run_id is None:
+        print(f"MLflow:      no run at {tracking.uri()} has made {folder}; the page is not logged")
+    else:
+        tracking.attach(run_id, place, ARTIFACTS)
+        print(f"MLflow:      {tracking.uri()} (make ui), run {run_id}, {ARTIFACTS}/{place.name}")
+    return 0
+
+
+def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
+    """The page that training makes at its end: a few pairs of the validation split, in seconds.
+
+    Args:
+        config: The run's.
+        folder: The checkpoint.
+        split: Videos whose frames are in the cache; 48 of them are looked at.
+        out: File to write.
+    """
+    places = np.random.default_rng(0).permutation(len(split))[:SMALL_VIDEOS]
+    few = replace(split, clips=tuple(split.clips[place] for place in np.sort(places)))
+    reader = prepare.frame_cache(config).open(few.clips)
+    subject = look(config, folder, few, reader)
+    parts = [
+        *sections.retrieval(subject, reader, 3, 0),
+        sections.attention(subject, reader, 2, 0),
+        sections.similarities(subject, None),
+        sections.aggregation(subject),
+    ]
+    facts = _facts(config, folder, few, "val")
+    facts["note"] = (
+        f"a small page, over {len(few)} of {len(split)} validation videos drawn at random; the whole: "
+        f"python pipeline/inspect_run.py --checkpoint {shlex.quote(folder)}"
+    )
+    return page.write(page.page(f"A look into {_title(folder)}", facts, parts), out)
+
+
+def look(config: Config, folder: str, split: Split, reader: FrameReader) -> sections.Subject:
+    """Load a checkpoint and encode a split with it, in this process, on its GPU where it has one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _, retriever = checkpoint.load(folder)
+    retriever = retriever.to(device).eval()
+    captions = [caption for _, caption in split.pairs()]
+    words = config.data.max_words
+    text = encode_texts(
+        retriever, captions, backbone.tokenizer(config.towers.name, words), device=device
+    )
+    video = encode_videos(retriever, _batches(reader, split, device), len(split))
+    alpha = config.loss.alpha
+    return sections.Subject(
+        name=f"with SDR (α = {alpha:g})" if alpha else "without SDR (α = 0)",
+        head=retriever.head,
+        scale=float(retriever.scale()),
+        clips=split.clips,
+        captions=captions,
+        owner=np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips]),
+        spell=backbone.spelling(config.towers.name, words),
+        text=text,
+        video=video,
+    )
+
+
+def _batches(
+    reader: FrameReader, split: Split, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for start in range(0, len(split), _BATCH):
+        pixels, mask = reader.read(split.clips[start : start + _BATCH])
+        yield torch.from_numpy(pixels).to(device), torch.from_numpy(mask).to(device)
+
+
+def _moved(config: Config, arguments: Arguments) -> Config:
+    data = replace(
+        config.data,
+        root=arguments.root or config.data.root,
+        cache=arguments.cache or config.data.cache,
+    )
+    return replace(config, data=data)
+
+
+def _split(config: Config, name: str) -> Split:
+    found = prepare.splits(config)
+    if name not in found or not len(found[name]):
+        raise ValueError(f"--split {name}: {config.data.dataset} has {', '.join(found)}")
+    return found[name]
+
+
+def _readable(config: Config, split: Split, name: str) -> tuple[Split, FrameReader]:
+    """The split without its unreadable videos, and the frames of the others."""
+    cache = prepare.frame_cache(config)
+    if cache.missing(split.clips):
+        cluster.connect()
+        prepare.fill(config, split.clips, name)
+    reader = cache.open(split.clips)
+    failures = [clip.id for clip in split.clips if clip.id in reader.failures]
+    if lost := len(failures) + len(split.missing):
+        whole = len(split) + len(split.missing)
+        print(f"{lost} of {whole} videos are missing or unreadable and are left out")
+    if len(failures) == len(split):
+        raise ValueError(
+            f"no video of the {name} split can be read; `pipeline/check_data.py` lists what is wrong"
+        )
+    return split.without(failures), reader
+
+
+def _other(config: Config, folder: str, split: Split, arguments: Arguments) -> sections.Subject:
+    """The checkpoint to compare with, on the same clips.
+
+    Raises:
+        ValueError: it was trained on other data, or has one score.
+    """
+    other = _moved(checkpoint.read_config(folder), arguments)
+    if other.data.dataset != config.data.dataset:
+        raise ValueError(
+            f"--against {folder} was trained on {other.data.dataset}, --checkpoint on "
+            f"{config.data.dataset}; compare trainings on the same data"
+        )
+    same, reader = _readable(other, split, arguments.split)
+    subject = look(other, folder, same, reader)
+    if len(subject.head.grains) == 1:
+        raise ValueError(
+            f"--against {folder} has one score (its head is {type(subject.head).__name__}), and "
+            "similarities of several contrasts are what is compared; leave --against out"
+        )
+    return replace(subject, name=f"compared, {subject.name}")
+
+
+def _facts(config: Config, folder: str, split: Split, name: str) -> dict[str, str]:
+    training = checkpoint.read_training(folder)
+    captions = sum(len(clip.captions) for clip in split.clips)
+    return {
+        "checkpoint": folder,
+        "data": f"{config.data.dataset}, {name} split: {len(split)} videos, {captions} captions",
+        "model": f"{config.towers.name}, {type(config.head).__name__.removesuffix('Head')}",
+        "training": f"step {training['step']}, α = {config.loss.alpha:g}, seed {config.train.seed}",
+    }
+
+
+def _title(folder: str) -> str:
+    return "/".join(Path(folder).parts[-2:])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Pages that show a model at work: one HTML file each, with everything in it."""
