@@ -1,0 +1,215 @@
+"""Any number of workers, any chunk size: the loss and gradients of one worker with the whole batch."""
+
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from workers import Workers
+
+from tcmgc import config, model, recipes
+from tcmgc.config import Config, Data, Loss, Temporal, Towers
+from tcmgc.distributed import share, world
+from tcmgc.losses import info_nce_directions, similarity_decorrelation
+from tcmgc.objective import Objective
+from tcmgc.step import Batch, backward
+
+WORDS, FRAMES, SIZE, VOCABULARY = 12, 4, 32, 60
+TOWER = {
+    "embed_dim": 32,
+    "vision_cfg": {
+        "image_size": SIZE,
+        "layers": 1,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 16,
+    },
+    "text_cfg": {
+        "context_length": WORDS,
+        "vocab_size": VOCABULARY,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+    },
+}
+NO_SDR = Loss(alpha=0.0, directions="mean", learn_scale=True, scale=20.0)
+CASES: dict[str, dict[str, Any]] = {
+    "TC-MGC as the paper has it": {},
+    "TC-MGC as released": {"released": True, "head.attention.dropout": 0.0},
+    "TC-MGC, padded words masked": {"head.mask_words": True},
+    "SDR of negatives, learnt scale": {
+        "loss.sdr_pairs": "negatives",
+        "loss.learn_scale": True,
+        "loss.sdr_on_logits": True,
+        "loss.scale": 20.0,
+    },
+    "SDR of all, biased": {"loss.sdr_pairs": "all", "loss.sdr_biased": True},
+    "X-Pool": {"head": config.XPoolHead(dropout=0.0), "loss": NO_SDR},
+    "X-CLIP": {"head": config.XClipHead(), "loss": NO_SDR},
+    "frozen towers": {"towers.freeze": "all"},
+    "activations recomputed": {"towers.checkpoint_activations": True},
+}
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("tower") / "test-tower.json"
+    path.write_text(json.dumps(TOWER))
+    return str(path)
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids=lambda size: f"{size} workers")
+def group(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    group = Workers(request.param)
+    yield group
+    group.close()
+
+
+def settings(case: str, tower: str) -> Config:
+    changes = dict(CASES[case])
+    base = Config(
+        data=Data(dataset="demo", root="nowhere", max_words=WORDS, max_frames=FRAMES),
+        towers=Towers(name=tower, pretrained=None, freeze="none"),
+        temporal=Temporal(layers=1, heads=2),
+        head=changes.pop("head", config.TcMgcHead()),
+        loss=changes.pop("loss", Loss(scale=20.0)),
+    )
+    if changes.pop("released", False):
+        base = recipes.released(base)
+        changes |= {"temporal.layers": 2, "temporal.heads": 2}
+    if isinstance(base.head, config.TcMgcHead):
+        changes["head.reorganise.keep_rate"] = 0.5
+    return config.replace(base, changes)
+
+
+def whole_batch(pairs: int) -> Batch:
+    random = torch.Generator().manual_seed(3)
+    tokens = torch.randint(1, VOCABULARY - 1, (pairs, WORDS), generator=random)
+    lengths = torch.randint(3, WORDS + 1, (pairs,), generator=random)
+    tokens[torch.arange(WORDS) >= lengths[:, None]] = 0
+    tokens[torch.arange(pairs), lengths - 1] = VOCABULARY - 1
+    frames = torch.randint(1, FRAMES + 1, (pairs,), generator=random)
+    pixels = torch.randint(
+        0, 256, (pairs, FRAMES, 3, SIZE, SIZE), generator=random, dtype=torch.uint8
+    )
+    return Batch(tokens, pixels, torch.arange(FRAMES) < frames[:, None])
+
+
+def objective(settings: Config) -> Objective:
+    loss = settings.loss
+    return Objective(
+        alpha=loss.alpha,
+        sdr_pairs=loss.sdr_pairs,
+        sdr_biased=loss.sdr_biased,
+        sdr_on_logits=loss.sdr_on_logits,
+        directions=loss.directions,
+    )
+
+
+def step(
+    case: str, tower: str, pairs: int, chunk_size: int, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Loss terms and gradients on this worker after one step."""
+    torch.set_num_threads(1)
+    chosen = settings(case, tower)
+    retriever = model.build(chosen).to(dtype).train()
+    with (
+        torch.no_grad()
+    ):  # some weights start at 0 or the identity, where their gradient says little
+        random = torch.Generator().manual_seed(5)
+        for parameter in retriever.head.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random, dtype=dtype))
+    rank, workers = world()
+    mine = share(pairs, rank, workers)
+    local = Batch(*[tensor[mine] for tensor in vars(whole_batch(pairs)).values()])
+    terms = backward(retriever, local, pairs, objective(chosen), chunk_size=chunk_size)
+    grads = {name: p.grad for name, p in retriever.named_parameters() if p.grad is not None}
+    return terms, grads
+
+
+alone = functools.lru_cache(maxsize=None)(step)
+"""The same on this process alone, kept for the other numbers of workers."""
+
+
+def assert_same(
+    found: list[tuple[dict[str, Tensor], dict[str, Tensor]]],
+    wanted: tuple[dict[str, Tensor], dict[str, Tensor]],
+    dtype: torch.dtype,
+) -> None:
+    terms, grads = wanted
+    norm = torch.cat([grad.flatten() for grad in grads.values()]).norm().item()
+    assert norm > 0
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    for name, value in terms.items():
+        total = sum(part[name].item() for part, _ in found)
+        assert total == pytest.approx(value.item(), rel=tolerance), name
+    for _, got in found:
+        assert got.keys() == grads.keys()
+        for name, grad in grads.items():
+            if dtype == torch.float64:
+                # The floor is for what is 0 by symmetry, such as the bias of keys: all rounding.
+                allowed = tolerance * grad.norm().item() + 1e-14 * norm
+            else:
+                allowed = tolerance * norm
+            assert (got[name] - grad).norm().item() <= allowed, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_workers_have_the_gradients_of_one(
+    case: str, dtype: torch.dtype, group: Workers, tower: str
+):
+    # 6 are 2, 2, 1, 1 on four workers.
+    for pairs in (6, 8) if case == "TC-MGC as the paper has it" else (6,):
+        wanted = alone(case, tower, pairs, 0, dtype)
+        assert_same(group.run(step, case, tower, pairs, 0, dtype), wanted, dtype)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_chunks_have_the_gradients_of_the_whole(case: str, group: Workers, tower: str):
+    wanted = alone(case, tower, 6, 0, torch.float64)
+    for chunk_size in (1, 3, 6):
+        assert_same([alone(case, tower, 6, chunk_size, torch.float64)], wanted, torch.float64)
+    together = group.run(step, case, tower, 6, 1, torch.float64)
+    assert_same(together, wanted, torch.float64)
+
+
+def test_a_gather_without_gradient_would_be_noticed(tower: str, monkeypatch: pytest.MonkeyPatch):
+    """The comparison itself: one worker whose videos give no gradient differs by far."""
+    import tcmgc.step
+
+    case = "TC-MGC as the paper has it"
+    wanted = alone(case, tower, 6, 0, torch.float64)
+    monkeypatch.setattr(tcmgc.step, "gather", lambda tensor, total: tensor.detach())
+    dropped = step(case, tower, 6, 0, torch.float64)
+    with pytest.raises(AssertionError):
+        assert_same([dropped], wanted, torch.float64)
+
+
+@pytest.mark.parametrize("pairs", ["positives", "negatives", "all"])
+@pytest.mark.parametrize("directions", ["sum", "mean"])
+def test_the_objective_is_the_losses_on_the_whole_matrix(pairs: Any, directions: Any):
+    from tcmgc.features import Scores
+
+    torch.manual_seed(0)
+    grains = {name: torch.randn(5, 5, dtype=torch.float64) for name in "abcd"}
+    similarity, scale = torch.randn(5, 5, dtype=torch.float64), torch.tensor(7.0)
+    for biased, on_logits in ((False, False), (True, True)):
+        terms = Objective(
+            alpha=0.3,
+            sdr_pairs=pairs,
+            sdr_biased=biased,
+            sdr_on_logits=on_logits,
+            directions=directions,
+        )(Scores(similarity, grains), scale, slice(0, 5))
+        t2v, v2t = info_nce_directions(similarity, scale)
+        scaled = {name: scale * g if on_logits else g for name, g in grains.items()}
+        sdr = similarity_decorrelation(scaled, pairs, biased)
+        torch.testing.assert_close(terms["info_nce_t2v"], t2v)
+        torch.testing.assert_close(terms["info_nce_v2t"], v2t)
+        torch.testing.assert_close(terms["sdr"], sdr)
+        weight = 1.0 if directions == "sum" else 0.5
+        torch.testing.assert_close(terms["loss"], weight * (t2v + v2t) + 0.3 * sdr)
