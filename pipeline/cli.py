@@ -52,6 +52,7 @@ def parse(
     description: str,
     *,
     default_recipe: str | None = "demo",
+    base: Config | None = None,
 ) -> Arguments:
     """Read ``[RECIPE | --config FILE] [--field.name value ...]`` into ``kind``.
 
@@ -62,6 +63,7 @@ def parse(
         prog: What the user typed.
         description: First lines of ``--help``.
         default_recipe: Recipe where none is given; None where the command has no config.
+        base: Config whose fields the command line replaces, instead of a recipe's.
 
     Raises:
         ValueError: an unknown recipe, or a config file that is none.
@@ -81,7 +83,7 @@ def parse(
         config = load(words[at + 1])
         del words[at : at + 2]
     else:
-        config = recipes.recipe(name or default_recipe)
+        config = base or recipes.recipe(name or default_recipe)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
     usage = (
         f"{description}\n\nusage: {prog} [RECIPE | --config FILE] [--field.name value ...]\n"
@@ -131,7 +133,7 @@ def _refuse_unknown(words: Sequence[str], config: Config, others: dict[str, Any]
     known = [path for path in flatten(config) if path != "head.kind"]
     for name, value in others.items():
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
-        known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]  # type: ignore[arg-type]
+        known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]
     spelled = {path.replace("_", "-") for path in known} | {"help"}
     for word in words:
         name = word.removeprefix("--").partition("=")[0].replace("_", "-")

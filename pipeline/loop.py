@@ -1,7 +1,7 @@
 """What a training or evaluating worker runs."""
 
+import functools
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ import ray.train
 import torch
 from numpy.typing import NDArray
 
-from pipeline import cli, prepare
+from pipeline import checkpoints, cli, notices, prepare
 from tcmgc import backbone, checkpoint, model, optim, order
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Clip, Corpus, Split
@@ -28,20 +28,30 @@ SCORE = "val/SumR"
 """What checkpoints are chosen by."""
 
 
-def train_worker(settings: dict[str, Any]) -> None:
+DISK_PATIENCE = 600.0
+"""Seconds that an epoch's checkpoint waits for a full disk."""
+
+
+def train_worker(settings: dict[str, Any]) -> int | None:
     """Train on this worker's share of every batch and report to Ray Train.
 
     Args:
-        settings: ``config`` as JSON types, and ``corpus``, a reference to the corpus.
+        settings: ``config`` as JSON types, ``corpus``, a reference to the corpus, ``folder`` of
+            the run, and ``board``, where the driver leaves word.
+
+    Returns:
+        The step at which the run was stopped; None where it is through.
     """
-    Trainer(from_dict(settings["config"]), ray.get(settings["corpus"][0])).run()
+    config, corpus = from_dict(settings["config"]), ray.get(settings["corpus"][0])
+    return Trainer(config, corpus, settings["folder"], settings["board"]).run()
 
 
 class Trainer:
     """The state of a run on one worker."""
 
-    def __init__(self, config: Config, corpus: Corpus) -> None:
-        self.config = config
+    def __init__(self, config: Config, corpus: Corpus, folder: str, board: Any) -> None:
+        self.config, self.folder = config, folder
+        self.watch = notices.Watch(board, config.train.checkpoint_minutes)
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -76,10 +86,12 @@ class Trainer:
         self.reported = 0
         self._resume()
 
-    def run(self) -> None:
-        """All epochs that are left."""
-        for epoch in range(self.done // self.steps, self.config.train.epochs):
-            self._epoch(epoch)
+    def run(self) -> int | None:
+        """All epochs that are left; gives the step where the run was asked to stop, if it was."""
+        evaluated = sum("epoch" in row for row in self.history)
+        for epoch in range(evaluated, self.config.train.epochs):
+            if self._epoch(epoch):
+                return self.done
             metrics = evaluate_split(
                 self.config, self.model, self.reader, self.val, self.tokenise, self.device
             )
@@ -89,8 +101,10 @@ class Trainer:
                 f"epoch {epoch + 1} of {self.config.train.epochs}: validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}"
             )
             self._report(row[SCORE])
+        return None
 
-    def _epoch(self, epoch: int) -> None:
+    def _epoch(self, epoch: int) -> bool:
+        """The steps that are left of an epoch; whether the run was asked to stop."""
         train = self.config.train
         self.model.train()
         pairs = order.epoch_order(len(self.pairs), train.seed, epoch)
@@ -104,7 +118,7 @@ class Trainer:
             waiting = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waiting
-            row = self._step(_to(batch, self.device))
+            row, wishes = self._step(_to(batch, self.device))
             now = time.perf_counter()
             row |= {
                 "train/data_wait": waited / (now - last),
@@ -112,13 +126,26 @@ class Trainer:
             }
             last = now
             self.history.append(row)
-            if self.done % self.steps == 0:
-                break
-            if train.checkpoint_steps and self.done % train.checkpoint_steps == 0:
+            if self._wanted(wishes):
                 self._report(score=None)
                 last = time.perf_counter()
+            if wishes & notices.STOP:
+                self._say(f"stopped at step {self.done}, after its checkpoint")
+                return True
+        return False
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def _wanted(self, wishes: int) -> bool:
+        """Whether to write a checkpoint now; the same on all workers."""
+        every = self.config.train.checkpoint_steps
+        due = bool(wishes & notices.SAVE) or (every > 0 and self.done % every == 0)
+        if wishes & notices.ASK and self.watch.leaving():
+            self._say("a node is about to leave")
+            due = True
+        # An epoch's own checkpoint follows its evaluation.
+        return due and (self.done % self.steps != 0 or bool(wishes & notices.STOP))
+
+    def _step(self, batch: Batch) -> tuple[dict[str, float], int]:
+        """Metrics of a step, and what rank 0 wishes."""
         config, total = self.config, self.config.train.batch_size
         factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
         optim.set_rate(self.optimiser, factor)
@@ -129,7 +156,8 @@ class Trainer:
         norm = optim.clip_gradients(self.model, config.optim.clip_norm)
         self.optimiser.step()
         self.done += 1
-        terms = sum_over_workers(torch.stack(list(shares.values()))).tolist()
+        wish = shares["loss"].new_tensor(0.0 if self.rank else self.watch.wishes())
+        *terms, wishes = sum_over_workers(torch.stack([*shares.values(), wish])).tolist()
         row = {f"train/{name}": value for name, value in zip(shares, terms, strict=True)}
         if not np.isfinite(row["train/loss"]):
             raise FloatingPointError(
@@ -139,7 +167,7 @@ class Trainer:
             self._say(
                 f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}"
             )
-        return row | {
+        row |= {
             "step": self.done,
             "time": time.time(),
             "train/gradient_norm": norm.item(),
@@ -147,6 +175,7 @@ class Trainer:
             "train/lr_clip": config.optim.lr_clip * factor,
             "train/lr_new": config.optim.lr_new * factor,
         }
+        return row, int(wishes)
 
     def _load(self, pairs: NDArray[np.int64]) -> Callable[[], Batch]:
         mine = [self.pairs[i] for i in pairs[share(len(pairs), self.rank, self.workers)]]
@@ -166,18 +195,29 @@ class Trainer:
             "step": self.done,
         }
         self.reported = len(self.history)
+        self.watch.note_saved()
         if self.rank:
             ray.train.report(metrics)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            training = {
-                "step": self.done,
-                "steps_per_epoch": self.steps,
-                "score": score,
-                "history": self.history,
-            }
-            checkpoint.save(folder, self.config, self.model, self.optimiser, training)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        training = {
+            "step": self.done,
+            "steps_per_epoch": self.steps,
+            "score": score,
+            "history": self.history,
+        }
+        with checkpoints.aside(self.folder) as place:
+            save = functools.partial(
+                checkpoint.save, place, self.config, self.model, self.optimiser, training
+            )
+            trouble = checkpoints.try_save(save, 0.0 if score is None else DISK_PATIENCE, self._say)
+            if trouble:
+                ray.train.report(metrics | {"trouble": f"step {self.done}: {trouble}"})
+                return
+            ray.train.report(
+                metrics,
+                checkpoint=ray.train.Checkpoint.from_directory(place),
+                checkpoint_upload_fn=functools.partial(checkpoints.publish, self.folder),
+            )
 
     def _resume(self) -> None:
         last = ray.train.get_checkpoint()
@@ -230,7 +270,7 @@ def evaluate_split(
             _pixels(reader, clips[start : start + size]) for start in range(0, len(clips), size)
         )
     )
-    video = encode_videos(retriever, batches, len(split))  # type: ignore[arg-type]
+    video = encode_videos(retriever, batches, len(split))
     captions = [caption for _, caption in split.pairs()]
     owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
     text = encode_texts(retriever, captions, tokenise, device=device)
@@ -258,7 +298,8 @@ def prefetch(loads: Iterator[Callable[[], Any]], ahead: int = 2) -> Iterator[Any
     def put(item: tuple[bool, Any]) -> None:
         while not stop.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                ready.put(item, timeout=0.1)
+                return
             except queue.Full:
                 continue
 
@@ -277,12 +318,11 @@ def prefetch(loads: Iterator[Callable[[], Any]], ahead: int = 2) -> Iterator[Any
     try:
         while True:
             good, item = ready.get()
-            if good:
-                yield item
-            elif item is None:
-                return
-            else:
-                raise item
+            if not good:
+                break
+            yield item
+        if item is not None:
+            raise item
     finally:
         stop.set()
         thread.join()

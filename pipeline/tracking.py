@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from ray.train import Checkpoint, UserCallback
 
@@ -48,6 +48,12 @@ def experiment(name: str = EXPERIMENT) -> str:
     return client().create_experiment(name, artifact_location=place)
 
 
+def run_of(folder: str) -> Run | None:
+    """The MLflow run of a run folder, where there is one."""
+    known = client().search_runs([experiment()], f"tags.folder = '{folder}'", max_results=1)
+    return known[0] if known else None
+
+
 def start(
     config: Config,
     name: str,
@@ -64,16 +70,14 @@ def start(
         tags: More of them.
         params: What the run is compared by; None: every field of the config.
     """
-    where = experiment()
-    known = client().search_runs([where], f"tags.folder = '{folder}'", max_results=1)
-    if known:
-        run_id = known[0].info.run_id
+    if known := run_of(folder):
+        run_id = known.info.run_id
         client().update_run(run_id, status="RUNNING")
-        resumed = int(known[0].data.tags.get("resumed", 0)) + 1
+        resumed = int(known.data.tags.get("resumed", 0)) + 1
         client().set_tag(run_id, "resumed", str(resumed))
         return run_id
     run = client().create_run(
-        where, run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
+        experiment(), run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
     )
     shown = flatten(config) if params is None else params
     client().log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in shown.items()])
@@ -181,13 +185,35 @@ class MlflowCallback(UserCallback):
             f"worker {rank}: {str(error).splitlines()[-1][:200]}"
             for rank, error in worker_exceptions.items()
         )
-        try:
-            tags = MlflowClient(self.uri).get_run(self.run_id).data.tags
-            count = int(tags.get("interruptions", 0)) + 1
-            MlflowClient(self.uri).set_tag(self.run_id, "interruptions", str(count))
-            MlflowClient(self.uri).set_tag(self.run_id, "last_interruption", what)
-        except Exception as error:
-            log.warning("could not note on MLflow that %s: %s", what, error)
+        interrupted(self.run_id, what, self.uri)
+
+
+def interrupted(run_id: str, what: str, tracking_uri: str | None = None) -> None:
+    """Note on a run what happened to it, and count it."""
+    there = MlflowClient(tracking_uri or uri())
+    try:
+        count = int(there.get_run(run_id).data.tags.get("interruptions", 0)) + 1
+        there.set_tag(run_id, "interruptions", str(count))
+        there.set_tag(run_id, "last_interruption", what)
+    except Exception as error:
+        log.warning("could not note on MLflow that %s: %s", what, error)
+
+
+def folder_of(run_id: str) -> str:
+    """The folder of a run of ours.
+
+    Raises:
+        ValueError: MLflow has no such run, or one that is not ours.
+    """
+    try:
+        folder = client().get_run(run_id).data.tags.get("folder")
+    except mlflow.exceptions.MlflowException:
+        folder = None
+    if folder is None:
+        raise ValueError(
+            f"--resume {run_id}: neither a run's folder nor an id of one of our runs in MLflow at {uri()}"
+        )
+    return folder
 
 
 def complete(run_id: str, history: Sequence[dict[str, float]]) -> None:

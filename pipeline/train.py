@@ -1,7 +1,8 @@
 """Train a recipe, evaluate its best checkpoint on the test split, record both in MLflow."""
 
-import json
+import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,19 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from pipeline import cli, cluster, evaluate, loop, prepare, tracking
-from tcmgc import backbone, checkpoint, model, order
+from pipeline import (
+    checkpoints,
+    cli,
+    cluster,
+    evaluate,
+    lock,
+    loop,
+    notices,
+    prepare,
+    run_folder,
+    tracking,
+)
+from tcmgc import backbone, checkpoint, model, order, storage
 from tcmgc.config import Config, fingerprint, to_dict
 from tcmgc.datasets import Corpus
 from tcmgc.metrics import format_table
@@ -35,36 +47,92 @@ class Arguments:
 
     config: cli.Fields
     run: Run = field(default_factory=Run)
+    resume: str | None = None
+    """Run to go on with, by its folder or its MLflow run id, with its own config."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    arguments = cli.parse(Arguments, argv, "python pipeline/train.py", str(__doc__))
+    words = list(sys.argv[1:] if argv is None else argv)
+    resumed = _resumed(words)
+    base = run_folder.config_of(resumed) if resumed else None
+    arguments = cli.parse(Arguments, words, "python pipeline/train.py", str(__doc__), base=base)
     config = arguments.config
     name = arguments.run.name or f"{config.data.dataset}-{fingerprint(config)}"
     folder = cli.resolve(arguments.run.folder)
-    if finished := _result(folder, name):
+    if resumed:
+        folder, name = run_folder.split(resumed)
+    place = storage.join(folder, name)
+    if finished := run_folder.read(place, run_folder.RESULT):
         print(f"run {name} is finished already; --run.name starts another")
         _show(finished)
         return 0
+    with lock.held(place):
+        run_folder.enter(place, config)
+        outcome = _train(config, name, folder)
+    _show(outcome)
+    return 0
+
+
+def _resumed(words: Sequence[str]) -> str | None:
+    """Folder of the run that ``--resume`` names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume")
+    try:
+        run = parser.parse_known_args(words)[0].resume
+    except argparse.ArgumentError:
+        raise ValueError("--resume needs a run: its folder or its MLflow run id") from None
+    if run is None:
+        return None
+    if not words[0].startswith("-") or "--config" in words:
+        raise ValueError(
+            "--resume goes on with the run's own config; leave the recipe or --config out"
+        )
+    folder = cli.resolve(run)
+    return folder if run_folder.exists(folder, run_folder.CONFIG) else tracking.folder_of(run)
+
+
+def _train(config: Config, name: str, folder: str) -> dict[str, Any]:
+    """Everything from the data to the test split's metrics, in a folder that is ours."""
+    place = storage.join(folder, name)
     corpus = check(config)
     cluster.connect()
     cluster.placement(config)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, unreadable = prepare.usable(config, corpus)
-    run_id = tracking.start(config, name, f"{folder}/{name}")
+    run_id = tracking.start(config, name, place)
     try:
         with tracking.system_metrics(run_id):
             result = fit(config, shared(corpus), name, folder, [tracking.MlflowCallback(run_id)])
             outcome = _finish(config, corpus, result, run_id, unreadable)
+    except notices.Stopped as stop:
+        tracking.interrupted(run_id, str(stop))
+        tracking.end(run_id, "KILLED")
+        raise
     except BaseException as error:
         tracking.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    outcome |= {"run": f"{folder}/{name}", "mlflow": tracking.uri(), "mlflow_run": run_id}
-    _write(folder, name, outcome)
+    outcome |= {"run": place, "mlflow": tracking.uri(), "mlflow_run": run_id}
+    run_folder.write(place, run_folder.RESULT, outcome)
     tracking.end(run_id, "FINISHED")
-    _show(outcome)
-    return 0
+    return outcome
+
+
+def check(config: Config) -> Corpus:
+    """The corpus, once everything is known to fit that can be known without Ray.
+
+    Raises:
+        ValueError: data, towers, words, batch or head that cannot be had or do not go together.
+    """
+    corpus = prepare.corpus(config)
+    backbone.tokenizer(config.towers.name, config.data.max_words)
+    order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
+    weights = list(model.build(config).parameters())
+    trained = sum(p.numel() for p in weights if p.requires_grad)
+    print(
+        f"model: {sum(p.numel() for p in weights) / 1e6:.2f} M weights, {trained / 1e6:.2f} M trained"
+    )
+    return corpus
 
 
 def shared(corpus: Corpus) -> list[Any]:
@@ -90,13 +158,18 @@ def fit(
 
     Raises:
         ValueError: what the workers found wrong with data or config.
+        Stopped: SIGTERM came; the last step's checkpoint is written.
     """
-    train = config.train
+    train, place = config.train, storage.join(folder, name)
+    checkpoints.settle(place, loop.SCORE)
+    board = notices.Board.remote()
     trainer = TorchTrainer(
         loop.train_worker,
         train_loop_config={
             "config": to_dict(config),
             "corpus": corpus,
+            "folder": place,
+            "board": board,
         },
         scaling_config=cluster.placement(config).scaling(config),
         run_config=ray.train.RunConfig(
@@ -111,7 +184,11 @@ def fit(
         ),
     )
     try:
-        return trainer.fit()
+        with notices.on_sigterm(board) as came:
+            result = trainer.fit()
+        if came:
+            raise notices.Stopped(came[0], result.return_value)
+        return result
     except ray.train.WorkerGroupError as error:
         for cause in error.worker_failures.values():
             if isinstance(cause, ValueError | FloatingPointError):
@@ -139,19 +216,6 @@ def _finish(
     tags = {"checkpoint": chosen.path, "unreadable": str(len(unreadable))}
     tracking.finish(run_id, {f"test/{key}": value for key, value in metrics.items()}, tags)
     return {"metrics": metrics, "checkpoint": chosen.path}
-
-
-def _place(folder: str, name: str) -> Path:
-    return Path(folder) / name / "result.json"
-
-
-def _write(folder: str, name: str, outcome: dict[str, Any]) -> None:
-    _place(folder, name).write_text(json.dumps(outcome, indent=2) + "\n")
-
-
-def _result(folder: str, name: str) -> dict[str, Any] | None:
-    place = _place(folder, name)
-    return json.loads(place.read_text()) if place.is_file() else None
 
 
 def _show(outcome: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,16 @@ def save(
     optimiser: torch.optim.Optimizer | None,
     training: dict[str, Any],
 ) -> None:
-    """Write a checkpoint into a folder that exists; ``training`` is plain JSON."""
+    """Write a checkpoint into a folder that exists; ``training`` is plain JSON.
+
+    Raises:
+        OSError: a file cannot be written, as on a full disk.
+    """
     folder = Path(folder)
     config.save(settings, folder / CONFIG)
-    save_file(_contiguous(retriever.state_dict()), folder / WEIGHTS)
+    _write(_contiguous(retriever.state_dict()), folder / WEIGHTS)
     if optimiser is not None:
-        save_file(_optimiser_tensors(retriever, optimiser), folder / OPTIMISER)
+        _write(_optimiser_tensors(retriever, optimiser), folder / OPTIMISER)
     (folder / TRAINING).write_text(json.dumps(training))
 
 
@@ -131,6 +136,15 @@ def _optimiser_tensors(retriever: nn.Module, optimiser: torch.optim.Optimizer) -
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # a full disk can show here only
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

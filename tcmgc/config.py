@@ -292,6 +292,8 @@ class Train:
     """A GPU a worker: when the cluster has one; or refuse without; or stay on the CPU."""
     checkpoint_steps: int = 0
     """Write a checkpoint every so many steps as well as after every epoch; 0: epochs only."""
+    checkpoint_minutes: float = 0.0
+    """Write a checkpoint when so many minutes have passed since the last one; 0: no such limit."""
     keep_checkpoints: int = 2
     """Checkpoints kept by validation score; the last one is kept besides."""
     max_failures: int = 3
@@ -310,6 +312,11 @@ class Train:
         )
         _require(
             self.chunk_size >= 0, f"train.chunk_size must not be negative; got {self.chunk_size}"
+        )
+        _require(
+            self.checkpoint_steps >= 0 and self.checkpoint_minutes >= 0,
+            "train.checkpoint_steps and train.checkpoint_minutes must not be negative; "
+            f"got {self.checkpoint_steps} and {self.checkpoint_minutes}",
         )
         _require(
             self.keep_checkpoints >= 1,
@@ -428,7 +435,8 @@ def replace(config: Config, changes: dict[str, Any]) -> Config:
 def fingerprint(config: Config) -> str:
     """Eight hex digits that change with what decides a run's result, and not with where it runs."""
     values = to_dict(config)
-    for name in ("workers", "min_workers", "gpus", "max_failures", "keep_checkpoints"):
+    where = ("workers", "min_workers", "gpus", "max_failures")
+    for name in (*where, "keep_checkpoints", "checkpoint_steps", "checkpoint_minutes"):
         del values["train"][name]
     del values["cluster"], values["data"]["cache"], values["data"]["decode_timeout"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,110 @@
+"""What can ask a run for a checkpoint between two steps: the clock, SIGTERM, a node about to leave."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+
+NOTHING, SAVE, STOP, ASK = 0, 1, 2, 4
+"""Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes."""
+
+_LOOK = 1.0
+_ASK = 5.0
+
+
+class Stopped(KeyboardInterrupt):
+    """A run ended early and in order; the same command goes on."""
+
+    def __init__(self, signal_name: str, step: int | None) -> None:
+        where = "after its last step" if step is None else f"at step {step}, after its checkpoint"
+        super().__init__(f"{signal_name}: stopped {where}")
+
+
+class _Board:
+    """Where the driver leaves word for the workers."""
+
+    def __init__(self) -> None:
+        self.word = ""
+
+    def leave(self, word: str) -> None:
+        """Leave word; it stays."""
+        self.word = word
+
+    def read(self) -> str:
+        """The word that was left, or nothing."""
+        return self.word
+
+
+@contextmanager
+def on_sigterm(board: Any) -> Iterator[list[str]]:
+    """While the block runs, SIGTERM leaves word on the board instead of ending the process.
+
+    Gives a list that holds the signal's name once it has come. A second SIGTERM ends the
+    process as usual. Signals are the main thread's: elsewhere (in a trial of Ray Tune) nothing
+    changes.
+    """
+    came: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        came.append(signal.Signals(number).name)
+        board.leave.remote(came[0])
+        signal.signal(signal.SIGTERM, before)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+Board: Any = ray.remote(num_cpus=0)(_Board)
+
+
+class Watch:
+    """Rank 0's eye on all three; the other workers learn its wishes with the sum of the loss.
+
+    Args:
+        board: The driver's.
+        minutes: Time between checkpoints; 0 for no such limit.
+    """
+
+    def __init__(self, board: Any, minutes: float) -> None:
+        self.board = board
+        self.seconds = 60 * minutes
+        self.saved = self.looked = self.asked = time.monotonic()
+        self._answer: Any = None
+        self._leaving: set[str] = set()
+
+    def wishes(self) -> int:
+        """What rank 0 wants after this step; never waits."""
+        now = time.monotonic()
+        wishes = SAVE if self.seconds and now - self.saved >= self.seconds else NOTHING
+        if now - self.asked >= _ASK:
+            self.asked = now
+            wishes |= ASK
+        if self._answer is None and now - self.looked >= _LOOK:
+            self.looked, self._answer = now, self.board.read.remote()
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            answer, self._answer = self._answer, None
+            wishes |= STOP | SAVE if ray.get(answer) else NOTHING
+        return wishes
+
+    def leaving(self) -> bool:
+        """Whether nodes of the run are about to leave that were not before. On all workers together."""
+        info = ray.train.get_preemption_info()
+        nodes = set(info.preempted_node_ids) if info else set()
+        new = nodes - self._leaving
+        self._leaving |= nodes
+        return bool(new)
+
+    def note_saved(self) -> None:
+        """A checkpoint was made."""
+        self.saved = time.monotonic()
