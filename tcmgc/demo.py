@@ -114,15 +114,16 @@ def _captions(scenes: tuple[Scene, ...], seed: int, index: int) -> list[str]:
     rng = np.random.default_rng([seed, index, 1])
     captions = []
     for _ in range(CAPTIONS):
-        told = np.sort(rng.choice(len(scenes), int(rng.choice([1, 2, 2, 2])), replace=False))
-        captions.append(describe(tuple(scenes[i] for i in told), int(rng.integers(2, 5)), rng))
+        told = np.sort(rng.choice(len(scenes), int(rng.choice([1, 2, 2, 2, 2])), replace=False))
+        chosen = tuple(scenes[i] for i in told)
+        captions.append(describe(chosen, int(rng.integers(0, 3)), 0.8, rng))
     return captions
 
 
 def _sentence(scenes: tuple[Scene, ...], seed: int, index: int) -> str:
     rng = np.random.default_rng([seed, index, 2])
     told = np.sort(rng.choice(len(scenes), 2, replace=False))
-    return describe(tuple(scenes[i] for i in told), 4, rng)
+    return describe(tuple(scenes[i] for i in told), 2, 1.0, rng)
 
 
 def _write_videos(

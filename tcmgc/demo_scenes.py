@@ -21,28 +21,30 @@ COLOURS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
 }
 BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
     "night": ((10, 10, 30), ("at night", "in darkness")),
-    "fog": ((140, 140, 140), ("in fog", "in mist")),
-    "desert": ((205, 160, 90), ("in the desert", "on sand")),
-    "forest": ((25, 85, 30), ("in a forest", "among trees")),
-    "ice": ((170, 215, 245), ("on ice", "in snow")),
-    "sea": ((20, 60, 140), ("at sea", "under water")),
+    "fog": ((150, 150, 150), ("in fog", "in mist")),
+    "desert": ((225, 180, 100), ("in sand", "on sand")),
+    "forest": ((20, 90, 30), ("in forest", "among trees")),
+    "ice": ((180, 225, 250), ("on ice", "in snow")),
+    "sea": ((15, 60, 150), ("at sea", "under water")),
+    "sunset": ((235, 120, 70), ("at sunset", "at dusk")),
+    "lavender": ((150, 110, 200), ("in lavender", "among flowers")),
 }
 SHAPES: dict[str, tuple[str, ...]] = {
-    "circle": ("circle", "disc", "ball"),
+    "circle": ("circle", "disc"),
     "square": ("square", "box"),
     "triangle": ("triangle", "pyramid"),
     "cross": ("cross", "plus"),
     "ring": ("ring", "hoop"),
 }
 SIZES: dict[str, tuple[float, tuple[str, ...]]] = {
-    "small": (0.13, ("small", "tiny", "little")),
-    "large": (0.26, ("large", "big", "huge")),
+    "small": (0.16, ("small", "tiny")),
+    "large": (0.30, ("large", "big")),
 }
 PLACES: dict[str, tuple[tuple[float, float], tuple[str, ...]]] = {
-    "left": ((-0.26, 0.0), ("on the left", "at left")),
-    "right": ((0.26, 0.0), ("on the right", "at right")),
-    "top": ((0.0, -0.26), ("at the top", "up high")),
-    "bottom": ((0.0, 0.26), ("at the bottom", "down low")),
+    "left": ((-0.22, 0.0), ("on the left", "at left")),
+    "right": ((0.22, 0.0), ("on the right", "at right")),
+    "top": ((0.0, -0.2), ("at the top", "up high")),
+    "bottom": ((0.0, 0.2), ("at the bottom", "down low")),
 }
 MOTIONS: dict[str, tuple[str, ...]] = {
     "still": ("resting", "waiting"),
@@ -51,9 +53,9 @@ MOTIONS: dict[str, tuple[str, ...]] = {
     "growing": ("growing", "swelling"),
     "shrinking": ("shrinking", "fading"),
 }
-OPENINGS = ("", "", "", "here", "we see", "the clip shows", "someone filmed", "apparently")
-JOINTS = ("then", "and then", "followed by", "later", "before")
-ENDINGS = ("", "", "", "", "for a while", "in silence", "as usual")
+OPENINGS = ("", "", "", "here", "we see", "apparently")
+JOINTS = ("then", "and", "later", "before")
+ENDINGS = ("", "", "", "", "again", "in silence")
 
 Frame = UInt8[np.ndarray, "height width 3"]
 
@@ -73,7 +75,7 @@ class Scene:
 
 def story(rng: np.random.Generator) -> tuple[Scene, ...]:
     """Two or three scenes that follow each other, of different colours and backgrounds."""
-    count = int(rng.integers(2, 4))
+    count = int(rng.choice([2, 2, 3]))
     colours = rng.choice(list(COLOURS), count, replace=False)
     backgrounds = rng.choice(list(BACKGROUNDS), count, replace=False)
     shortest, longest = (15, 21) if count == 2 else (11, 20)
@@ -111,12 +113,20 @@ def draw(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Iterator[Frame]
             yield picture.clip(0, 255).astype(np.uint8)
 
 
-def describe(scenes: tuple[Scene, ...], details: int, rng: np.random.Generator) -> str:
-    """A caption of ``scenes``: colour and shape of each, and ``details`` of the other four facts."""
+def describe(
+    scenes: tuple[Scene, ...], details: int, background: float, rng: np.random.Generator
+) -> str:
+    """A caption of ``scenes`` in their order.
+
+    Of each scene it tells colour and shape, ``details`` of size, motion and place, and with the
+    probability ``background`` the background.
+    """
     joints = [""] + [str(rng.choice(JOINTS)) for _ in scenes[1:]]
     parts = [str(rng.choice(OPENINGS))]
     for joint, scene in zip(joints, scenes, strict=True):
-        told = set(rng.choice(["size", "motion", "place", "background"], details, replace=False))
+        told = {"colour", "shape", *rng.choice(["size", "motion", "place"], details, replace=False)}
+        if rng.random() < background:
+            told.add("background")
         words = {
             "size": SIZES[scene.size][1],
             "colour": COLOURS[scene.colour][1],
@@ -125,9 +135,7 @@ def describe(scenes: tuple[Scene, ...], details: int, rng: np.random.Generator) 
             "place": PLACES[scene.place][1],
             "background": BACKGROUNDS[scene.background][1],
         }
-        chosen = [
-            str(rng.choice(words[name])) for name in words if name in told | {"colour", "shape"}
-        ]
+        chosen = [str(rng.choice(words[name])) for name in words if name in told]
         parts += [joint, "an" if chosen[0][0] in "aeiou" else "a", *chosen]
     return " ".join(part for part in [*parts, str(rng.choice(ENDINGS))] if part)
 

@@ -96,8 +96,8 @@ def test_a_picture_shows_what_its_scene_says() -> None:
     assert len(frames) == 10
     red = (frames[0].astype(int) - (220, 30, 30) == 0).all(-1)
     _, columns = np.nonzero(red)
-    assert abs(columns.mean() - (WIDTH / 2 - 0.26 * HEIGHT)) < 0.06 * HEIGHT
-    assert abs(red.sum() / (2 * 0.26 * 0.9 * HEIGHT) ** 2 - 1) < 0.1
+    assert abs(columns.mean() - (WIDTH / 2 - 0.22 * HEIGHT)) < 0.06 * HEIGHT
+    assert abs(red.sum() / (2 * 0.30 * 0.9 * HEIGHT) ** 2 - 1) < 0.1
 
 
 def test_captions_name_colour_and_shape_in_the_scenes_order() -> None:
@@ -106,7 +106,7 @@ def test_captions_name_colour_and_shape_in_the_scenes_order() -> None:
         Scene("blue", "fog", "ring", "small", "top", "growing", 2.0),
     )
     rng = np.random.default_rng(0)
-    texts = {describe(scenes, 2, rng) for _ in range(50)}
+    texts = {describe(scenes, 2, 0.5, rng) for _ in range(50)}
     assert len(texts) > 40
     for text in texts:
         first = min(text.find(word) % 999 for word in ("red", "scarlet"))
