@@ -76,7 +76,7 @@ def fill(config: Config, clips: Sequence[Clip], what: str) -> None:
         f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {cache.folder}"
     )
     start = said = time.monotonic()
-    done = failed = 0
+    failed = 0
     dataset = stages.decode(
         todo,
         cache,
@@ -84,13 +84,13 @@ def fill(config: Config, clips: Sequence[Clip], what: str) -> None:
         timeout=config.data.decode_timeout,
         node=config.cluster.decode_node,
     )
-    for row in dataset.iter_rows():
-        done += 1
+    for done, row in enumerate(dataset.iter_rows(), start=1):
         failed += bool(row["error"])
         if time.monotonic() - said > 5 or done == len(todo):
             said = time.monotonic()
+            pace = done / (said - start)
             print(
-                f"  {done} of {len(todo)} videos, {done / (said - start):.0f} a second, {failed} unreadable",
+                f"  {done} of {len(todo)} videos, {pace:.0f} a second, {failed} unreadable",
                 flush=True,
             )
 

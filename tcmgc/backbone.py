@@ -103,6 +103,8 @@ def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[
 class TextTower(nn.Module):
     """CLIP's text transformer, giving every word position and not only the sentence."""
 
+    attn_mask: Tensor
+
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         source: Any = clip if hasattr(clip, "token_embedding") else getattr(clip, "text", None)
@@ -136,6 +138,9 @@ class TextTower(nn.Module):
 
 class VisualTower(nn.Module):
     """CLIP's image encoder on uint8 frames; normalises where it runs."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, clip: Any) -> None:
         super().__init__()
@@ -210,18 +215,12 @@ def load_towers(
 
 def _freeze(text: TextTower, visual: VisualTower, what: str) -> None:
     if what == "all":
-        for parameter in [*text.parameters(), *visual.parameters()]:
-            parameter.requires_grad_(False)
+        text.requires_grad_(False)
+        visual.requires_grad_(False)
     elif what == "embeddings":
         # CLIP4Clip's list: what turns pixels and ids into vectors stays as CLIP has it.
-        image = visual.visual
-        parts = [text.token_embedding, text.positional_embedding]
-        parts += [
-            getattr(image, part, None)
-            for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre")
-        ]
-        for part in parts:
-            if isinstance(part, nn.Parameter):
-                part.requires_grad_(False)
-            elif isinstance(part, nn.Module):
+        names = ("conv1", "class_embedding", "positional_embedding", "ln_pre")
+        parts = [getattr(visual.visual, name, None) for name in names]
+        for part in (text.token_embedding, text.positional_embedding, *parts):
+            if part is not None:
                 part.requires_grad_(False)

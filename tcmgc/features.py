@@ -13,30 +13,33 @@ Axis names used in every signature:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 
+Record = TypeVar("Record", bound="_Batched")
+
+
 class _Batched:
     """Tensors that share their first axis."""
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map(self: Record, function: Callable[[Tensor], Tensor]) -> Record:
         """The same record with ``function`` applied to every tensor."""
         return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
-    def __getitem__(self, items: slice | Tensor) -> Self:
+    def __getitem__(self: Record, items: slice | Tensor) -> Record:
         """The same record for some of the items."""
         return self.map(lambda tensor: tensor[items])
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: Record, device: torch.device | str) -> Record:
         """The same record on another device."""
         return self.map(lambda tensor: tensor.to(device))
 
     @classmethod
-    def cat(cls, parts: Sequence[Self]) -> Self:
+    def cat(cls: type[Record], parts: Sequence[Record]) -> Record:
         """Several records, one after the other."""
         names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

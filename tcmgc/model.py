@@ -16,6 +16,8 @@ from tcmgc.temporal import TemporalEncoder
 class LogitScale(nn.Module):
     """lambda of Eq. 33-34: a constant, or exp of a learnt parameter that is clamped."""
 
+    log: Tensor
+
     def __init__(
         self, scale: float = 100.0, *, learnt: bool = False, maximum: float = 100.0
     ) -> None:

@@ -1,7 +1,5 @@
 """Frame encoders: what happens between CLIP's frames and the heads (Eq. 1)."""
 
-from collections import OrderedDict
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -16,6 +14,20 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+class FeedForward(nn.Module):
+    """Linear to four times the width, QuickGELU, linear back."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(dim, 4 * dim)
+        self.gelu = QuickGELU()
+        self.c_proj = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applied to the last axis."""
+        return self.c_proj(self.gelu(self.c_fc(x)))
+
+
 class Block(nn.Module):
     """Pre-norm transformer block with a mask over keys; parameter names are CLIP's."""
 
@@ -27,12 +39,7 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(dim)
         self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.ln_2 = nn.LayerNorm(dim)
-        layers = [
-            ("c_fc", nn.Linear(dim, 4 * dim)),
-            ("gelu", QuickGELU()),
-            ("c_proj", nn.Linear(4 * dim, dim)),
-        ]
-        self.mlp = nn.Sequential(OrderedDict(layers))
+        self.mlp = FeedForward(dim)
 
     def forward(
         self, x: Float[Tensor, "videos frames dim"], mask: Bool[Tensor, "videos frames"]
@@ -66,9 +73,10 @@ class TemporalEncoder(nn.Module):
         super().__init__()
         self.residual = residual
         self.positions = nn.Embedding(frames, dim)
-        self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(layers))
+        blocks = [Block(dim, heads) for _ in range(layers)]
+        self.blocks = nn.ModuleList(blocks)
         nn.init.normal_(self.positions.weight, std=0.01)
-        for block in self.blocks:
+        for block in blocks:
             nn.init.normal_(block.attn.in_proj_weight, std=dim**-0.5)
             nn.init.normal_(block.attn.out_proj.weight, std=(2 * dim * layers) ** -0.5)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * dim) ** -0.5)

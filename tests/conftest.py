@@ -53,3 +53,45 @@ def corpus(home: Path) -> Path:
     from tcmgc import demo
 
     return Path(demo.make(home / "data/demo", videos=64, test=16))
+
+
+@pytest.fixture(scope="session")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An open_clip JSON of the smallest towers that do their work."""
+    import json
+
+    values = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 16,
+        },
+        "text_cfg": {
+            "context_length": 32,
+            "vocab_size": 49408,
+            "width": 32,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
+    path = tmp_path_factory.mktemp("towers") / "tiny.json"
+    path.write_text(json.dumps(values))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def quick(corpus: Path, tower: str) -> list[str]:
+    """Words of a command line that make the demo recipe take seconds."""
+    fields = {
+        "data.root": corpus,
+        "data.val-videos": 16,
+        "data.max-frames": 4,
+        "towers.name": tower,
+        "train.batch-size": 16,
+        "train.epochs": 2,
+    }
+    return [word for name, value in fields.items() for word in (f"--{name}", str(value))]
