@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import checkpoints, cli, notices, prepare
 from tcmgc import backbone, checkpoint, model, optim, order
+from tcmgc.augment import random_resized_crop_flip
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Clip, Corpus, Split
 from tcmgc.distributed import share, sum_over_workers
@@ -150,6 +152,8 @@ class Trainer:
         factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
         optim.set_rate(self.optimiser, factor)
         self.optimiser.zero_grad(set_to_none=True)
+        if config.data.augment:
+            batch = self._augmented(batch)
         shares = backward(
             self.model, batch, total, self.objective, chunk_size=config.train.chunk_size
         )
@@ -176,6 +180,13 @@ class Trainer:
             "train/lr_new": config.optim.lr_new * factor,
         }
         return row, int(wishes)
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Random crops and mirror images, which seed and step decide."""
+        chance = torch.Generator().manual_seed(self.config.train.seed * 2**32 + self.done)
+        total = self.config.train.batch_size
+        part = (total, share(total, self.rank, self.workers))
+        return replace(batch, pixels=random_resized_crop_flip(batch.pixels, chance, share=part))
 
     def _load(self, pairs: NDArray[np.int64]) -> Callable[[], Batch]:
         mine = [self.pairs[i] for i in pairs[share(len(pairs), self.rank, self.workers)]]

@@ -63,10 +63,25 @@ def frame_cache(config: Config) -> FrameCache:
     )
 
 
-def fill(config: Config, clips: Sequence[Clip], what: str) -> None:
-    """Decode what the cache has not, over the CPUs of the cluster, with progress on the terminal."""
+def fill(
+    config: Config,
+    clips: Sequence[Clip],
+    what: str,
+    *,
+    retry_failed: bool = False,
+    verify: bool = False,
+) -> None:
+    """Decode what the cache has not, over the CPUs of the cluster, with progress on the terminal.
+
+    Args:
+        config: Says how frames are taken and where the cache is.
+        clips: What is wanted.
+        what: Its name in messages.
+        retry_failed: Try clips again that could not be decoded before.
+        verify: Read what is stored, and decode damaged records anew.
+    """
     cache = frame_cache(config)
-    todo = cache.missing(clips)
+    todo = cache.missing(clips, retry_failed=retry_failed, verify=verify)
     if not todo:
         print(f"frames of {len(clips)} {what} videos: all in {cache.folder}")
         return
@@ -77,15 +92,15 @@ def fill(config: Config, clips: Sequence[Clip], what: str) -> None:
     )
     start = said = time.monotonic()
     failed = 0
-    dataset = stages.decode(
+    results = stages.decode(
         todo,
         cache,
         workers=workers,
         timeout=config.data.decode_timeout,
         node=config.cluster.decode_node,
     )
-    for done, row in enumerate(dataset.iter_rows(), start=1):
-        failed += bool(row["error"])
+    for done, (_, error) in enumerate(results, start=1):
+        failed += bool(error)
         if time.monotonic() - said > 5 or done == len(todo):
             said = time.monotonic()
             pace = done / (said - start)

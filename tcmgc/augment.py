@@ -16,6 +16,7 @@ def random_resized_crop_flip(
     *,
     scale: tuple[float, float] = (0.5, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    share: tuple[int, slice] | None = None,
 ) -> Pixels:
     """One random crop and one coin for a mirror image per video, the same for all its frames.
 
@@ -28,13 +29,16 @@ def random_resized_crop_flip(
         generator: decides everything, on any device.
         scale: shares of the area.
         ratio: width over height.
+        share: size of the batch that ``pixels`` are a part of, and which part: chance is drawn for
+            the whole batch, so that it does not matter how many workers share it. None: all of it.
 
     Returns:
         The same shape and type; uint8 is rounded and clamped.
     """
-    boxes = crop_boxes(len(pixels), generator, scale, ratio).to(pixels.device)
-    flips = torch.rand(len(pixels), generator=generator, device=generator.device) < 0.5
-    return crop_resize(pixels, boxes, flips.to(pixels.device))
+    total, mine = share or (len(pixels), slice(None))
+    boxes = crop_boxes(total, generator, scale, ratio)[mine]
+    flips = torch.rand(total, generator=generator, device=generator.device)[mine] < 0.5
+    return crop_resize(pixels, boxes.to(pixels.device), flips.to(pixels.device))
 
 
 def crop_boxes(

@@ -117,6 +117,10 @@ class FrameReader:
         """When each stored frame comes on screen, in seconds from the first frame of the video."""
         return np.array(self._frames(item).timestamps)
 
+    def stored_bytes(self, item: str | Clip) -> int:
+        """How much room its frames take in the cache."""
+        return sum(self._frames(item).lengths)
+
     def record(self, key: tuple[Any, ...]) -> Record | None:
         """What is known of a clip's content (:func:`keys`)."""
         return self._records.get(key)

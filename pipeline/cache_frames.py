@@ -1,0 +1,73 @@
+"""Fill the frame cache for a recipe over all CPU nodes; a fill that was killed goes on where it was."""
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline import cli, cluster, prepare
+from tcmgc.datasets import Clip
+from tcmgc.frame_cache import FrameCache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All of the command line."""
+
+    config: cli.Fields
+    splits: tuple[str, ...] = ("train", "val", "test")
+    """Splits whose videos are decoded."""
+    retry_failed: bool = False
+    """Try videos again that could not be decoded before, though their files have not changed."""
+    verify: bool = False
+    """Read every stored record, and decode damaged ones anew."""
+    list: str | None = None
+    """File for the videos that cannot be decoded, tab-separated; None: runs/unreadable-DATASET.tsv."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command: 0 when every video is in the cache, 1 when some cannot be decoded."""
+    arguments = cli.parse(Arguments, argv, "python pipeline/cache_frames.py", str(__doc__))
+    config = arguments.config
+    cache = prepare.frame_cache(config)
+    corpus = prepare.splits(config)
+    unknown = [name for name in arguments.splits if name not in corpus]
+    if unknown:
+        raise ValueError(
+            f"--splits {' '.join(unknown)}: {config.data.dataset} has {', '.join(corpus)}"
+        )
+    clips = [clip for name in arguments.splits for clip in corpus[name].clips]
+    cluster.connect()
+    prepare.fill(
+        config,
+        clips,
+        " and ".join(arguments.splits),
+        retry_failed=arguments.retry_failed,
+        verify=arguments.verify,
+    )
+    failures = _say(cache, clips)
+    if failures:
+        place = Path(cli.resolve(arguments.list or f"runs/unreadable-{config.data.dataset}.tsv"))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("w", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows([("video", "reason"), *failures.items()])
+        print(f"unreadable:  {len(failures)} videos, listed in {place}")
+    print(f"frames:      {cache.folder}")
+    return 1 if failures else 0
+
+
+def _say(cache: FrameCache, clips: list[Clip]) -> dict[str, str]:
+    reader = cache.open(clips)
+    sizes = [reader.stored_bytes(clip) for clip in clips if clip in reader]
+    if sizes:
+        print(
+            f"\nin the cache: {len(sizes)} of {len(clips)} videos, {sum(sizes) / 2**20:.1f} MiB, "
+            f"{sum(sizes) / len(sizes) / 2**10:.0f} KiB a video ({cache.frame_format})"
+        )
+    return {clip.id: reader.failures[clip.id] for clip in clips if clip.id in reader.failures}
+
+
+if __name__ == "__main__":
+    cli.run(main)

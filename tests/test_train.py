@@ -1,0 +1,253 @@
+"""The whole line on a small corpus: train, record, evaluate, run again; once for all tests here."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from pipeline import evaluate, tracking, train
+from tcmgc import checkpoint, config
+from tcmgc.config import flatten
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Outcome:
+    folder: Path
+    result: dict
+    printed: str
+    words: list[str]
+
+
+@pytest.fixture(scope="module")
+def outcome(cluster, home, quick):
+    words = ["demo", *quick, "--run.name", "line"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert train.main(words) == 0
+    folder = home / "runs/line"
+    return Outcome(
+        folder, json.loads((folder / "result.json").read_text()), printed.getvalue(), words
+    )
+
+
+def test_it_ends_with_a_table_and_where_to_look(outcome):
+    shown = outcome.printed[outcome.printed.index("decoding") :]
+    for word in (
+        "R@1",
+        "MdR",
+        "SumR",
+        str(outcome.folder),
+        outcome.result["checkpoint"],
+        "mlflow.db",
+    ):
+        assert word in shown
+
+
+def test_a_checkpoint_is_files_that_execute_nothing(outcome):
+    folder = Path(outcome.result["checkpoint"])
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
+    settings, model = checkpoint.load(folder)
+    assert flatten(settings)["train.epochs"] == 2
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    assert weights.keys() == model.state_dict().keys()
+
+
+def test_mlflow_has_config_history_and_result(outcome):
+    client, run_id = tracking.client(), outcome.result["mlflow_run"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    settings = checkpoint.read_config(outcome.result["checkpoint"])
+    assert run.data.params == {path: str(value) for path, value in flatten(settings).items()}
+    losses = client.get_metric_history(run_id, "train/loss")
+    assert [metric.step for metric in losses] == list(range(1, 21))
+    for name in (
+        "info_nce_t2v",
+        "info_nce_v2t",
+        "sdr",
+        "gradient_norm",
+        "lr_clip",
+        "lr_new",
+        "samples_per_second",
+        "data_wait",
+    ):
+        assert len(client.get_metric_history(run_id, f"train/{name}")) == 20, name
+    assert [metric.step for metric in client.get_metric_history(run_id, "val/SumR")] == [10, 20]
+    assert {
+        f"test/{key}": value for key, value in outcome.result["metrics"].items()
+    }.items() <= run.data.metrics.items()
+    assert run.data.tags["checkpoint"] == outcome.result["checkpoint"]
+    assert {"git.commit", "version.torch", "version.ray"} <= run.data.tags.keys()
+    assert any(key.startswith("system/") for key in run.data.metrics)
+
+
+def test_the_best_checkpoint_by_validation_is_the_one_evaluated(outcome):
+    kept = [
+        path for path in outcome.folder.glob("checkpoint_*") if (path / "training.json").is_file()
+    ]
+    scores = {str(path): checkpoint.read_training(path)["score"] for path in kept}
+    assert scores[outcome.result["checkpoint"]] == max(scores.values())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_evaluate_gives_the_numbers_of_the_end_of_training(outcome, tmp_path, workers):
+    file = tmp_path / "metrics.json"
+    words = [
+        "--checkpoint",
+        outcome.result["checkpoint"],
+        "--json",
+        str(file),
+        "--workers",
+        str(workers),
+    ]
+    assert evaluate.main(words) == 0
+    assert json.loads(file.read_text()) == pytest.approx(outcome.result["metrics"])
+
+
+def test_a_finished_run_says_so(outcome, capsys):
+    assert train.main(outcome.words) == 0
+    shown = capsys.readouterr().out
+    assert "run line is finished already" in shown
+    assert "R@1" in shown
+    assert "decoding" not in shown
+
+
+def test_the_same_seed_gives_the_same_numbers_on_two_workers(outcome, home):
+    words = [*outcome.words[:-1], "two", "--train.workers", "2"]
+    assert train.main(words) == 0
+    other = json.loads((home / "runs/two/result.json").read_text())
+    histories = [
+        [
+            row["train/loss"]
+            for row in checkpoint.read_training(result["checkpoint"])["history"]
+            if "train/loss" in row
+        ]
+        for result in (outcome.result, other)
+    ]
+    shared = min(map(len, histories))
+    assert histories[1][:shared] == pytest.approx(histories[0][:shared], rel=1e-4)
+
+
+def test_a_checkpoint_of_another_shape(outcome, tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for file in Path(outcome.result["checkpoint"]).iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    settings = config.load(folder / "config.json")
+    config.save(
+        config.replace(settings, {"head.reorganise.keep_rate": 0.5}), folder / "config.json"
+    )
+    with pytest.raises(
+        ValueError, match=r"weight head\..*of shape \(2, 2\) in the file and of shape \(12, 12\)"
+    ):
+        checkpoint.load(folder)
+
+
+def test_an_unreadable_test_video_stops_evaluation_unless_allowed(
+    outcome, home, corpus, tmp_path, capsys
+):
+    data = tmp_path / "data"
+    shutil.copytree(corpus, data)
+    (data / "videos/all/video63.mp4").write_bytes(b"not a video")
+    words = ["--checkpoint", outcome.result["checkpoint"], "--root", str(data)]
+    with pytest.raises(
+        ValueError, match=r"1 of the test split's 16 videos.*video63.*--allow-unreadable 1"
+    ):
+        evaluate.main(words)
+    assert evaluate.main([*words, "--allow-unreadable", "1"]) == 0
+    assert "evaluated over 15 of 16 videos" in capsys.readouterr().out
+
+
+def test_ray_job_submit_from_a_bare_checkout(outcome, quick, tmp_path):
+    """A head on loopback and the job, with the project not installed but copied."""
+    bare = tmp_path / "checkout"
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], check=True, capture_output=True, text=True
+    ).stdout
+    for name in listed.splitlines():
+        if name.startswith(("tcmgc/", "pipeline/", "tune_spaces/")) and (ROOT / name).is_file():
+            (bare / name).parent.mkdir(parents=True, exist_ok=True)
+            (bare / name).write_bytes((ROOT / name).read_bytes())
+    short = tempfile.mkdtemp(prefix="ray")  # Ray's sockets have no room for a long path
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    environment |= {
+        "RAY_AUTH_MODE": "disabled",
+        "TCMGC_HOME": str(tmp_path / "home"),
+        "RAY_TMPDIR": short,
+    }
+    ports = [
+        "--port=26379",
+        "--dashboard-port=28265",
+        "--dashboard-agent-listen-port=25365",
+        "--ray-client-server-port=0",
+    ]
+    head = [
+        *ray,
+        "start",
+        "--head",
+        "--dashboard-host=127.0.0.1",
+        "--node-ip-address=127.0.0.1",
+        "--num-cpus=2",
+        *ports,
+    ]
+    head += [f"--temp-dir={short}", "--block"]
+    submit = [
+        *ray,
+        "job",
+        "submit",
+        "--address",
+        "http://127.0.0.1:28265",
+        "--working-dir",
+        str(bare),
+        "--",
+    ]
+    command = [
+        "env",
+        f"TCMGC_HOME={tmp_path / 'home'}",
+        sys.executable,
+        "pipeline/train.py",
+        "demo",
+        *quick,
+        "--train.epochs",
+        "1",
+    ]
+    process = subprocess.Popen(
+        head, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        _wait_for("http://127.0.0.1:28265/api/version")
+        job = subprocess.run(
+            [*submit, *command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
+        assert "R@1" in job.stdout
+        assert f"{tmp_path / 'home'}/runs" in job.stdout
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(short, ignore_errors=True)
+
+
+def _wait_for(address):
+    import time
+    import urllib.error
+    import urllib.request
+
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(address, timeout=2) as answer:
+                return answer.read()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise AssertionError(f"nothing answers at {address}")
