@@ -250,7 +250,7 @@ class Optim:
     kind: Literal["adam", "adamw"] = "adam"
     """`adam`: CLIP4Clip's, without bias correction, decay added to the update; `adamw`: PyTorch's."""
     lr_clip: float = 1e-7
-    """For CLIP's own weights. 1e-7 assumes float16 weights; see docs/recipes.md."""
+    """For CLIP's own weights. 1e-7 assumes float16 weights; see tcmgc/recipes.py."""
     lr_new: float = 1e-4
     """For every other weight."""
     betas: tuple[float, float] = (0.9, 0.98)

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
 Record = TypeVar("Record", bound="_Batched")
 
 
