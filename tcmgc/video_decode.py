@@ -6,11 +6,11 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from tcmgc.decoder_log import Complaint, listening
+from tcmgc.video_entries import forbidden_test
 from tcmgc.video_file import DamagedError, Deadline, DecodeError, Source, open_video
 from tcmgc.video_timeline import Packets, Timeline
 
@@ -23,10 +23,10 @@ class Decoder:
     """One stream's decoder, strict: a picture that it is not sure of is an error."""
 
     def __init__(
-        self, context: VideoCodecContext, deadline: Deadline, complaints: list[Complaint]
+        self, stream: VideoStream, deadline: Deadline, complaints: list[Complaint]
     ) -> None:
-        self.context, self.deadline, self.complaints = context, deadline, complaints
-        complaints.clear()
+        self.context, self.deadline, self.complaints = stream.codec_context, deadline, complaints
+        self._has_forbidden = forbidden_test(stream)
 
     def feed(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The pictures that come out; None drains the decoder.
@@ -37,6 +37,8 @@ class Decoder:
         """
         self.deadline.check()
         before = len(self.complaints)
+        if packet is not None and self._has_forbidden(packet):
+            raise DamagedError(self.deadline.path, "damaged: bytes that the code does not allow")
         try:
             frames = self.context.decode(packet)
         except av.FFmpegError as error:
@@ -93,7 +95,7 @@ def _decode_from(
     last, ascending = 0, True
     with open_video(source, deadline) as (container, stream), listening() as complaints:
         base, rate = Fraction(stream.time_base or 0), stream.average_rate or stream.guessed_rate
-        decoder = Decoder(stream.codec_context, deadline, complaints)
+        decoder = Decoder(stream, deadline, complaints)
         for number, packet in enumerate(_demux(container, stream)):
             if number < begin:
                 continue
@@ -146,7 +148,7 @@ def decode_needed(
     try:
         with open_video(source, deadline) as (container, stream), listening() as complaints:
             context = stream.codec_context
-            decoder = Decoder(context, deadline, complaints)
+            decoder = Decoder(stream, deadline, complaints)
             skips = context.codec.canonical_name == "h264"
             supply = enumerate(packets.held or _demux(container, stream))
             for run in plan_runs(packets, sorted(targets)):
@@ -174,7 +176,7 @@ def first_picture(
         DecodeError: there is none, or it is damaged.
     """
     with listening() as complaints:
-        decoder = Decoder(stream.codec_context, deadline, complaints)
+        decoder = Decoder(stream, deadline, complaints)
         for packet in _demux(container, stream):
             for frame in decoder.feed(packet):
                 return frame

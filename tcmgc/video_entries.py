@@ -1,4 +1,4 @@
-"""At which packets decoding can begin and give the same pictures as from the start."""
+"""What can be read off packets: where decoding can begin, and bytes that no encoder writes."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,10 +12,14 @@ _INTRA = frozenset(
 """Every picture stands for itself."""
 _BY_KEYFRAME = frozenset({"vp9", "av1"})
 """A key frame resets all references, and containers flag nothing else."""
+_FORBIDDEN = (b"\0\0\0", b"\0\0\1", b"\0\0\2")
+"""Kept out of NAL units by emulation prevention (ISO/IEC 14496-10 and 23008-2, 7.4.1 and 7.4.2)."""
+
+PacketTest = Callable[[av.Packet], bool]
 
 
-def entry_test(stream: VideoStream) -> Callable[[av.Packet], bool]:
-    """A test for one stream's packets.
+def entry_test(stream: VideoStream) -> PacketTest:
+    """A test for one stream's packets: whether decoding can begin here, and give the same pictures.
 
     "Key frame" in a container is not enough for H.264 and HEVC: in an open group of pictures, and
     with gradual refresh, pictures after it refer to pictures before. Instantaneous refreshes (NAL
@@ -27,16 +31,13 @@ def entry_test(stream: VideoStream) -> Callable[[av.Packet], bool]:
         return lambda packet: True
     if codec in _BY_KEYFRAME:
         return lambda packet: packet.is_keyframe
-    if codec in ("h264", "hevc"):
-        extra = stream.codec_context.extradata or b""
-        place = 4 if codec == "h264" else 21
-        if len(extra) > place and extra[0] == 1:  # length-prefixed units (ISO/IEC 14496-15)
-            width = (extra[place] & 3) + 1
-            refresh = _is_h264_refresh if codec == "h264" else _is_hevc_refresh
-            return lambda packet: (
-                packet.is_keyframe
-                and any(refresh(first) for first in _units(memoryview(packet), width))
-            )
+    width = _prefix_width(stream)
+    if width:
+        refresh = _is_h264_refresh if codec == "h264" else _is_hevc_refresh
+        return lambda packet: (
+            packet.is_keyframe
+            and any(refresh(unit[0]) for unit in _units(memoryview(packet), width))
+        )
     started = False
 
     def first_only(packet: av.Packet) -> bool:
@@ -47,15 +48,44 @@ def entry_test(stream: VideoStream) -> Callable[[av.Packet], bool]:
     return first_only
 
 
-def _units(data: memoryview, width: int) -> Iterator[int]:
-    """First byte of each NAL unit; stops at the first length that does not fit."""
+def forbidden_test(stream: VideoStream) -> PacketTest:
+    """A test for one stream's packets: whether H.264 or HEVC holds bytes that it cannot hold.
+
+    Decoders read over a block of zeros without a word; it is the trace of a transfer or a disk
+    that went wrong. Zeros at the end of a unit are padding.
+    """
+    width = _prefix_width(stream)
+    if not width:
+        return lambda packet: False
+
+    def test(packet: av.Packet) -> bool:
+        for unit in _units(memoryview(packet), width):
+            content = bytes(unit).rstrip(b"\0")
+            if any(content.find(triple) >= 0 for triple in _FORBIDDEN):
+                return True
+        return False
+
+    return test
+
+
+def _prefix_width(stream: VideoStream) -> int:
+    """Bytes of the lengths before NAL units (ISO/IEC 14496-15); 0 where there are none."""
+    place = {"h264": 4, "hevc": 21}.get(stream.codec_context.codec.canonical_name)
+    extra = stream.codec_context.extradata or b""
+    if place is None or len(extra) <= place or extra[0] != 1:
+        return 0
+    return (extra[place] & 3) + 1
+
+
+def _units(data: memoryview, width: int) -> Iterator[memoryview]:
+    """The NAL units; stops at the first length that does not fit."""
     offset = 0
     while offset + width < len(data):
         length = int.from_bytes(data[offset : offset + width])
         offset += width
         if not 0 < length <= len(data) - offset:
             return
-        yield data[offset]
+        yield data[offset : offset + length]
         offset += length
 
 

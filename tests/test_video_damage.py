@@ -180,6 +180,23 @@ def test_flipped_bits_are_noticed_where_the_code_has_room_for_it(
     assert outcomes["noticed"] >= least * (outcomes["noticed"] + outcomes["unnoticed"])
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_block_of_zeros_is_noticed(codec: str, tmp_path: Path) -> None:
+    """Decoders read over it; but neither H.264 nor HEVC may hold three zero bytes in a row."""
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    path = make(tmp_path / "a.mp4", codec, width=160, height=120, options=options)
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size > 400]
+    assert len(packets) > 5
+    for packet in packets:
+        assert packet.pos is not None
+        zeroed = bytearray(data)
+        zeroed[packet.pos + 200 : packet.pos + 216] = bytes(16)
+        with pytest.raises(DecodeError, match="damaged"):
+            sample_frames(bytes(zeroed), size=32, fps=25, max_frames=50)
+
+
 def test_a_missing_reference_is_not_made_up(tmp_path: Path) -> None:
     """Plain FFmpeg drops pictures without an error."""
     options = {"x265-params": "log-level=none:keyint=60:bframes=0"}
