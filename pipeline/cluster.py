@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.train.v2._internal import constants
 
 from pipeline.cli import CHECKOUT, home, in_job
 from tcmgc.config import Config
@@ -38,6 +39,16 @@ def connect(*, dashboard: bool | None = None) -> None:
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
+
+
+def tell_which() -> None:
+    """Let what Ray Train starts from this process know which Ray is its own.
+
+    Its cleaner, which frees the place of a trial that was stopped, looks for "the" Ray of the
+    machine and gives up where there are two; the trials that follow would wait for ever.
+    """
+    constants.ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ contrast has one score, so neither SDR nor the aggregation applies to it: Exp1 t
 variant each.
 """
 
+from typing import Any
+
 from tune_spaces.space import BOTH, Space, Variant
 
 _V, _W, _F, _M = "video_sentence", "video_word", "sentence_frame", "frame_word"
@@ -54,7 +56,7 @@ def _variants() -> tuple[Variant, ...]:
         several = len(grains) > 1
         for scores in ("mean", "softmax", "lsa") if several else ("",):
             for sdr in (False, True) if several else (False,):
-                changes = {"head.grains": list(grains)}
+                changes: dict[str, Any] = {"head.grains": list(grains)}
                 if several:
                     changes |= {"head.aggregate.scores": scores}
                 if not sdr:

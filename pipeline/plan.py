@@ -1,0 +1,144 @@
+"""A search as it travels to its trials: a space, the config it starts from, seeds, a folder."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tcmgc.config import Config, flatten, from_dict, replace, to_dict
+
+FROZEN_LEAVES_OUT = ("optim.lr_clip",)
+"""Without effect where the towers stand still."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What to try; the same on the driver and in every trial."""
+
+    space: Any
+    """One of `tune_spaces.SPACES`: data that may name the pipeline, so it is not imported here."""
+    base: dict[str, Any]
+    """The config that variants change, as JSON types."""
+    seeds: int
+    samples: int
+    epochs: int
+    frozen: bool = False
+    towers: str | None = None
+    """Checkpoint whose towers make a frozen search's features; None: the recipe's own."""
+    folder: str
+    """Below it: the search's folder, named after what decides its result."""
+
+    @property
+    def name(self) -> str:
+        """Changes with what decides the result."""
+        settings = [repr(self.space), self.base["data"], self.base["head"], self.base["loss"]]
+        settings += [self.base["towers"], self.base["temporal"], self.base["optim"], self.towers]
+        settings += [self.base["train"]["batch_size"], self.base["train"]["seed"], self.epochs]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        size = f"{self.samples}-samples" if self.samples else f"{self.seeds}-seeds"
+        return f"{self.space.name}{'-frozen' if self.frozen else ''}-{digest}-{size}"
+
+    @property
+    def place(self) -> Path:
+        """The search's own folder."""
+        return Path(self.folder) / self.name
+
+    @property
+    def trials(self) -> str:
+        """Folder of the trials' runs."""
+        return str(self.place / "trials")
+
+    @property
+    def total(self) -> int:
+        """Trials of the whole search."""
+        return self.samples or len(self.space.variants) * self.seeds
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """The sampled fields, as they are in this kind of search."""
+        left_out = FROZEN_LEAVES_OUT if self.frozen else ()
+        return {path: axis for path, axis in self.space.axes.items() if path not in left_out}
+
+    def seed(self, settings: dict[str, Any]) -> int:
+        """The trial's seed."""
+        return settings.get("seed", self.base["train"]["seed"])
+
+    def label(self, settings: dict[str, Any], trial_id: str) -> str:
+        """The variant's name; a sample has its trial's id for one."""
+        return settings.get("variant") or f"sample {trial_id}"
+
+    def run(self, settings: dict[str, Any], trial_id: str) -> str:
+        """Name of the trial's folder."""
+        label = self.label(settings, trial_id)
+        clean = "".join(c if c.isalnum() or c in "=.+-" else "-" for c in label)
+        return f"{clean}-seed{self.seed(settings)}"
+
+    def config(self, settings: dict[str, Any]) -> Config:
+        """The trial's whole config."""
+        if "variant" in settings:
+            changes = self.space.variant(settings["variant"]).changes
+        else:
+            changes = {path: decode(value) for path, value in settings.items()}
+        config = self.space.apply(from_dict(self.base), changes)
+        trial = {"train.seed": self.seed(settings), "train.epochs": self.epochs}
+        return replace(config, {**trial, "train.keep_checkpoints": 1})
+
+    def params(self, config: Config) -> dict[str, Any]:
+        """What varies in this search, by the shortest name that is clear."""
+        flat = flatten(config)
+        paths = self.axes or self.space.paths
+        return {short(path, flat): flat[path] for path in paths}
+
+
+def short(path: str, known: Any) -> str:
+    """The shortest end of a dotted path that no other field has: ``attention.heads``, ``alpha``."""
+    parts = path.split(".")
+    for start in reversed(range(len(parts))):
+        end = ".".join(parts[start:])
+        if sum(other == end or other.endswith(f".{end}") for other in known) == 1:
+            return end
+    return path
+
+
+def encode(value: Any) -> Any:
+    """A value that Optuna takes as one of several: lists become JSON."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value
+
+
+def decode(value: Any) -> Any:
+    """The inverse of :func:`encode`."""
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+
+
+def describe(search: Search) -> dict[str, Any]:
+    """What goes into MLflow as the search's own description."""
+    return {
+        "space": asdict(search.space),
+        "base": search.base,
+        "seeds": search.seeds,
+        "samples": search.samples,
+        "epochs": search.epochs,
+        "frozen": search.frozen,
+        "towers": search.towers,
+    }
+
+
+def starting_point(search: Search) -> dict[str, Any]:
+    """The recipe's own values of the sampled fields where the space has them, to be tried first."""
+    flat = flatten(from_dict(search.base))
+    point = {}
+    for path, axis in search.axes.items():
+        value = flat[path]
+        if hasattr(axis, "values"):
+            options = [encode(one) for one in axis.values]
+            value = encode(value) if encode(value) in options else options[0]
+        else:
+            value = min(max(value, axis.low), axis.high)
+        point[path] = value
+    return point
+
+
+def frozen_base(config: Config) -> dict[str, Any]:
+    """The config with towers that stand still."""
+    return to_dict(replace(config, {"towers.freeze": "all"}))

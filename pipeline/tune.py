@@ -1,0 +1,344 @@
+"""Search: a table or figure of the paper, or all fields at once, chosen by validation score."""
+
+import importlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ray
+from ray import tune
+
+from pipeline import cli, cluster, features, prepare, progress, tracking, train, trials
+from pipeline.plan import Search, describe, encode, frozen_base, starting_point
+from tcmgc.config import Config, from_dict, replace, save, to_dict
+
+PROG = "python pipeline/tune.py SPACE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All of the command line, after the space's name."""
+
+    config: cli.Fields
+    samples: int = 0
+    """Trials of a sampled space; 0: as many as the space says."""
+    seeds: int = 1
+    """Seeds of every variant of a table."""
+    epochs: int | None = None
+    """Budget of a trial; None: what the space says."""
+    max_concurrent: int = 0
+    """Trials at a time; 0: as many as the cluster has room for."""
+    frozen: bool = False
+    """Screen on features of towers that stand still: minutes, and not the paper's setting."""
+    towers: str | None = None
+    """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
+    run: train.Run = field(default_factory=lambda: train.Run(folder="runs/searches"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    space, checker = pick(words.pop(0) if words and not words[0].startswith("-") else None)
+    if "--frozen" in words and words[words.index("--frozen") + 1 :][:1] not in (
+        ["True"],
+        ["False"],
+    ):
+        words.insert(words.index("--frozen") + 1, "True")
+    about = f"{__doc__}\n\n{space.name}: {space.title} ({space.source})"
+    arguments = cli.parse(Arguments, words, PROG, about)
+    search = plan(space, arguments)
+    checker(space, from_dict(search.base))
+    return run(search, arguments.max_concurrent)
+
+
+def pick(name: str | None) -> tuple[Any, Any]:
+    """A space by name, and the function that checks it.
+
+    Raises:
+        ValueError: no such space; lists those that there are.
+    """
+    # Spaces may name the pipeline, so the pipeline looks them up when it is asked to.
+    known = importlib.import_module("tune_spaces")
+    if name not in known.SPACES:
+        listed = "\n".join(f"  {one.name:26}{one.source}" for one in known.SPACES.values())
+        what = f"there is no space {name!r}" if name else "name a space"
+        raise ValueError(f"{what}; known are\n{listed}")
+    return known.SPACES[name], known.check
+
+
+def plan(space: Any, arguments: Arguments) -> Search:
+    """What the command line asks for.
+
+    Raises:
+        ValueError: what does not go together.
+    """
+    epochs = space.budget(arguments.config) if arguments.epochs is None else arguments.epochs
+    if epochs < 1:
+        raise ValueError(
+            f"--epochs is {epochs}: validation comes after each epoch, so a trial needs at least one"
+        )
+    if arguments.seeds < 1 or arguments.samples < 0 or arguments.max_concurrent < 0:
+        raise ValueError("--seeds must be at least 1, --samples and --max-concurrent at least 0")
+    if space.axes and arguments.seeds > 1:
+        raise ValueError(
+            f"space {space.name} is sampled: its trials share one seed; --samples sets their number"
+        )
+    if space.variants and arguments.samples:
+        raise ValueError(
+            f"space {space.name} is a table of {len(space.variants)} variants; --seeds repeats them"
+        )
+    base = replace(arguments.config, {"train.epochs": epochs})
+    if arguments.frozen:
+        _refuse_moving_towers(space)
+    elif arguments.towers:
+        raise ValueError("--towers goes with --frozen: a trial that trains starts from the recipe")
+    return Search(
+        space=space,
+        base=frozen_base(base) if arguments.frozen else to_dict(base),
+        seeds=arguments.seeds,
+        samples=(arguments.samples or space.samples) if space.axes else 0,
+        epochs=epochs,
+        frozen=arguments.frozen,
+        towers=arguments.towers and cli.resolve(arguments.towers),
+        folder=cli.resolve(arguments.run.folder),
+    )
+
+
+def _refuse_moving_towers(space: Any) -> None:
+    moving = [
+        path for path in [*space.paths, *space.fixed] if path.startswith(("towers.", "data."))
+    ]
+    if moving:
+        raise ValueError(
+            f"space {space.name} changes {', '.join(moving)}, and --frozen computes the towers' features once; "
+            "leave --frozen out"
+        )
+
+
+def run(search: Search, max_concurrent: int) -> int:
+    """The whole search, or what is left of it."""
+    begin = time.monotonic()
+    print(
+        f"search {search.name}: {search.total} trials of {search.epochs} epochs, in {search.place}"
+    )
+    if finished := _read(search):
+        print("finished already; --run.folder starts another")
+        _show(search, finished)
+        return 0
+    config = from_dict(search.base)
+    corpus = prepare.corpus(config)
+    cluster.connect(dashboard=True)
+    prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
+    corpus, _ = prepare.usable(config, corpus)
+    parent = _parent(search, config)
+    try:
+        rows = _tune(search, corpus, parent, max_concurrent)
+        outcome = _conclude(search, rows, parent)
+    except BaseException as error:
+        tracking.end(parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracking.end(parent, "FINISHED")
+    print(f"\nsearched for {progress.seconds_since(begin)}")
+    _show(search, outcome)
+    return 0
+
+
+def _parent(search: Search, config: Config) -> str:
+    search.place.mkdir(parents=True, exist_ok=True)
+    tags = {"kind": "search", "space": search.space.name, "metric": search.space.metric}
+    tags |= {"frozen": "yes, a screening" if search.frozen else "no", "data": config.data.dataset}
+    params = {"trials": search.total, "epochs": search.epochs, "seeds": search.seeds}
+    run_id = tracking.start(config, search.name, str(search.place), tags, params)
+    tracking.client().log_dict(run_id, describe(search), "search.json")
+    return run_id
+
+
+def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, float]:
+    """How many trials run at a time, and the CPUs of each of their workers.
+
+    A trial's driver takes no CPU, so trials can never hold each other's: what is counted here is
+    their workers. Without being asked, a trial on CPUs gets two or more for each worker.
+
+    Raises:
+        ValueError: not one trial fits.
+    """
+    cpus = ray.cluster_resources().get("CPU", 1.0)
+    if frozen:
+        return min(asked or int(cpus), int(cpus)), 1.0
+    place, workers = cluster.placement(config), config.train.workers
+    if place.gpu:
+        fits = int(ray.cluster_resources().get("GPU", 0)) // workers
+        return min(asked or fits, fits), place.cpus
+    each = config.cluster.cpus_per_worker
+    fits = max(1, int(cpus // (workers * (each or 1))))
+    usual = max(1, int(cpus // (workers * (each or 2))))
+    at_once = min(asked or usual, fits)
+    share = cpus / (at_once * workers)
+    return at_once, each or (share if share < 1 else float(int(share)))
+
+
+def _tune(search: Search, corpus: Any, parent: str, asked: int) -> list[progress.Row]:
+    config = from_dict(search.base)
+    at_once, cpus = room(config, asked, frozen=search.frozen)
+    if asked > at_once:
+        print(f"--max-concurrent {asked}: the cluster has room for {at_once}")
+    if search.frozen:
+        print(
+            "SCREENING on frozen towers: the towers' features are computed once and only temporal encoder "
+            "and head are trained; the paper trains the towers too"
+        )
+        path = features.make(search, config, corpus)
+        trainable: Any = tune.with_parameters(
+            trials.frozen_trial, search=search, features=path, parent=parent
+        )
+        needs = {"CPU": 1.0}
+    else:
+        base = replace(config, {"cluster.cpus_per_worker": cpus})
+        search = _with_base(search, base)
+        trainable = tune.with_parameters(
+            trials.train_trial, search=search, corpus=train.shared(corpus), parent=parent
+        )
+        needs = {"memory": 1.0}  # the driver waits: its workers hold the CPUs
+    trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([needs]))
+    results = _tuner(search, trainable, at_once).fit()
+    return [_row(search, result) for result in results]
+
+
+def _with_base(search: Search, config: Config) -> Search:
+    values = {name: getattr(search, name) for name in search.__dataclass_fields__}
+    return Search(**{**values, "base": to_dict(config)})
+
+
+def _tuner(search: Search, trainable: Any, at_once: int) -> tune.Tuner:
+    # A driver that is killed loses what it has not written down.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    path = str(search.place / "tune")
+    if tune.Tuner.can_restore(path):
+        print("going on with what there is")
+        return tune.Tuner.restore(
+            path, trainable=trainable, resume_unfinished=True, resume_errored=True
+        )
+    space = search.space
+    seed = search.base["train"]["seed"]
+    grid: dict[str, Any] = {}
+    searcher = None
+    if search.axes:
+        from ray.tune.search import ConcurrencyLimiter
+        from ray.tune.search.optuna import OptunaSearch
+
+        searcher = ConcurrencyLimiter(
+            OptunaSearch(
+                {path: _distribution(axis) for path, axis in search.axes.items()},
+                metric=space.metric,
+                mode="max",
+                seed=seed,
+                points_to_evaluate=[starting_point(search)],
+            ),
+            max_concurrent=at_once,
+        )
+    else:
+        grid = {
+            "seed": tune.grid_search([seed + n for n in range(search.seeds)]),
+            "variant": tune.grid_search([variant.label for variant in space.variants]),
+        }
+    asha = tune.schedulers.AsyncHyperBandScheduler(
+        time_attr="epoch", max_t=search.epochs + 1, grace_period=1, reduction_factor=2
+    )
+    return tune.Tuner(
+        trainable,
+        param_space=grid,
+        tune_config=tune.TuneConfig(
+            metric=space.metric,
+            mode="max",
+            search_alg=searcher,
+            scheduler=asha if space.scheduler == "asha" else None,
+            num_samples=search.samples or 1,
+            max_concurrent_trials=None if searcher else at_once,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(search.place),
+            failure_config=tune.FailureConfig(max_failures=2),
+            callbacks=[progress.Progress(search)],
+            verbose=0,
+        ),
+    )
+
+
+def _distribution(axis: Any) -> Any:
+    from optuna import distributions
+
+    if hasattr(axis, "values"):
+        return distributions.CategoricalDistribution([encode(value) for value in axis.values])
+    return distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
+
+
+def _row(search: Search, result: Any) -> progress.Row:
+    metrics = result.metrics or {}
+    frame = result.metrics_dataframe
+    scores = [] if frame is None or search.space.metric not in frame else frame[search.space.metric]
+    return progress.outcome(
+        search,
+        result.config,
+        metrics.get("trial_id") or Path(result.path).name,
+        metrics,
+        scores=[float(score) for score in scores if score == score],
+        failed=result.error is not None,
+    )
+
+
+def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str, Any]:
+    """Write down the result and the best config.
+
+    Raises:
+        KeyboardInterrupt: trials are left.
+        ValueError: no trial has a score.
+    """
+    ended = [row for row in rows if row.epochs or row.status == "failed"]
+    if len(ended) < search.total:
+        raise KeyboardInterrupt
+    best = progress.best_label(rows)
+    if best is None:
+        raise ValueError(
+            f"all {len(rows)} trials failed; their errors are in {search.trials}/*/result.json"
+        )
+    first = next(row for row in rows if row.label == best and row.score is not None)
+    config = search.config(first.settings)
+    save(config, search.place / "best_config.json")
+    score = max(row.score for row in rows if row.label == best and row.score is not None)
+    tracking.finish(
+        parent, {"best/" + search.space.metric.removeprefix("val/"): score}, {"variant": best}
+    )
+    tracking.client().log_artifact(parent, str(search.place / "best_config.json"))
+    outcome = {"rows": [asdict(row) for row in rows], "best": best, "mlflow_run": parent}
+    (search.place / "search.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    return outcome
+
+
+def _read(search: Search) -> dict[str, Any] | None:
+    place = search.place / "search.json"
+    return json.loads(place.read_text()) if place.is_file() else None
+
+
+def _show(search: Search, outcome: dict[str, Any]) -> None:
+    rows = [progress.Row(**row) for row in outcome["rows"]]
+    print()
+    print(progress.table(rows, search.space.metric))
+    print("\nvalidation scores; the test split was not touched")
+    print(
+        f"best:    {outcome['best']}: python pipeline/train.py --config {search.place}/best_config.json"
+    )
+    print(f"report:  python pipeline/report.py {search.space.name}")
+    print(f"MLflow:  {tracking.uri()} (make ui), run {outcome['mlflow_run']}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
