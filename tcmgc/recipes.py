@@ -38,11 +38,13 @@ def demo() -> Config:
     `python pipeline/train.py demo` makes the corpus when it is not there.
     """
     return Config(
-        data=Data(dataset="demo", root="data/demo", val_videos=100, max_words=24, max_frames=8),
+        data=Data(
+            dataset="demo", root="data/demo", val_videos=100, max_words=24, max_frames=6
+        ),
         towers=Towers(name="demo", pretrained=None, freeze="none"),
         temporal=Temporal(layers=1, heads=4),
-        loss=Loss(scale=50.0),
-        optim=Optim(lr_clip=1e-3, lr_new=1e-3, weight_decay=0.05),
+        loss=Loss(scale=20.0),
+        optim=Optim(kind="adamw", lr_clip=2e-3, lr_new=2e-3, weight_decay=0.05),
         train=Train(epochs=6, batch_size=64),
     )
 

@@ -41,14 +41,14 @@ def test_order_matters_and_residual_adds_the_input():
 
 def test_start_from_the_text_tower():
     text, _, dim = load_towers("demo", None)
-    model = TemporalEncoder(dim, 12, 3, 4)
+    model = TemporalEncoder(dim, 12, 2, 4)
     model.initialise_from(text.transformer.resblocks, text.positional_embedding)
     torch.testing.assert_close(model.positions.weight, text.positional_embedding[:12])
     torch.testing.assert_close(
-        model.blocks[2].mlp.c_fc.weight, text.transformer.resblocks[2].mlp.c_fc.weight
+        model.blocks[1].mlp.c_fc.weight, text.transformer.resblocks[1].mlp.c_fc.weight
     )
-    with pytest.raises(ValueError, match=r"text tower \(3 layers.*cannot start 4 layers"):
-        TemporalEncoder(dim, 12, 4, 4).initialise_from(
+    with pytest.raises(ValueError, match=r"text tower \(2 layers.*cannot start 3 layers"):
+        TemporalEncoder(dim, 12, 3, 4).initialise_from(
             text.transformer.resblocks, text.positional_embedding
         )
 
