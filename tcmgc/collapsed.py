@@ -11,7 +11,8 @@ videos as the last axis. For a query's weights ``a`` over the states of one vide
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -84,6 +85,12 @@ def lay_out(videos: CollapsedVideos, heads: int) -> Lanes:
     )
 
 
+def rounded(prepared: Any) -> Any:
+    """Texts or lanes with the operands of the two matrix products in bfloat16."""
+    names = {"queries", "columns", "keys", "outputs"} & {f.name for f in fields(prepared)}
+    return replace(prepared, **{name: getattr(prepared, name).bfloat16() for name in names})
+
+
 def products(
     texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float], run: Run = eager
 ) -> Float[Tensor, "texts queries columns videos"]:
@@ -95,8 +102,8 @@ def products(
         eps: of the second and the third layer norm.
         run: how the pieces are run, :func:`tcmgc.running.eager` or ``compiled``.
     """
-    logits = attention_logits(texts.queries, videos)
-    sides = projections(texts.columns, videos)
+    logits = attention_logits(texts.queries, videos).to(texts.constant.dtype)
+    sides = projections(texts.columns, videos).to(texts.constant.dtype)
     weights = run(attention_weights, logits, videos.absent)
     del logits
     gain, constant, bias = run(

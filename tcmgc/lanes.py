@@ -51,8 +51,10 @@ class _Contract(torch.autograd.Function):
         into_y = None
         if ctx.needs_input_grad[1]:
             if len(y) == 1:
-                x, grad = x.flatten(0, 1)[None], grad.flatten(0, 1)[None]
-            into_y = _contract(grad.transpose(1, 2), x.transpose(1, 2))
+                # A long sum into a small result, one matrix product a video.
+                into_y = torch.einsum("tqcv,tqfv->cfv", grad, x)[None]
+            else:
+                into_y = _contract(grad.transpose(1, 2), x.transpose(1, 2))
         return into_x, into_y
 
 

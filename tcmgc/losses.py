@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def info_nce(
-    similarity: Float[Tensor, "pairs pairs"],
+    similarity: Float[Tensor, "texts videos"],
     scale: Tensor | float,
     directions: Literal["sum", "mean"] = "sum",
 ) -> Float[Tensor, ""]:
@@ -27,7 +27,7 @@ def info_nce(
 
 
 def info_nce_directions(
-    similarity: Float[Tensor, "pairs pairs"], scale: Tensor | float
+    similarity: Float[Tensor, "texts videos"], scale: Tensor | float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The text-to-video loss (Eq. 33) and the video-to-text loss (Eq. 34).
 
@@ -41,7 +41,7 @@ def info_nce_directions(
 
 
 def similarity_decorrelation(
-    grains: Mapping[str, Float[Tensor, "pairs pairs"]],
+    grains: Mapping[str, Float[Tensor, "texts videos"]],
     pairs: Literal["positives", "negatives", "all"] = "positives",
     biased: bool = False,
 ) -> Float[Tensor, ""]:

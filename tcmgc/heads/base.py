@@ -19,8 +19,11 @@ MEMORY = 256 * 2**20
 COMPILED_PAIRS = 500_000
 """Pairs from which :func:`score_tiled` compiles on its own accord."""
 
-TEXTS, VIDEOS = 64, 64
+TEXTS, VIDEOS = 16, 64
 """Texts and videos of a tile at most: small enough to stay in cache, large enough for the products."""
+
+ROWS = 8
+"""Rows of tiles that share one layout of their videos."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Head(nn.Module, ABC):
 
     dim: int
     grains: tuple[str, ...]
-    memory: int = MEMORY
+    memory: int = MEMORY // 4
     """Bytes that a training step may hold between its forward and backward passes, roughly."""
 
     @abstractmethod
@@ -58,6 +61,10 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def prepare_videos(self, record: Any) -> Any:
         """What a tile needs of some videos, laid out for it."""
+
+    def rounded(self, prepared: Any) -> Any:
+        """Prepared texts or videos with the operands of large matrix products in bfloat16."""
+        raise ValueError(f"{type(self).__name__} has no bfloat16 form; leave bf16 out")
 
     @abstractmethod
     def tile(
@@ -115,6 +122,7 @@ def score_tiled(
     memory: int = MEMORY,
     grains: bool = True,
     compile: bool | None = None,
+    bf16: bool = False,
 ) -> Scores:
     """Similarities for evaluation and search, without gradients, a tile of pairs at a time.
 
@@ -126,7 +134,9 @@ def score_tiled(
         memory: bytes that intermediate results may take; the result itself comes on top.
         grains: keep the scores of each contrast as well as the similarity.
         compile: run compiled pieces; None does from :data:`COMPILED_PAIRS` pairs on, from where
-            compilation (about half a minute the first time, kept on disk by torch) is soon repaid.
+            compilation (about a minute the first time, kept on disk by torch) is soon repaid.
+        bf16: round the operands of the large matrix products to bfloat16; everything after them
+            stays as it is. Pays on hardware that multiplies bfloat16 (AVX512-BF16, AMX, GPUs).
 
     Raises:
         ValueError: features whose shape does not fit, or that are not finite.
@@ -140,7 +150,9 @@ def score_tiled(
         compile = pairs >= COMPILED_PAIRS
     run = compiled if pairs and compile and can_compile(str(like.device)) else eager
     with many_shapes():
-        for rows, columns, texts, videos in _tiles(head, text, record, memory, run is compiled):
+        for rows, columns, texts, videos in _tiles(
+            head, text, record, memory, run is compiled, bf16
+        ):
             scores = head.tile(texts, videos, run)
             scores = scores[:, : rows.stop - rows.start, : columns.stop - columns.start]
             similarity[rows, columns] = head.combine(scores, scale)
@@ -151,21 +163,33 @@ def score_tiled(
 
 
 def _tiles(
-    head: Head, text: TextFeatures, record: Any, memory: int, even: bool
+    head: Head, text: TextFeatures, record: Any, memory: int, even: bool, bf16: bool
 ) -> Iterator[tuple[slice, slice, Any, Any]]:
-    """Tiles of pairs; `even` fills the last ones up, so that all have one shape."""
+    """Tiles of pairs; `even` fills the last ones up, so that all have one shape.
+
+    Some rows of tiles are taken together, so that laying out their videos is paid for once.
+    """
     if not len(text) or not len(record):
         return
+
+    def ready(prepared: Any) -> Any:
+        return head.rounded(prepared) if bf16 else prepared
+
     pairs = max(1, memory // head.pair_bytes(head.prepare_texts(text[:1]), record))
     wide = min(len(record), VIDEOS, pairs)
     tall = min(len(text), TEXTS, max(1, pairs // wide))
-    for top in range(0, len(text), tall):
-        rows = slice(top, min(top + tall, len(text)))
-        texts = head.prepare_texts(_filled(text, rows, tall) if even else text[rows])
+    for top in range(0, len(text), ROWS * tall):
+        group = []
+        for start in range(top, min(top + ROWS * tall, len(text)), tall):
+            rows = slice(start, min(start + tall, len(text)))
+            part = _filled(text, rows, tall) if even else text[rows]
+            group.append((rows, ready(head.prepare_texts(part))))
         for left in range(0, len(record), wide):
             columns = slice(left, min(left + wide, len(record)))
-            videos = _filled(record, columns, wide) if even else record[columns]
-            yield rows, columns, texts, head.prepare_videos(videos)
+            taken = _filled(record, columns, wide) if even else record[columns]
+            videos = ready(head.prepare_videos(taken))
+            for rows, texts in group:
+                yield rows, columns, texts, videos
 
 
 def _filled(items: Any, part: slice, size: int) -> Any:

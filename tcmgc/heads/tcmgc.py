@@ -10,9 +10,16 @@ from torch import Tensor, nn
 
 from tcmgc.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
 from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
-from tcmgc.collapsed import CollapsedTexts, Lanes, collapse_texts, lay_out, products
+from tcmgc.collapsed import (
+    CollapsedTexts,
+    Lanes,
+    collapse_texts,
+    lay_out,
+    products,
+    rounded,
+)
 from tcmgc.config import GRAINS, kept_count
-from tcmgc.features import TextFeatures, VideoFeatures, _Batched
+from tcmgc.features import Scores, TextFeatures, VideoFeatures, _Batched
 from tcmgc.heads.base import Head, RawVideos, check_video
 from tcmgc.reorganise import Mode, Slots, reorganise, slot_count
 from tcmgc.running import Run, eager
@@ -126,7 +133,8 @@ class TcMgc(Head):
         }
         pooled = words if text_conditioned else frames
         self.kept_words = _kept(words, keep_rate, "word")
-        self.kept_frames = _kept(pooled, keep_rate, "word" if text_conditioned else "frame")
+        cut = {sentence_frame, frame_word_frames} != {"none"}
+        self.kept_frames = _kept(pooled, keep_rate, "frame") if cut else pooled
 
         self.attention = None
         if text_conditioned:
@@ -181,6 +189,25 @@ class TcMgc(Head):
             return RawVideos(video.encoded, mask)
         return self.attention.collapse(video.encoded, mask)
 
+    def frame_weights(
+        self, text: TextFeatures, record: CollapsedVideos
+    ) -> Float[Tensor, "texts queries heads videos frames"]:
+        """How the sentence (query 0) and each word weigh the frames of each video (Eq. 5, 9).
+
+        Raises:
+            ValueError: the head's contrasts are not text-conditioned.
+        """
+        if self.attention is None:
+            raise ValueError("a head with text_conditioned=False attends to no frames")
+        raw = torch.cat([text.sentence.unsqueeze(1), text.words], 1)
+        return self.attention.weights(self.attention.project(raw), record.keys, record.frame_mask)
+
+    def score_weights(
+        self, scores: Scores, scale: Tensor | float = 1.0
+    ) -> Float[Tensor, "grains texts videos"]:
+        """How much each contrast counts in each pair's similarity (Eq. 31)."""
+        return self.aggregate.weights(torch.stack(list(scores.grains.values())), scale)
+
     def prepare_texts(self, text: TextFeatures) -> _Texts:
         """Queries and columns of each text: the sentence first, then the words."""
         self._check_words(text)
@@ -208,6 +235,10 @@ class TcMgc(Head):
             assert self.attention is not None
             return lay_out(record, self.attention.heads)
         return record
+
+    def rounded(self, prepared: Any) -> Any:
+        """Operands of the two large products in bfloat16."""
+        return rounded(prepared)
 
     def tile(
         self, texts: _Texts, videos: Any, run: Run = eager

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
-from tcmgc.collapsed import CollapsedTexts, collapse_texts, lay_out, products
+from tcmgc.collapsed import CollapsedTexts, collapse_texts, lay_out, products, rounded
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads.base import Head, RawVideos, check_video
 from tcmgc.running import Run, eager
@@ -56,6 +56,10 @@ class XPool(Head):
         return (
             lay_out(record, self.attention.heads) if isinstance(record, CollapsedVideos) else record
         )
+
+    def rounded(self, prepared: Any) -> Any:
+        """Operands of the two large products in bfloat16."""
+        return rounded(prepared)
 
     def tile(
         self, texts: CollapsedTexts, videos: Any, run: Run = eager

@@ -1,0 +1,184 @@
+"""Heads and losses against numbers computed elsewhere, whatever sizes they have."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tcmgc.features import TextFeatures, VideoFeatures
+from tcmgc.heads import TcMgc, XClip, XPool, score_tiled
+from tcmgc.losses import info_nce, info_nce_directions, similarity_decorrelation
+
+BLOCK = {
+    "layer_norm1": "norm_inputs",
+    "layer_norm2": "norm_attended",
+    "layer_norm3": "norm_output",
+    "linear_proj": "linear",
+    "q_proj": "query",
+    "k_proj": "key",
+    "v_proj": "value",
+    "out_proj": "out",
+}
+AGGREGATION = {
+    "isa_video_word": "video_word.weight",
+    "isa_sentence_frame": "sentence_frame.weight",
+    "bi_isa_f3": "frame_word.first_frames.weight",
+    "bi_isa_f4": "frame_word.then_words.weight",
+    "bi_isa_f5": "frame_word.first_words.weight",
+    "bi_isa_f6": "frame_word.then_frames.weight",
+    "lsa": "aggregate.weight",
+}
+
+
+def files(folder: Path, pattern: str) -> list[Path]:
+    found = sorted(folder.glob(pattern))
+    if not found:
+        pytest.skip(f"no {pattern} in {folder}")
+    return found
+
+
+def parameters(golden: dict[str, Tensor]) -> dict[str, Tensor]:
+    state = {}
+    for name, value in golden.items():
+        if name.startswith("param."):
+            name = name.removeprefix("param.").removeprefix("cross_attn.")
+            block, _, leaf = name.partition(".")
+            state[AGGREGATION[name] if not leaf else f"attention.{BLOCK[block]}.{leaf}"] = value
+    return state
+
+
+def all_true(features: Tensor) -> Tensor:
+    return torch.ones(features.shape[:2], dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"]
+)
+def test_golden_tcmgc(goldens: Path, dtype: torch.dtype, tolerance: float) -> None:
+    for path in files(goldens, "tcmgc/*.safetensors"):
+        golden = load_file(path)
+        with safe_open(path, "pt") as opened:
+            config = json.loads(opened.metadata()["config"])
+        words, frames = golden["input.words"], golden["input.frames"].to(dtype)
+        head = TcMgc(
+            words.shape[2],
+            words=words.shape[1],
+            frames=frames.shape[1],
+            heads=config["heads"],
+            residual=config["residual"],
+            temperature=config["tau"],
+            keep_rate=config["k"] / words.shape[1],
+            video_word=config["video_word"],
+            sentence_frame=config["sentence_frame"],
+            frame_word_words=config["frame_word_words"],
+            frame_word_frames=config["frame_word_frames"],
+        ).to(dtype)
+        head.load_state_dict(parameters(golden))
+        text = TextFeatures(golden["input.sentence"].to(dtype), words.to(dtype), all_true(words))
+        for prefix, mask in (
+            ("", all_true(frames)),
+            ("masked_", golden["input.frame_mask"].bool()),
+        ):
+            record = head.record(VideoFeatures(frames, frames, mask))
+            for scores in (head.score(text, record), score_tiled(head, text, record)):
+
+                def agree(found: Tensor, name: str) -> None:
+                    expected = golden[f"output.{name}"].to(dtype)
+                    difference = (found - expected).abs().max().item()
+                    assert difference <= tolerance, f"{path.name} {name}: {difference}"
+
+                agree(torch.stack(list(scores.grains.values()), -1), f"{prefix}grains")
+                agree(scores.similarity, f"{prefix}similarity")
+                pairs = min(scores.similarity.shape)
+                similarity = scores.similarity[:pairs, :pairs]
+                grains = {name: grain[:pairs, :pairs] for name, grain in scores.grains.items()}
+                to_video, to_text = info_nce_directions(similarity, 20.0)
+                agree(to_video, f"{prefix}loss_t2v")
+                agree(to_text, f"{prefix}loss_v2t")
+                assert torch.equal(info_nce(similarity, 20.0), to_video + to_text)
+                for kind in ("positives", "negatives", "all"):
+                    agree(similarity_decorrelation(grains, kind), f"{prefix}loss_sdr_{kind}")
+                biased = similarity_decorrelation(grains, "positives", biased=True)
+                agree(biased, f"{prefix}loss_sdr_positives_biased")
+
+
+def test_golden_xpool(goldens: Path) -> None:
+    for path in files(goldens, "peers/xpool_*.safetensors"):
+        golden = load_file(path)
+        frames = golden["input.frames"]
+        heads = int(re.search(r"heads(\d+)", path.name)[1])
+        head = XPool(frames.shape[2], heads=heads).eval()
+        head.load_state_dict(parameters(golden))
+        if "words" in path.name:
+            found = head.attention(golden["input.words"], frames, all_true(frames))
+            expected = golden["output.conditioned_frames"]
+            assert torch.allclose(found.permute(2, 0, 1, 3), expected, atol=1e-4), path.name
+            continue
+        sentence = golden["input.sentence"].unsqueeze(1)
+        pooled = head.attention(sentence, frames, all_true(frames))[:, 0].transpose(0, 1)
+        assert torch.allclose(pooled, golden["output.pooled"], atol=1e-4), path.name
+        text = TextFeatures(sentence[:, 0], sentence, all_true(sentence))
+        record = head.record(VideoFeatures(frames, frames, all_true(frames)))
+        similarity = head.score(text, record).similarity
+        assert torch.allclose(similarity, golden["output.similarity"], atol=1e-4), path.name
+
+
+def test_golden_xclip(goldens: Path) -> None:
+    (path,) = files(goldens, "peers/xclip.safetensors")
+    golden = load_file(path)
+    words, frames = golden["input.words"], golden["input.frames"]
+    mask = golden["input.frame_mask"].bool()
+    head = XClip(words.shape[2], words=words.shape[1], frames=frames.shape[1])
+    names = {
+        "sentence_product": "global_mat_weight",
+        "word_product": "local_mat_weight",
+        "video_word.weight": "word_logit_weight",
+        "sentence_frame.weight": "frame_logit_weight",
+        "first_frames.weight": "frame_mat_weight",
+        "then_words.weight": "word_mat_weight2",
+        "first_words.weight": "word_mat_weight",
+        "then_frames.weight": "frame_mat_weight2",
+    }
+    head.load_state_dict({mine: golden[f"param.{theirs}"] for mine, theirs in names.items()})
+    with safe_open(path, "pt") as opened:
+        heads = json.loads(opened.metadata()["dims"])["heads"]
+    video = VideoFeatures(frames, seq_transf(golden, frames, mask, heads), mask)
+    text = TextFeatures(golden["input.sentence"], words, golden["input.word_mask"].bool())
+    scale = golden["param.clip.logit_scale"].exp()
+    for scores in (
+        head.score(text, head.record(video)),
+        score_tiled(head, text, head.record(video), memory=20_000),
+    ):
+        difference = (scores.similarity * scale - golden["output.similarity"]).abs().max()
+        assert difference <= 1e-4 * golden["output.similarity"].abs().max()
+
+
+def seq_transf(golden: dict[str, Tensor], frames: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """CLIP4Clip's temporal encoder, from the golden's own weights."""
+    width = frames.shape[2]
+    x = frames + golden["param.frame_position_embeddings.weight"][: frames.shape[1]]
+    layer = 0
+    while f"param.transformerClip.resblocks.{layer}.ln_1.weight" in golden:
+        state = {
+            name.split(f"resblocks.{layer}.")[1]: value
+            for name, value in golden.items()
+            if f"transformerClip.resblocks.{layer}." in name
+        }
+        attention = torch.nn.MultiheadAttention(width, heads, batch_first=True)
+        attention.load_state_dict(
+            {k.removeprefix("attn."): v for k, v in state.items() if k.startswith("attn.")}
+        )
+        norm = torch.nn.functional.layer_norm
+        y = norm(x, (width,), state["ln_1.weight"], state["ln_1.bias"])
+        x = x + attention(y, y, y, key_padding_mask=~mask, need_weights=False)[0]
+        y = norm(x, (width,), state["ln_2.weight"], state["ln_2.bias"])
+        y = y @ state["mlp.c_fc.weight"].T + state["mlp.c_fc.bias"]
+        y = y * torch.sigmoid(1.702 * y)
+        x = x + y @ state["mlp.c_proj.weight"].T + state["mlp.c_proj.bias"]
+        layer += 1
+    return x + frames
