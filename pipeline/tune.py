@@ -324,8 +324,10 @@ def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str
 
 
 def _read(search: Search) -> dict[str, Any] | None:
+    """The finished search's outcome; one with failed trials is not finished."""
     place = search.place / "search.json"
-    return json.loads(place.read_text()) if place.is_file() else None
+    found = json.loads(place.read_text()) if place.is_file() else None
+    return None if found and any(row["status"] == "failed" for row in found["rows"]) else found
 
 
 def _show(search: Search, outcome: dict[str, Any]) -> None:

@@ -130,7 +130,7 @@ class FrozenTrainer:
         device: Where to compute.
 
     Raises:
-        ValueError: towers that are to be trained, nothing to train, fewer pairs than a batch.
+        ValueError: towers that are to be trained, or fewer pairs than a batch.
     """
 
     def __init__(
@@ -145,15 +145,18 @@ class FrozenTrainer:
         self.train, self.val = features["train"], features["val"]
         self.model = model.build(_without_weights(settings)).to(device)
         o, loss = settings.optim, settings.loss
-        self.optimiser = optim.build_optimiser(
-            self.model,
-            kind=o.kind,
-            lr_clip=o.lr_clip,
-            lr_new=o.lr_new,
-            betas=o.betas,
-            eps=o.eps,
-            weight_decay=o.weight_decay,
-        )
+        self.optimiser: torch.optim.Optimizer | None = None
+        """None where nothing is left to learn: mean scores of plain frames, say."""
+        if any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.optimiser = optim.build_optimiser(
+                self.model,
+                kind=o.kind,
+                lr_clip=o.lr_clip,
+                lr_new=o.lr_new,
+                betas=o.betas,
+                eps=o.eps,
+                weight_decay=o.weight_decay,
+            )
         self.objective = Objective(
             alpha=loss.alpha,
             sdr_pairs=loss.sdr_pairs,
@@ -165,22 +168,28 @@ class FrozenTrainer:
         self.done = 0
 
     def epoch(self) -> dict[str, float]:
-        """Train through all pairs once; gives the mean of each loss term.
+        """Train through all pairs once; gives the mean of each loss term, nothing where nothing learns.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
         train = self.settings.train
+        if self.optimiser is None:
+            self.done += self.steps
+            return {}
         self.model.train()
         pairs = order.epoch_order(len(self.train.owner), train.seed, self.done // self.steps)
-        rows = [self._step(order.batch_of(pairs, n, train.batch_size)) for n in range(self.steps)]
+        rows = [
+            self._step(self.optimiser, order.batch_of(pairs, n, train.batch_size))
+            for n in range(self.steps)
+        ]
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
-    def _step(self, pairs: np.ndarray) -> dict[str, float]:
+    def _step(self, optimiser: torch.optim.Optimizer, pairs: np.ndarray) -> dict[str, float]:
         chosen = torch.from_numpy(pairs)
         total = self.steps * self.settings.train.epochs
-        optim.set_rate(self.optimiser, optim.rate(self.done, total, self.settings.optim.warmup))
-        self.optimiser.zero_grad(set_to_none=True)
+        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim.warmup))
+        optimiser.zero_grad(set_to_none=True)
         text = self.train.text[chosen].to(self.device)
         video = self._video(self.train, self.train.owner[chosen])
         scale = self.model.scale()
@@ -188,7 +197,7 @@ class FrozenTrainer:
         terms = self.objective(scores, scale, slice(0, len(pairs)))
         terms["loss"].backward()
         optim.clip_gradients(self.model, self.settings.optim.clip_norm)
-        self.optimiser.step()
+        optimiser.step()
         self.done += 1
         values = {name: term.item() for name, term in terms.items()}
         if not np.isfinite(values["loss"]):

@@ -1,0 +1,178 @@
+"""The paper's tables from MLflow: our mean and spread over seeds beside the paper's numbers.
+
+Ours are validation scores of whatever was searched; the paper's are of MSR-VTT's 1k-A test split.
+"""
+
+import csv
+import importlib
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+
+from pipeline import cli, figures, results, tracking
+from pipeline.results import COLUMN_NAMES, SpaceResult, VariantResult
+from tcmgc.pages import page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All of the command line."""
+
+    spaces: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Names of spaces that were searched."""
+    run: str | None = None
+    """MLflow's id of a search; None: the latest of each space."""
+    frozen: bool = False
+    """Screenings on frozen towers instead of trained ones."""
+    folder: str = "reports"
+    """Folder for the files."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--frozen" in words and words[words.index("--frozen") + 1 :][:1] not in (
+        ["True"],
+        ["False"],
+    ):
+        words.insert(words.index("--frozen") + 1, "True")
+    arguments = cli.parse(
+        Arguments, words, "python pipeline/report.py", str(__doc__), default_recipe=None
+    )
+    known = importlib.import_module("tune_spaces").SPACES
+    unknown = [name for name in arguments.spaces if name not in known]
+    if unknown or not arguments.spaces:
+        what = f"there is no space {unknown[0]!r}" if unknown else "name one or more spaces"
+        raise ValueError(f"{what}; known are {', '.join(known)}")
+    if arguments.run and len(arguments.spaces) > 1:
+        raise ValueError("--run is one search: name its space alone")
+    found = [
+        results.collect(known[name], run_id=arguments.run, frozen=arguments.frozen)
+        for name in arguments.spaces
+    ]
+    for place in write(found, Path(cli.resolve(arguments.folder))):
+        print(place)
+    return 0
+
+
+def write(found: Sequence[SpaceResult], folder: Path) -> list[Path]:
+    """All files of a report: a CSV a space, Markdown and a page over all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = found[0].space.name if len(found) == 1 else "report"
+    places = [folder / f"{one.space.name}.csv" for one in found]
+    for place, one in zip(places, found, strict=True):
+        with place.open("w", newline="") as file:
+            csv.writer(file).writerows(csv_rows(one))
+    text = "\n\n".join(markdown(one) for one in found)
+    (folder / f"{name}.md").write_text(text + "\n")
+    page.write(html(found), folder / f"{name}.html")
+    return [*places, folder / f"{name}.md", folder / f"{name}.html"]
+
+
+def about(found: SpaceResult) -> str:
+    """One paragraph: what the numbers are, and what they are not."""
+    rows = found.rows
+    counted = sum(row.seeds for row in rows)
+    text = (
+        f"{found.space.source}. Ours: validation split of {found.data}, epochs a trial: {found.epochs}, the best one counts; "
+        "mean ± standard deviation over seeds. Paper: MSR-VTT 1k-A test split, so the two are not to be "
+        "subtracted from each other. Where no paper number stands, the paper has "
+        "none in its text, or the copy at hand could not be read."
+    )
+    if found.frozen:
+        text += " A SCREENING on frozen towers: not the paper's setting, which trains them."
+    if not found.finished or counted < found.trials:
+        text += f" The search has {counted} of {found.trials} trials so far."
+    return text
+
+
+def header(found: SpaceResult) -> list[str]:
+    """Titles of the table's columns."""
+    shown = [COLUMN_NAMES[column] for column in found.space.columns]
+    return ["variant", "seeds", *shown, "to the best"]
+
+
+def cells(row: VariantResult, found: SpaceResult) -> list[str]:
+    """``ours ± spread · paper`` a column, then how far the row is from the best one."""
+    shown = [_cell(row, column) for column in found.space.columns]
+    return [row.label, str(row.seeds), *shown, verdict(row, found)]
+
+
+def verdict(row: VariantResult, found: SpaceResult) -> str:
+    """The distance from the best row, and whether the seeds' spread could make it."""
+    best, column = found.best, found.target
+    if row is best:
+        return "best"
+    gap = row.measured[column].mean - best.measured[column].mean
+    inside = results.within(row, best, column)
+    said = {
+        None: "one seed: spread unknown",
+        True: "within the seeds' spread",
+        False: "beyond the seeds' spread",
+    }[inside]
+    return f"{gap:+.1f}, {said}"
+
+
+def _cell(row: VariantResult, column: str) -> str:
+    one, paper = row.measured[column], row.paper.get(column)
+    digits = 0 if column == "isa_parameters" else 1
+    ours = "" if math.isnan(one.mean) else f"{one.mean:.{digits}f}"
+    if digits and not math.isnan(one.spread):
+        ours += f" ± {one.spread:.{digits}f}"
+    return ours if paper is None else f"{ours} · {paper:.{digits}f}"
+
+
+def markdown(found: SpaceResult) -> str:
+    """The table as Markdown."""
+    lines = [f"## {found.space.title}", "", about(found), "", "Cells: ours · the paper's.", ""]
+    titles = header(found)
+    lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    lines += ["| " + " | ".join(cells(row, found)) + " |" for row in found.rows]
+    return "\n".join(lines)
+
+
+def csv_rows(found: SpaceResult) -> list[list[Any]]:
+    """The table for other programs: one number a cell."""
+    ours = f"ours ({found.data} validation)"
+    titles: list[Any] = ["variant", "seeds", "stopped early"]
+    for column in found.space.columns:
+        titles += [f"{column} {ours} mean", f"{column} {ours} standard deviation"]
+        titles += [f"{column} paper (MSR-VTT 1k-A test)"]
+    rows = [titles]
+    for row in found.rows:
+        line: list[Any] = [row.label, row.seeds, row.stopped]
+        for column in found.space.columns:
+            one = row.measured[column]
+            line += ["" if math.isnan(value) else value for value in (one.mean, one.spread)]
+            line += [row.paper.get(column, "")]
+        rows.append(line)
+    return rows
+
+
+def html(found: Sequence[SpaceResult]) -> str:
+    """One page with tables and plots, everything in it."""
+    sections = []
+    for one in found:
+        rows = {row.label: cells(row, one)[1:] for row in one.rows}
+        drawn = "".join(page.card(picture) for picture in figures.pictures(one))
+        table = page.card("<p>Cells: ours · the paper's.</p>" + page.table(header(one)[1:], rows))
+        sections.append(page.Section(one.space.title, about(one), drawn + table))
+    facts = {
+        "spaces": ", ".join(one.space.name for one in found),
+        "data": ", ".join(dict.fromkeys(one.data for one in found)),
+        "MLflow": f"{tracking.uri()}, runs {', '.join(one.run_id for one in found)}",
+        "spread": "a difference is called within the seeds' spread where it is at most the root of the sum "
+        "of both rows' variances over seeds",
+    }
+    return page.page("Ablations of TC-MGC", facts, sections)
+
+
+if __name__ == "__main__":
+    cli.run(main)

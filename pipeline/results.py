@@ -1,0 +1,196 @@
+"""What a search found, read from MLflow alone."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import tracking
+
+COLUMN_NAMES = {
+    **{
+        f"{way}/{name}": f"{way.upper()} {shown}"
+        for way in ("t2v", "v2t")
+        for name, shown in (("R1", "R@1"), ("R5", "R@5"), ("R10", "R@10"), ("RSum", "RSum"))
+    },
+    "SumR": "SumR",
+    "isa_parameters": "ISA parameters",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number over seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """nan where nothing was measured."""
+        return statistics.mean(self.values) if self.values else math.nan
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds (n - 1); nan for fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """A row: a variant, over its seeds."""
+
+    label: str
+    measured: dict[str, Measured]
+    """By column, as :data:`COLUMN_NAMES` has them; of the epoch with the best validation score."""
+    paper: dict[str, float]
+    """Of MSR-VTT's test split."""
+    changes: dict[str, Any]
+    stopped: int
+    """Seeds that were stopped early."""
+
+    @property
+    def seeds(self) -> int:
+        """Trials with a score."""
+        return max((len(one.values) for one in self.measured.values()), default=0)
+
+
+@dataclass(frozen=True)
+class SpaceResult:
+    """A search's table."""
+
+    space: Any
+    data: str
+    run_id: str
+    trials: int
+    """Trials that the search was to have."""
+    epochs: str
+    frozen: bool
+    finished: bool
+    rows: tuple[VariantResult, ...]
+
+    @property
+    def target(self) -> str:
+        """The column that rows are compared by: SumR, or what the paper's table has in its place."""
+        return "SumR" if "SumR" in self.space.columns else "t2v/RSum"
+
+    @property
+    def best(self) -> VariantResult:
+        """The row with the highest mean."""
+        return max(self.rows, key=lambda row: row.measured[self.target].mean)
+
+
+def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> SpaceResult:
+    """The latest search of a space.
+
+    Args:
+        space: One of `tune_spaces.SPACES`.
+        run_id: Of another search than the latest, as MLflow has it.
+        frozen: The latest screening on frozen towers instead.
+
+    Raises:
+        ValueError: there is none, or no trial of it has a score yet.
+    """
+    kind = "yes, a screening" if frozen else "no"
+    where = f"tags.kind = 'search' and tags.space = '{space.name}' and tags.frozen = '{kind}'"
+    found = _search(where) if run_id is None else [tracking.client().get_run(run_id)]
+    if not found:
+        flag = " --frozen" if frozen else ""
+        raise ValueError(
+            f"MLflow at {tracking.uri()} has no search of space {space.name}; "
+            f"`python pipeline/tune.py {space.name}{flag}` makes one"
+        )
+    parent = found[0]
+    if parent.data.tags.get("space") != space.name:
+        raise ValueError(
+            f"run {parent.info.run_id} is not a search of {space.name}, but of {parent.data.tags.get('space')}"
+        )
+    children = _search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    scored = [run for run in children if f"best/{_first_metric(space)}" in run.data.metrics]
+    if not scored:
+        raise ValueError(f"no trial of search {parent.info.run_name} has a score yet")
+    return SpaceResult(
+        space=space,
+        data=parent.data.tags["data"],
+        run_id=parent.info.run_id,
+        trials=int(parent.data.params["trials"]),
+        epochs=parent.data.params["epochs"],
+        frozen=parent.data.tags["frozen"] != "no",
+        finished=parent.info.status == "FINISHED",
+        rows=tuple(_rows(space, scored)),
+    )
+
+
+def within(one: VariantResult, other: VariantResult, column: str) -> bool | None:
+    """Whether two rows differ by no more than their seeds do; None where no spread is known.
+
+    The bound is the standard deviation of the difference of two single runs: the root of the sum of both
+    rows' variances over seeds.
+    """
+    a, b = one.measured[column], other.measured[column]
+    bound = math.hypot(a.spread, b.spread)
+    return None if math.isnan(bound) else abs(a.mean - b.mean) <= bound
+
+
+def _first_metric(space: Any) -> str:
+    return space.metric.removeprefix("val/")
+
+
+def _rows(space: Any, runs: Sequence[Any]) -> list[VariantResult]:
+    known = {variant.label: variant for variant in space.variants}
+    labels = [label for label in known if any(_label(run) == label for run in runs)]
+    if not known:
+        key = f"best/{_first_metric(space)}"
+        ranked = sorted(runs, key=lambda run: -run.data.metrics[key])
+        labels = list(dict.fromkeys(_label(run) for run in ranked))
+    rows = []
+    for label in labels:
+        members = [run for run in runs if _label(run) == label]
+        variant = known.get(label)
+        rows.append(
+            VariantResult(
+                label=label if variant else f"{label}: {_described(members[0])}",
+                measured={column: _measured(members, column) for column in space.columns},
+                paper=dict(variant.paper) if variant else {},
+                changes=dict(variant.changes) if variant else {},
+                stopped=sum(run.data.tags.get("status") == "stopped early" for run in members),
+            )
+        )
+    return rows
+
+
+def _measured(runs: Sequence[Any], column: str) -> Measured:
+    key = column if column == "isa_parameters" else f"best/{column}"
+    return Measured(tuple(run.data.metrics[key] for run in runs if key in run.data.metrics))
+
+
+def _label(run: Any) -> str:
+    return run.data.tags["variant"]
+
+
+def _described(run: Any) -> str:
+    shown = {key: _brief(value) for key, value in run.data.params.items() if key != "seed"}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def _brief(value: str) -> str:
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value.replace("'", "")
+
+
+def _search(where: str) -> list[Any]:
+    """Runs, the latest first."""
+    client, found, token = tracking.client(), [], None
+    while True:
+        page = client.search_runs(
+            [tracking.experiment()],
+            where,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
