@@ -137,7 +137,7 @@ def _listed(folder: str) -> set[str] | None:
     if values is None:
         return None
     try:
-        state = _CheckpointManagerState.parse_obj(values)
+        state = _CheckpointManagerState.model_validate(values)
     except ValueError:
         return None
     return {result.checkpoint_dir_name for result in state.checkpoint_results}
@@ -171,4 +171,4 @@ def _write_list(folder: str, whole: dict[str, dict[str, Any]], score: str) -> No
         timed_out_validation_checkpoint_dir_names=[],
         failed_validation_checkpoint_dir_names=[],
     )
-    run_folder.write(folder, LIST, json.loads(state.json()))
+    run_folder.write(folder, LIST, state.model_dump(mode="json"))

@@ -222,7 +222,9 @@ class Trainer:
             )
             trouble = checkpoints.try_save(save, 0.0 if score is None else DISK_PATIENCE, self._say)
             if trouble:
-                ray.train.report(metrics | {"trouble": f"step {self.done}: {trouble}"})
+                ray.train.report(
+                    metrics | {"trouble": f"no checkpoint at step {self.done}: {trouble}"}
+                )
                 return
             ray.train.report(
                 metrics,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def write(folder: str, name: str, values: dict[str, Any]) -> None:
             file.write(content)
         return
     Path(inner).parent.mkdir(parents=True, exist_ok=True)
-    aside = f"{inner}.{os.getpid()}.partial"
+    aside = f"{inner}.{uuid.uuid4().hex}.partial"
     try:
         with open(aside, "wb") as out:
             out.write(content)

@@ -1,34 +1,21 @@
-"""Ray Data's part: the stage that turns clips into cached frames."""
+"""Ray Data's part: the stage that turns clips into cached frames.
 
-from collections.abc import Sequence
-from typing import Any
+Frames go from the decoding process into the cache; through Ray's object store pass the clips'
+rows and one line of result each.
+"""
 
-import ray.data
-from ray.data import ActorPoolStrategy
+import functools
+from collections.abc import Iterator, Sequence
 
+from pipeline.survive import map_surviving
 from tcmgc.datasets import Clip
 from tcmgc.frame_cache import FrameCache
 from tcmgc.video import DecodeError
 
-
-class DecodeClips:
-    """Decodes a batch of clips and writes them to the cache as one shard.
-
-    A batch that is tried again, because its worker died, writes another shard of the same
-    frames: the cache keeps the first.
-    """
-
-    def __init__(self, cache: FrameCache, timeout: float) -> None:
-        self.cache = cache
-        self.timeout = timeout
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Rows of ``clip`` to rows of ``id`` and ``error`` (empty where decoding went well)."""
-        clips: list[Clip] = list(batch["clip"])
-        results = [(clip, self.cache.decode(clip, self.timeout)) for clip in clips]
-        self.cache.write(results)
-        errors = [result.reason if isinstance(result, DecodeError) else "" for _, result in results]
-        return {"id": [clip.id for clip in clips], "error": errors}
+KILLED = (
+    "decoding it ended the process, alone and more than once: the decoder crashes on it, "
+    "or it takes more memory than there is"
+)
 
 
 def decode(
@@ -38,8 +25,12 @@ def decode(
     workers: int,
     timeout: float,
     node: str | None = None,
-) -> ray.data.Dataset:
-    """A data set that decodes the clips into the cache when it is consumed.
+) -> Iterator[tuple[Clip, str]]:
+    """Decode clips into the cache; each with its error, empty where it went well, as they are done.
+
+    A batch whose process dies is tried again; one that dies again is taken apart, and a clip that
+    kills its process even then is recorded as unreadable, so that no file is tried for ever. A batch that
+    is tried again may write another shard of the same frames; the cache takes one of them.
 
     Args:
         clips: What to decode.
@@ -48,17 +39,31 @@ def decode(
         timeout: Seconds a clip may take.
         node: Value of the label ``node-role`` of the nodes to decode on.
     """
-    batch = max(1, min(64, len(clips) // (workers * 4) or 1))
-    rows = ray.data.from_items(
-        [{"clip": clip} for clip in clips], override_num_blocks=-(-len(clips) // batch)
+    size = max(1, min(64, len(clips) // (workers * 4) or 1))
+    run = functools.partial(
+        map_surviving,
+        functools.partial(_decode, cache, timeout),
+        workers=workers,
+        batch=1,
+        node=node,
     )
-    selector: dict[str, Any] = {"label_selector": {"node-role": node}} if node else {}
-    return rows.map_batches(
-        DecodeClips,
-        fn_constructor_args=(cache, timeout),
-        batch_size=batch,
-        batch_format="numpy",
-        compute=ActorPoolStrategy(size=workers),
-        num_cpus=1,
-        **selector,
-    )
+    batches = [tuple(clips[start : start + size]) for start in range(0, len(clips), size)]
+    killers: list[Clip] = []
+    for index, errors in run(batches):
+        if errors is None:
+            killers += batches[index]
+        else:
+            yield from zip(batches[index], errors, strict=True)
+    for index, errors in run([(clip,) for clip in killers]) if killers else ():
+        clip = killers[index]
+        if errors is None:
+            cache.write([(clip, DecodeError(clip.path, KILLED))])
+            errors = [KILLED]
+        yield clip, errors[0]
+
+
+def _decode(cache: FrameCache, timeout: float, clips: tuple[Clip, ...]) -> list[str]:
+    """Decode a batch of clips and write them to the cache as one shard; gives their errors."""
+    results = [(clip, cache.decode(clip, timeout)) for clip in clips]
+    cache.write(results)
+    return [result.reason if isinstance(result, DecodeError) else "" for _, result in results]

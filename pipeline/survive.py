@@ -16,7 +16,7 @@ from typing import Any
 import ray
 import ray.data
 from ray.data import TaskPoolStrategy
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
 from ray.util.annotations import RayDeprecationWarning
 
 
@@ -66,11 +66,17 @@ def map_surviving(
             yield row["index"], pickle.loads(row["result"])
     alone = ray.remote(_apply).options(num_cpus=1, max_retries=0, **selector)
     for index in sorted(left):
+        yield index, _again(alone, function, items[index])
+
+
+def _again(alone: Any, function: Callable[[Any], Any], item: Any) -> Any:
+    while True:
         try:
-            result = ray.get(alone.remote(function, items[index]))
+            return ray.get(alone.remote(function, item))
         except (WorkerCrashedError, OutOfMemoryError):
-            result = None
-        yield index, result
+            return None
+        except NodeDiedError:
+            continue  # not the item's doing
 
 
 def _call(rows: dict[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:

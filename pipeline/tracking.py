@@ -104,6 +104,8 @@ class Recorder:
     """
 
     def __init__(self, run_id: str, tracking_uri: str) -> None:
+        # MLflow's own tries, with pauses that double, would see minutes late that a server is back.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         self.run_id = run_id
         self.client = MlflowClient(tracking_uri)
         self._rows: queue.Queue[Sequence[dict[str, float]] | None] = queue.Queue()
@@ -115,7 +117,7 @@ class Recorder:
         """Rows with ``step``, ``time`` (seconds since 1970) and any metrics."""
         self._rows.put(rows)
 
-    def close(self, timeout: float = 120.0) -> None:
+    def close(self, timeout: float = 600.0) -> None:
         """Wait until all is sent.
 
         Raises:
@@ -131,12 +133,16 @@ class Recorder:
 
     def _work(self) -> None:
         while (rows := self._rows.get()) is not None:
-            pause = 0.5
+            pause, away = 0.5, None
             while True:
                 try:
                     self._send(rows)
+                    if away is not None:
+                        lasted = f"{time.monotonic() - away:.0f} s; rows waited and were sent then"
+                        self.client.set_tag(self.run_id, "mlflow_away", lasted)
                     break
                 except Exception as error:
+                    away = away or time.monotonic()
                     log.warning(
                         "MLflow does not answer (%s); trying again", str(error).splitlines()[0]
                     )
@@ -178,6 +184,8 @@ class MlflowCallback(UserCallback):
         if self._recorder is None:
             self._recorder = Recorder(self.run_id, self.uri)
         self._recorder.put(metrics[0]["history"])
+        if trouble := metrics[0].get("trouble"):
+            interrupted(self.run_id, trouble, self.uri)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Note on the run what happened to it."""

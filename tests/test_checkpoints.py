@@ -1,0 +1,126 @@
+"""The list of checkpoints that Ray Train keeps, and what a crash leaves of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.train
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+from ray.train.v2._internal.execution.storage import StorageContext
+
+from pipeline import checkpoints
+from tcmgc.checkpoint import CONFIG, OPTIMISER, TRAINING, WEIGHTS
+
+SCORE = "val/SumR"
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own reading
+
+
+def make(run: Path, name: str, step: int, score: float | None) -> None:
+    folder = run / name
+    folder.mkdir(parents=True)
+    for file in (CONFIG, OPTIMISER, WEIGHTS):
+        (folder / file).write_text("{}")
+    (folder / TRAINING).write_text(json.dumps({"step": step, "score": score, "history": []}))
+
+
+def as_ray_sees(run: Path, keep: int = 2) -> CheckpointManager:
+    config = ray.train.CheckpointConfig(num_to_keep=keep, checkpoint_score_attribute=SCORE)
+    return CheckpointManager(config, StorageContext(str(run.parent), run.name))
+
+
+def names(manager: CheckpointManager) -> list[str]:
+    return [Path(result.checkpoint.path).name for result in manager.best_checkpoint_results]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Three checkpoints: of an epoch, of a better epoch, of a step after that."""
+    run = tmp_path / "runs" / "a"
+    make(run, "checkpoint_1", 10, 50.0)
+    make(run, "checkpoint_2", 20, 70.0)
+    make(run, "checkpoint_3", 25, None)
+    return run
+
+
+@pytest.mark.parametrize("torn", [None, "", '{"ray_version": "2.60', '{"checkpoint_results": []}'])
+def test_a_list_that_is_torn_or_gone_is_made_anew(run: Path, torn: str | None):
+    if torn is not None:
+        (run / checkpoints.LIST).write_text(torn)
+    assert checkpoints.settle(str(run), SCORE) == 25
+    manager = as_ray_sees(run)
+    assert Path(manager.latest_checkpoint_result.checkpoint.path).name == "checkpoint_3"
+    assert names(manager)[-1] == "checkpoint_2"
+    assert manager.latest_checkpoint_result.metrics["step"] == 25
+
+
+def test_halves_are_removed_and_what_ray_did_not_know_is_added(run: Path):
+    checkpoints.settle(str(run), SCORE)
+    before = (run / checkpoints.LIST).read_text()
+    assert checkpoints.settle(str(run), SCORE) == 25
+    assert (run / checkpoints.LIST).read_text() == before
+    make(run, "checkpoint_4", 30, 60.0)  # its worker died right after the report
+    make(run, "checkpoint_5", 40, 60.0)
+    (run / "checkpoint_5" / TRAINING).write_text('{"step": 40, "sc')
+    make(run, "checkpoint_6", 40, 60.0)
+    (run / "checkpoint_6" / OPTIMISER).unlink()
+    make(run, f"{checkpoints.ASIDE}abc", 40, 60.0)
+    assert checkpoints.settle(str(run), SCORE) == 30
+    left = {path.name for path in run.iterdir() if path.is_dir()}
+    assert left == {"checkpoint_1", "checkpoint_2", "checkpoint_3", "checkpoint_4"}
+    latest = as_ray_sees(run).latest_checkpoint_result
+    assert Path(latest.checkpoint.path).name == "checkpoint_4"
+
+
+def test_a_list_of_checkpoints_that_are_gone(run: Path):
+    checkpoints.settle(str(run), SCORE)
+    for file in (run / "checkpoint_3").iterdir():
+        file.unlink()
+    (run / "checkpoint_3").rmdir()
+    assert checkpoints.settle(str(run), SCORE) == 20
+    assert set(names(as_ray_sees(run))) == {"checkpoint_1", "checkpoint_2"}
+
+
+def test_nothing_there_is_a_new_run(tmp_path: Path):
+    (tmp_path / checkpoints.LIST).write_text("torn")
+    assert checkpoints.settle(str(tmp_path), SCORE) is None
+    assert not (tmp_path / checkpoints.LIST).exists()
+    assert checkpoints.settle(str(tmp_path / "not-there"), SCORE) is None
+
+
+def test_publishing_moves_a_whole_folder_into_place(tmp_path: Path):
+    with checkpoints.aside(str(tmp_path)) as place:
+        assert place.parent == tmp_path
+        (place / TRAINING).write_text("{}")
+        written = ray.train.Checkpoint.from_directory(str(place))
+        published = checkpoints.publish(str(tmp_path), written, "checkpoint_1")
+    assert published.path == str(tmp_path / "checkpoint_1")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_1"]
+
+
+def test_a_run_folder_that_this_machine_does_not_see_is_refused(tmp_path: Path):
+    with (
+        pytest.raises(ValueError, match=r"--run.folder must be on a file system"),
+        checkpoints.aside(str(tmp_path / "only-on-the-head")),
+    ):
+        pass
+
+
+def test_a_full_disk_costs_a_steps_checkpoint_and_delays_an_epochs():
+    tries: list[int] = []
+
+    def save(until: int) -> Any:
+        tries.append(1)
+        if len(tries) < until:
+            raise OSError(28, "No space left on device")
+
+    said: list[str] = []
+    trouble = checkpoints.try_save(lambda: save(2), 0.0, said.append)
+    assert trouble is not None
+    assert "No space" in trouble
+    assert "untouched" in said[0]
+    tries.clear()
+    assert checkpoints.try_save(lambda: save(3), 1.0, said.append) is None
+    assert len(tries) == 3
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.try_save(lambda: save(10**6), 0.2, said.append)

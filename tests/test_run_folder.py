@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import run_folder, train
+from tcmgc import config, recipes
+from tcmgc.metrics import retrieval_metrics
+
+
+def test_a_json_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = str(tmp_path / "new")
+    assert run_folder.read(folder, "a.json") is None
+    run_folder.write(folder, "a.json", {"b": 1})
+    assert run_folder.read(folder, "a.json") == {"b": 1}
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        run_folder.write(folder, "a.json", {"b": 2})
+    assert run_folder.read(folder, "a.json") == {"b": 1}
+    assert [path.name for path in Path(folder).iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("folder", ["/x/runs/name", "s3://bucket/runs/name?region=eu"])
+def test_split_is_join_backwards(folder: str):
+    from tcmgc import storage
+
+    runs, name = run_folder.split(folder)
+    assert name == "name"
+    assert storage.join(runs, name) == folder
+
+
+def test_a_folder_keeps_to_its_config(tmp_path: Path):
+    folder, base = str(tmp_path), recipes.demo()
+    run_folder.enter(folder, base)
+    # Where and how often is free to change; what decides the result is not.
+    run_folder.enter(
+        folder, config.replace(base, {"train.workers": 4, "train.checkpoint_minutes": 5.0})
+    )
+    with pytest.raises(ValueError, match=r"train.epochs 6 there, 7 now.*--run.name"):
+        run_folder.enter(folder, config.replace(base, {"train.epochs": 7}))
+    assert run_folder.config_of(folder) == base
+
+
+def test_resume_wants_a_run_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TCMGC_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ValueError, match="needs a run"):
+        train.main(["--resume"])
+    with pytest.raises(ValueError, match="own config"):
+        train.main(["msrvtt_9k", "--resume", "runs/a"])
+    with pytest.raises(ValueError, match="neither a run's folder nor an id"):
+        train.main(["--resume", "runs/not-there"])
+
+
+def test_a_finished_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("TCMGC_HOME", str(tmp_path))
+    run_folder.enter(str(tmp_path / "runs/done"), recipes.demo())
+    metrics = retrieval_metrics(np.eye(3, dtype=np.float32), np.arange(3))
+    names = ("run", "checkpoint", "mlflow", "mlflow_run")
+    outcome = {"metrics": metrics, **dict.fromkeys(names, "somewhere")}
+    run_folder.write(str(tmp_path / "runs/done"), run_folder.RESULT, outcome)
+    assert train.main(["--resume", "runs/done"]) == 0
+    assert "run done is finished already" in capsys.readouterr().out
