@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK = "#1b2126"
 SERIES = ("#2f7fc1", "#d9602f", "#1a9e75", "#b565a7", "#dd9a1c", "#56b4e9", "#868d96")
@@ -73,7 +74,7 @@ def distributions(rows: Sequence[Sequence[Panel]]) -> Figure:
     """
     height = sum(0.75 + 0.36 * max(len(panel.values) for panel in row) for row in rows)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9.0, height), layout="constrained")
+        figure = Figure(figsize=(9.0, height), layout=ConstrainedLayoutEngine(wspace=0.08))
         grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False, sharex="row")
         for axes, row in zip(grid, rows, strict=True):
             for ax, panel in zip(axes, row, strict=True):

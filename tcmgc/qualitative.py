@@ -157,14 +157,17 @@ def embed(features: Sequence[Float[Tensor, "points dim"]], seed: int) -> list[np
         seed: decides the picture.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     together = torch.cat(list(features)).double().cpu().numpy()
-    places = TSNE(
+    tsne = TSNE(
         perplexity=min(30.0, (len(together) - 1) / 3),
         metric="cosine",
         init="random",
-        learning_rate="auto",
         random_state=seed,
-    ).fit_transform(together)
+    )
+    # For some hundred points, threads wait for one another longer than they work.
+    with threadpool_limits(1):
+        places = tsne.fit_transform(together)
     ends = np.cumsum([len(group) for group in features])
     return np.split(places, ends[:-1])

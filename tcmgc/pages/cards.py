@@ -114,11 +114,10 @@ def _result(result: Result) -> str:
 
 
 def _shade(weight: float, relative: float, columns: int) -> str:
-    strong = " strong" if relative > 0.6 else ""
+    # Where the other ink reads better: on light ground from 0.8 on, on dark ground earlier.
+    depth = " deep" if relative > 0.8 else " middle" if relative > 0.62 else ""
     number = _number(weight, columns) or "&nbsp;"
-    return (
-        f'<td class="shade{strong}" style="--w:{relative:.3f}" title="{weight:.1%}">{number}</td>'
-    )
+    return f'<td class="shade{depth}" style="--w:{relative:.3f}" title="{weight:.1%}">{number}</td>'
 
 
 def _number(weight: float, columns: int) -> str:

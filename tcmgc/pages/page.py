@@ -7,7 +7,7 @@ from pathlib import Path
 
 _CSS = """
 :root { color-scheme: light dark; --ground: #f7f8f9; --surface: #fff; --ink: #1b2126;
-  --quiet: #5b646d; --line: #dcdfe3; --accent: #2f7fc1; --on-accent: #fff;
+  --quiet: #5b646d; --line: #dcdfe3; --accent: #1f66a3; --on-accent: #fff;
   --hit: #0b7a57; --miss: #b8431a; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14171a; --surface: #1d2125; --ink: #e6e9ec;
   --quiet: #9ca5ae; --line: #363c43; --accent: #63a9e4; --on-accent: #0c1116;
@@ -28,9 +28,9 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 .caption { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
   overflow: hidden; overflow-wrap: anywhere; unicode-bidi: isolate; margin: 0 0 .6rem;
   font-weight: 600; max-width: none; }
-.results { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
-.results figure { margin: 0; min-width: 0; border: 2px solid; border-radius: 6px; overflow: hidden; }
-.results img { display: block; width: 100%; }
+.results { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(min(14rem, 100%), 1fr)); }
+.results figure { margin: 0; min-width: 0; max-width: 24rem; border: 2px solid; border-radius: 6px; overflow: hidden; }
+.results img { display: block; width: 100%; aspect-ratio: 4; object-fit: contain; object-position: left; }
 .results figcaption { display: flex; gap: .5rem; padding: .2rem .5rem; font-size: .85rem; }
 .results .id { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .hit { border-color: var(--hit) !important; } .miss { border-color: var(--miss) !important; border-style: dashed !important; }
@@ -39,18 +39,19 @@ figcaption b { white-space: nowrap; }
 .scroll { overflow-x: auto; }
 table { border-collapse: separate; border-spacing: 2px; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th { font-weight: 400; text-align: start; }
-td { text-align: right; padding: .05rem .6rem; }
+td { text-align: right; padding: .05rem .6rem; } th, td { white-space: nowrap; }
 .attention td, .attention th.frame { width: 5.6rem; min-width: 3.4rem; padding: 0; text-align: center; vertical-align: bottom; }
 .attention img { display: block; width: 100%; border-radius: 4px; }
 .attention th.word { position: sticky; left: 0; z-index: 1; background: var(--surface); min-width: 6rem; max-width: 11rem;
   padding-inline-end: .6rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; unicode-bidi: isolate; }
 .attention td.shade { border-radius: 3px; padding: .1rem 0;
   background: color-mix(in srgb, var(--accent) calc(var(--w) * 100%), var(--surface)); }
-.attention td.strong { color: var(--on-accent); font-weight: 600; }
+.attention td.deep { color: var(--on-accent); font-weight: 600; }
+@media (prefers-color-scheme: dark) { .attention td.middle { color: var(--on-accent); font-weight: 600; } }
 .bar { display: flex; flex-direction: column; justify-content: flex-end; height: 4.2rem; }
 .bar i { display: block; background: var(--accent); border-radius: 3px 3px 0 0; min-height: 1px;
   height: calc(var(--w) * 2.9rem); }
-svg.plot { display: block; width: 100%; height: auto; color: var(--ink); }
+svg.plot { display: block; width: 100%; min-width: 36rem; height: auto; color: var(--ink); }
 """
 
 
@@ -68,7 +69,7 @@ class Section:
 def page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
     """A whole HTML document; ``title``, ``facts`` and what sections are about are escaped here."""
     listed = "".join(
-        f'<dt>{html.escape(name)}</dt><dd dir="auto">{html.escape(value)}</dd>'
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
         for name, value in facts.items()
     )
     parts = "".join(
@@ -94,6 +95,11 @@ def write(text: str, place: Path) -> Path:
 def card(body: str) -> str:
     """A box."""
     return f'<div class="card">{body}</div>'
+
+
+def plot(svg: str) -> str:
+    """A drawing that scrolls where it would become too small to read."""
+    return f'<div class="scroll">{svg}</div>'
 
 
 def caption(text: str) -> str:

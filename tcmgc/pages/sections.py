@@ -14,7 +14,7 @@ from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.frame_reader import FrameReader
 from tcmgc.heads import Head, score_tiled
 from tcmgc.pages import cards
-from tcmgc.pages.page import Section, card, table
+from tcmgc.pages.page import Section, card, plot, table
 
 CLOUD_PAIRS = 40
 """Pairs whose words and frames are put in the plane (Fig. 10)."""
@@ -39,6 +39,7 @@ class Subject:
     text: TextFeatures
     video: VideoFeatures
 
+    @torch.no_grad()
     def score(self) -> Float[np.ndarray, "texts videos"]:
         """Similarities of all captions with all videos."""
         record = self.head.record(self.video)
@@ -177,7 +178,7 @@ def clouds(subject: Subject, seed: int) -> Section:
         for name in ("words", "frames")
     }
     described = f"t-SNE of the words and of the encoded frames of {len(kept)} pairs"
-    drawn = plots.svg(plots.clouds(panels), described, titles)
+    drawn = plot(plots.svg(plots.clouds(panels), described, titles))
     return Section(
         title,
         f"t-SNE by cosine of the words (left) and the encoded frames (right) of {len(kept)} pairs, drawn at "
@@ -232,7 +233,7 @@ def similarities(subject: Subject, against: Subject | None) -> Section:
             " With --against and a checkpoint of the same training without SDR (or with it), "
             "both are drawn side by side."
         )
-    drawn = plots.svg(plots.distributions([raw, share]), described)
+    drawn = plot(plots.svg(plots.distributions([raw, share]), described))
     return Section(title, about, card(drawn + table(columns, rows)))
 
 
@@ -259,7 +260,7 @@ def aggregation(subject: Subject) -> Section:
         for kind, values in weights.items()
     ]
     described = f"Box plots of the weights of {len(names)} contrasts: {', '.join(weights)}"
-    body = plots.svg(plots.distributions([panels]), described)
+    body = plot(plots.svg(plots.distributions([panels]), described))
     about = (
         f"What each contrast counts for each of {len(subject.captions)} captions with its own video"
     )
