@@ -4,9 +4,11 @@ import contextlib
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from tcmgc import frame_format as formats
 from tcmgc import storage
 from tcmgc.datasets.rows import Clip
 from tcmgc.frame_shards import BLOB, Record, read_bytes, writing
+
+_THREADS = 4
+"""Records read at a time: reading, checking and JPEG decoding all let other threads run."""
+_fetching = threading.Lock()
 
 
 class FrameCacheError(ValueError):
@@ -105,13 +111,10 @@ class FrameReader:
             out = np.empty(shape, dtype=np.uint8)
         elif out.shape[1:] != shape[1:] or len(out) < len(records) or out.dtype != np.uint8:
             raise ValueError(f"out is {out.dtype} {out.shape}; expected uint8, at least {shape}")
-        mask = np.zeros(shape[:2], dtype=bool)
-        for place, record in enumerate(records):
-            count = len(record.lengths)
-            self._load(record, out[place, :count])
-            out[place, count:] = 0
-            mask[place, :count] = True
-        return out[: len(records)], mask
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(self._load, records, out))
+        counts = np.array([len(record.lengths) for record in records], dtype=np.int64)
+        return out[: len(records)], np.arange(self.max_frames) < counts[:, None]
 
     def timestamps(self, item: str | Clip) -> np.ndarray:
         """When each stored frame comes on screen, in seconds from the first frame of the video."""
@@ -168,6 +171,8 @@ class FrameReader:
         )
 
     def _load(self, record: Record, out: np.ndarray) -> None:
+        out[len(record.lengths) :] = 0
+        out = out[: len(record.lengths)]
         if self.frame_format == "raw":
             self._bytes(record, out.data.cast("B"))
             return
@@ -204,7 +209,11 @@ class FrameReader:
     def _fetched(self, shard: str) -> Path:
         """The shard's blob as a local file; a remote one is copied on first use."""
         local = self._local(shard)
-        if storage.is_uri(self.folder) and not local.exists():
+        if not storage.is_uri(self.folder):
+            return local
+        with _fetching:
+            if local.exists():
+                return local
             local.parent.mkdir(parents=True, exist_ok=True)
             system, inner = storage.resolve(self.folder)
             partial = local.with_name(f"{local.name}.{uuid.uuid4().hex}")
