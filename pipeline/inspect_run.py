@@ -18,7 +18,8 @@ from tcmgc.config import Config
 from tcmgc.datasets import Split
 from tcmgc.evaluation import encode_texts, encode_videos
 from tcmgc.frame_cache import FrameReader
-from tcmgc.pages import page, sections
+from tcmgc.pages import measures, page, pairs
+from tcmgc.pages.subject import Subject
 
 SMALL_VIDEOS = 48
 """Videos of the page that training makes at its end."""
@@ -67,11 +68,11 @@ def main(argv: list[str] | None = None) -> int:
         other = _other(config, cli.resolve(arguments.against), split, arguments)
         subject = replace(subject, name=f"checkpoint, {subject.name}")
     parts = [
-        *sections.retrieval(subject, reader, arguments.pairs, arguments.seed),
-        sections.attention(subject, reader, arguments.pairs, arguments.seed),
-        sections.similarities(subject, other),
-        sections.aggregation(subject),
-        sections.clouds(subject, arguments.seed),
+        *pairs.retrieval(subject, reader, arguments.pairs, arguments.seed),
+        pairs.attention(subject, reader, arguments.pairs, arguments.seed),
+        measures.similarities(subject, other),
+        measures.aggregation(subject),
+        measures.clouds(subject, arguments.seed),
     ]
     facts = _facts(config, folder, split, arguments.split)
     if arguments.against is not None:
@@ -103,10 +104,10 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
     reader = prepare.frame_cache(config).open(few.clips)
     subject = look(config, folder, few, reader)
     parts = [
-        *sections.retrieval(subject, reader, 3, 0),
-        sections.attention(subject, reader, 2, 0),
-        sections.similarities(subject, None),
-        sections.aggregation(subject),
+        *pairs.retrieval(subject, reader, 3, 0),
+        pairs.attention(subject, reader, 2, 0),
+        measures.similarities(subject, None),
+        measures.aggregation(subject),
     ]
     facts = _facts(config, folder, few, "val")
     facts["note"] = (
@@ -116,7 +117,7 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
     return page.write(page.page(f"A look into {_title(folder)}", facts, parts), out)
 
 
-def look(config: Config, folder: str, split: Split, reader: FrameReader) -> sections.Subject:
+def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subject:
     """Load a checkpoint and encode a split with it, in this process, on its GPU where it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _, retriever = checkpoint.load(folder)
@@ -128,7 +129,7 @@ def look(config: Config, folder: str, split: Split, reader: FrameReader) -> sect
     )
     video = encode_videos(retriever, _batches(reader, split, device), len(split))
     alpha = config.loss.alpha
-    return sections.Subject(
+    return Subject(
         name=f"with SDR (α = {alpha:g})" if alpha else "without SDR (α = 0)",
         head=retriever.head,
         scale=float(retriever.scale()),
@@ -183,7 +184,7 @@ def _readable(config: Config, split: Split, name: str) -> tuple[Split, FrameRead
     return split.without(failures), reader
 
 
-def _other(config: Config, folder: str, split: Split, arguments: Arguments) -> sections.Subject:
+def _other(config: Config, folder: str, split: Split, arguments: Arguments) -> Subject:
     """The checkpoint to compare with, on the same clips.
 
     Raises:

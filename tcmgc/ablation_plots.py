@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tcmgc.plots import _STYLE, INK, MARKERS, SERIES
+from tcmgc.plots import STYLE, INK, MARKERS, SERIES
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def charts(panels: Sequence[Chart], *, shared: bool = False, columns: int = 2) -
     """Charts side by side, ``columns`` in a row; ``shared`` gives all of them one vertical axis."""
     rows = math.ceil(len(panels) / columns)
     across = min(columns, len(panels))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6 * across, 3.4 * rows), layout="constrained")
         grid = figure.subplots(rows, across, squeeze=False, sharey=shared)
         for ax in grid.flat[len(panels) :]:

@@ -23,7 +23,7 @@ SERIES = ("#2f7fc1", "#d9602f", "#1a9e75", "#b565a7", "#dd9a1c", "#56b4e9", "#86
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _POINTS = 200
 """Pairs drawn as points; boxes are made of all."""
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -39,6 +39,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "tcmgc",
 }
+"""matplotlib's settings for every figure."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def distributions(rows: Sequence[Sequence[Panel]]) -> Figure:
     of more than 200 pairs every n-th is drawn as a point. Panels side by side share their axis.
     """
     height = sum(0.75 + 0.36 * max(len(panel.values) for panel in row) for row in rows)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, height), layout=ConstrainedLayoutEngine(wspace=0.08))
         grid = figure.subplots(len(rows), max(map(len, rows)), squeeze=False, sharex="row")
         for axes, row in zip(grid, rows, strict=True):
@@ -89,7 +90,7 @@ def clouds(panels: Sequence[Cloud]) -> Figure:
 
     Seven colours and seven shapes tell 49 groups apart.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.6), layout="constrained")
         for ax, panel in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
@@ -124,7 +125,7 @@ def svg(figure: Figure, described: str, titles: Mapping[str, str] | None = None)
         titles: texts to show when the pointer rests on a group, by the group's name.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
