@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tcmgc.plots import STYLE, INK, MARKERS, SERIES
+from tcmgc.plots import INK, MARKERS, SERIES, STYLE
 
 
 @dataclass(frozen=True)
