@@ -91,6 +91,26 @@ def publish(folder: str, written: ray.train.Checkpoint, name: str) -> ray.train.
     return ray.train.Checkpoint(path=inner, filesystem=system)
 
 
+@contextmanager
+def local(folder: str) -> Iterator[str]:
+    """The checkpoint on this machine: where it is, or a copy of what a URI names.
+
+    Raises:
+        ValueError: the URI holds no checkpoint.
+    """
+    path = storage.without_scheme(folder)
+    if not storage.is_uri(path):
+        yield path
+        return
+    system, inner = storage.resolve(folder)
+    if system.get_file_info(f"{inner}/{TRAINING}").type != fs.FileType.File:
+        raise ValueError(f"{storage.plain(folder)} is not a checkpoint: {TRAINING} missing")
+    with tempfile.TemporaryDirectory() as copy:
+        for file in (CONFIG, WEIGHTS, TRAINING):
+            fs.copy_files(f"{inner}/{file}", f"{copy}/{file}", source_filesystem=system)
+        yield copy
+
+
 def settle(folder: str, score: str) -> int | None:
     """Make the folder's list of checkpoints agree with what is there; before any worker starts.
 

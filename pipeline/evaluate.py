@@ -1,7 +1,6 @@
 """Retrieval metrics of a checkpoint on a split: the one place that touches the test split."""
 
 import json
-import shutil
 import sys
 import uuid
 from dataclasses import dataclass, replace
@@ -13,8 +12,8 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from pipeline import cli, cluster, loop, prepare
-from tcmgc import checkpoint
+from pipeline import checkpoints, cli, cluster, loop, prepare, run_folder
+from tcmgc import checkpoint, storage
 from tcmgc.config import Config, to_dict
 from tcmgc.datasets import Split
 from tcmgc.metrics import format_table
@@ -46,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         Arguments, argv, "python pipeline/evaluate.py", str(__doc__), default_recipe=None
     )
     folder = cli.resolve(arguments.checkpoint)
-    config = checkpoint.read_config(folder)
+    with checkpoints.local(folder) as place:
+        config = checkpoint.read_config(place)
     data = replace(
         config.data,
         root=arguments.root or config.data.root,
@@ -72,9 +72,9 @@ def main(argv: list[str] | None = None) -> int:
     print(format_table(metrics))
     print(f"\ncheckpoint:  {folder}")
     if arguments.json:
-        place = Path(cli.resolve(arguments.json))
-        place.write_text(json.dumps(metrics, indent=2) + "\n")
-        print(f"metrics:     {place}")
+        file = Path(cli.resolve(arguments.json))
+        file.write_text(json.dumps(metrics, indent=2) + "\n")
+        print(f"metrics:     {file}")
     return 0
 
 
@@ -109,6 +109,7 @@ def evaluate(
     split = split.without(unreadable)
     if lost:
         print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
+    run, scratch = run_folder.split(folder)[0], f"evaluation-{uuid.uuid4().hex[:8]}"
     trainer = TorchTrainer(
         loop.evaluate_worker,
         train_loop_config={
@@ -119,15 +120,15 @@ def evaluate(
         scaling_config=cluster.placement(config).scaling(config),
         # Ray Train wants a folder that all nodes reach; the checkpoint's is one.
         run_config=ray.train.RunConfig(
-            name=f"evaluation-{uuid.uuid4().hex[:8]}",
-            storage_path=str(Path(folder).parent),
+            name=scratch,
+            storage_path=run,
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
         result = trainer.fit()
     finally:
-        shutil.rmtree(Path(folder).parent / str(trainer.run_config.name), ignore_errors=True)
+        run_folder.remove_folder(storage.join(run, scratch))
     return result.return_value
 
 

@@ -251,7 +251,9 @@ class Trainer:
 def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
     """Metrics of a checkpoint on a split."""
     folder, split = settings["checkpoint"], ray.get(settings["split"][0])
-    config, retriever = from_dict(settings["config"]), checkpoint.load(folder)[1]
+    config = from_dict(settings["config"])
+    with checkpoints.local(folder) as place:
+        _, retriever = checkpoint.load(place)
     device = ray.train.torch.get_device()
     _settle()
     return evaluate_split(

@@ -104,7 +104,7 @@ def _train(config: Config, name: str, folder: str) -> dict[str, Any]:
     try:
         with tracking.system_metrics(run_id):
             result = fit(config, shared(corpus), name, folder, [tracking.MlflowCallback(run_id)])
-            outcome = _finish(config, corpus, result, run_id, unreadable)
+            outcome = _finish(config, corpus, result, place, run_id, unreadable)
     except notices.Stopped as stop:
         tracking.interrupted(run_id, str(stop))
         tracking.end(run_id, "KILLED")
@@ -205,17 +205,19 @@ def _finish(
     config: Config,
     corpus: Corpus,
     result: ray.train.Result,
+    place: str,
     run_id: str,
     unreadable: dict[str, str],
 ) -> dict[str, Any]:
     with result.checkpoint.as_directory() as last:
         history = checkpoint.read_training(last)["history"]
     tracking.complete(run_id, history)
-    chosen = best(result)
-    metrics = evaluate.evaluate(config, chosen.path, corpus["test"], "test")
-    tags = {"checkpoint": chosen.path, "unreadable": str(len(unreadable))}
+    # By its own name: Ray's leaves out the scheme of a URI.
+    chosen = storage.join(place, Path(best(result).path).name)
+    metrics = evaluate.evaluate(config, chosen, corpus["test"], "test")
+    tags = {"checkpoint": chosen, "unreadable": str(len(unreadable))}
     tracking.finish(run_id, {f"test/{key}": value for key, value in metrics.items()}, tags)
-    return {"metrics": metrics, "checkpoint": chosen.path}
+    return {"metrics": metrics, "checkpoint": chosen}
 
 
 def _show(outcome: dict[str, Any]) -> None:
