@@ -311,6 +311,11 @@ class Train:
             f"train.batch_size must be at least 2: a contrast needs a negative; got {self.batch_size}",
         )
         _require(
+            self.batch_size >= self.workers,
+            f"train.batch_size ({self.batch_size}) must be at least train.workers ({self.workers}): "
+            "each takes a pair or more of every step",
+        )
+        _require(
             self.chunk_size >= 0, f"train.chunk_size must not be negative; got {self.chunk_size}"
         )
         _require(

@@ -1,4 +1,7 @@
-"""The training loss from one worker's rows of scores (Eq. 33-37)."""
+"""The training loss from one worker's rows of scores (Eq. 33-37).
+
+The same terms on a whole matrix, for reading and for one process: :mod:`tcmgc.losses`.
+"""
 
 from collections.abc import Callable
 
