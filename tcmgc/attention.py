@@ -181,10 +181,11 @@ class LanguageVideoAttention(nn.Module):
         """Each head's part of every frame's value, through the output projection."""
         if self.heads == 1:
             return self.out(values)
-        if isinstance(self.out, nn.Identity):
-            weight, bias = torch.eye(self.dim, dtype=values.dtype, device=values.device), 0.0
-        else:
+        if isinstance(self.out, nn.Linear):
             weight, bias = self.out.weight, self.out.bias / self.heads
+        else:
+            weight = torch.eye(self.dim, dtype=values.dtype, device=values.device)
+            bias = weight.new_zeros(self.dim)
         heads = values.unflatten(-1, (self.heads, -1))
         parts = weight.unflatten(1, (self.heads, -1))
         return torch.einsum("vfhe,dhe->vhfd", heads, parts).flatten(1, 2) + bias

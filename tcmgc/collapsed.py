@@ -144,9 +144,9 @@ def attention_weights(
     # Written out, a softmax over few frames is one loop over videos instead of three.
     rows = logits.unbind(3)
     top = functools.reduce(torch.maximum, rows)
-    rows = [(row - top).exp() for row in rows]
-    share = 1 / functools.reduce(torch.add, rows)
-    return torch.stack([row * share for row in rows], 3).flatten(2, 3)
+    grown = [(row - top).exp() for row in rows]
+    share = 1 / functools.reduce(torch.add, grown)
+    return torch.stack([row * share for row in grown], 3).flatten(2, 3)
 
 
 def norms(

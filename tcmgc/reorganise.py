@@ -44,25 +44,22 @@ def reorganise(slots: Slots, mode: Mode, kept: int, dim: int) -> Slots:
     size = values.shape[dim]
     if mask is not None:
         values = values.masked_fill(~mask, float("-inf"))
-    more = mode == "fuse" and size > kept
-    top = largest(values, kept + 1 if more else kept, dim)
-    rest = None
-    if mode == "fuse":
-        rest = _fused(values, top, mask, kept, dim) if more else torch.zeros_like(top[:0])
-    top = top.narrow(dim, 0, kept)
+    if mode == "fuse" and size > kept:
+        top = largest(values, kept + 1, dim)
+        rest = _fused(values, top, mask, kept, dim)
+        top = top.narrow(dim, 0, kept)
+    else:
+        top = largest(values, kept, dim)
+        rest = torch.zeros_like(top.narrow(dim, 0, 1))
     kept_mask = None
     if mask is not None:
         present = mask.sum(dim, keepdim=True)
         index = torch.arange(kept, device=values.device)
         kept_mask = index.view([-1] + [1] * (-dim - 1)) < present
         top = top.masked_fill(~kept_mask, 0.0)
-    if mode == "remove":
-        return Slots(top, kept_mask)
-    if not more:
-        rest = torch.zeros_like(top.narrow(dim, 0, 1))
-    if kept_mask is not None:
-        kept_mask = torch.cat([kept_mask, present > kept], dim)
-    return Slots(torch.cat([top, rest], dim), kept_mask)
+        if mode == "fuse":
+            kept_mask = torch.cat([kept_mask, present > kept], dim)
+    return Slots(top if mode == "remove" else torch.cat([top, rest], dim), kept_mask)
 
 
 def _fused(values: Tensor, top: Tensor, mask: Tensor | None, kept: int, dim: int) -> Tensor:

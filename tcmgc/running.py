@@ -25,7 +25,9 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
     # Fused multiply-adds: half the instructions, and one rounding less.
-    options = {"cpp.enable_floating_point_contract_flag": "fast"}
+    options: dict[str, str | int | bool | Callable[..., Any]] = {
+        "cpp.enable_floating_point_contract_flag": "fast"
+    }
     return torch.compile(function, dynamic=False, fullgraph=True, options=options)
 
 

@@ -87,10 +87,15 @@ def test_golden_tcmgc(goldens: Path, dtype: torch.dtype, tolerance: float) -> No
             record = head.record(VideoFeatures(frames, frames, mask))
             for scores in (head.score(text, record), score_tiled(head, text, record)):
 
-                def agree(found: Tensor, name: str) -> None:
+                def agree(
+                    found: Tensor,
+                    name: str,
+                    golden: dict[str, Tensor] = golden,
+                    file: str = path.name,
+                ) -> None:
                     expected = golden[f"output.{name}"].to(dtype)
                     difference = (found - expected).abs().max().item()
-                    assert difference <= tolerance, f"{path.name} {name}: {difference}"
+                    assert difference <= tolerance, f"{file} {name}: {difference}"
 
                 agree(torch.stack(list(scores.grains.values()), -1), f"{prefix}grains")
                 agree(scores.similarity, f"{prefix}similarity")

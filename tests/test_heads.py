@@ -1,6 +1,9 @@
 """Heads: collapsed against literal, in every variant; padding, tiles, numerics, bad input."""
 
+import subprocess
+import sys
 from itertools import chain, combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from tcmgc.features import Scores, TextFeatures, VideoFeatures
 from tcmgc.heads import RELEASED, Head, TcMgc, XClip, XPool, score_tiled
 from tcmgc.heads.literal import literal_score
 from tcmgc.losses import info_nce, similarity_decorrelation
+from tcmgc.running import can_compile
 
 DIM, WORDS, FRAMES, TEXTS, VIDEOS = 16, 10, 5, 4, 3
 
@@ -361,9 +365,10 @@ def test_bfloat16_operands_keep_scores_close() -> None:
     exact, low = (score_tiled(head, text, record, bf16=flag).similarity for flag in (False, True))
     assert low.dtype == torch.float32
     assert 0 < (exact - low).abs().max() < 2e-2
+    clip = XClip(DIM, words=WORDS, frames=FRAMES)
+    record = clip.record(videos(dtype=torch.float32))
     with pytest.raises(ValueError, match="bfloat16"):
-        clip = XClip(DIM, words=WORDS, frames=FRAMES)
-        score_tiled(clip, text, clip.record(videos(dtype=torch.float32)), bf16=True)
+        score_tiled(clip, text, record, bf16=True)
 
 
 def test_a_training_batch_need_not_be_square() -> None:
@@ -402,13 +407,13 @@ HEADS = {
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
 def test_bad_features(head: Head) -> None:
-    text, video = texts(), videos()
+    video = videos()
     record = head.record(video)
     hidden = VideoFeatures(video.frames, video.encoded, video.frame_mask.clone())
     hidden.frame_mask[1] = False
     with pytest.raises(ValueError, match=r"hides all frames of video 1 \(of 3"):
         head.record(hidden)
-    with pytest.raises(ValueError, match="video.frames has width 20, the head 16"):
+    with pytest.raises(ValueError, match=r"video\.frames has width 20, the head 16"):
         head.record(videos(dim=20))
     with pytest.raises(ValueError, match="has width 20, the head 16"):
         head.score(texts(dim=20), record)
@@ -416,13 +421,13 @@ def test_bad_features(head: Head) -> None:
         bad = videos()
         getattr(bad, name)[2, 0, 3] = float("nan")
         with pytest.raises(
-            ValueError, match=f"video.{name} is not finite for 1 of 3 items.*index 2"
+            ValueError, match=rf"video\.{name} is not finite for 1 of 3 items.*index 2"
         ):
             head.record(bad)
     for score in (head.score, lambda *arguments: score_tiled(head, *arguments)):
         bad_text = texts()
         bad_text.words[3, 1, 0] = float("inf")
-        with pytest.raises(ValueError, match="text.words is not finite for 1 of 4 items"):
+        with pytest.raises(ValueError, match=r"text\.words is not finite for 1 of 4 items"):
             score(bad_text, record)
     if not isinstance(head, XPool):
         with pytest.raises(ValueError, match="12 positions; the head was built for words=10"):
@@ -430,3 +435,48 @@ def test_bad_features(head: Head) -> None:
     if isinstance(head, XClip) or head is HEADS["plain"]:
         with pytest.raises(ValueError, match="frames=5"):
             head.record(videos(frames=6))
+
+
+COMPILED = """
+import torch
+from tcmgc.features import TextFeatures, VideoFeatures
+from tcmgc.heads import TcMgc, score_tiled
+torch.set_num_threads(1)
+draw = lambda *shape: torch.randn(*shape, dtype=torch.float64)
+for heads, frames in ((2, 2),):
+    head = TcMgc(8, words=3, frames=frames, keep_rate=0.4, heads=heads).double()
+    text = TextFeatures(draw(5, 8), draw(5, 3, 8), torch.ones(5, 3) > 0)
+    seen = draw(5, frames, 8)
+    record = head.record(VideoFeatures(seen, seen, torch.ones(5, frames) > 0))
+    expected = score_tiled(head, text, record, compile=False)
+    # Two rows and two columns of tiles, filled up to one shape.
+    memory = 9 * head.pair_bytes(head.prepare_texts(text), record)
+    found = score_tiled(head, text, record, memory=memory, compile=True)
+    assert (found.similarity - expected.similarity).abs().max() < 1e-10
+    for name, grain in expected.grains.items():
+        assert (found.grains[name] - grain).abs().max() < 1e-10, name
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 4
+"""
+
+
+def test_compiled_equals_eager() -> None:
+    # In a process of its own: torch.compile cannot follow the checks of shapes made under pytest.
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_without_a_compiler_scoring_runs_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    head, text, video = make(), texts(), videos()
+    record = head.record(video)
+    can_compile.cache_clear()
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.warns(UserWarning, match="the same result, more slowly"):
+        found = score_tiled(head, text, record, compile=True)
+    can_compile.cache_clear()
+    agree(found, score_tiled(head, text, record), 0)

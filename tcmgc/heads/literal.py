@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcmgc.aggregate import Isa
+from tcmgc.aggregate import Isa, SoftmaxSum
 from tcmgc.config import GRAINS
 from tcmgc.features import Scores, TextFeatures, VideoFeatures
 from tcmgc.heads.tcmgc import TcMgc
@@ -64,7 +64,7 @@ def _reorganise(values: Tensor, mode: str, kept: int) -> Tensor:
     return torch.cat([top, fused], -1)
 
 
-def _aggregate(step: torch.nn.Module, values: Tensor) -> Tensor:
+def _aggregate(step: Isa | SoftmaxSum, values: Tensor) -> Tensor:
     """Eq. 18-19 along the last axis, or the softmax-weighted sum."""
     temperature = step.temperature
     weights = (values / temperature).softmax(-1)

@@ -147,7 +147,7 @@ class TcMgc(Head):
         if learnt_products and "frame_word" in self.grains:
             self.word_product = nn.Parameter(torch.eye(dim))
 
-        step = {"isa": Isa, "softmax": SoftmaxSum}[vectors]
+        step: type[Isa] | type[SoftmaxSum] = Isa if vectors == "isa" else SoftmaxSum
         along_words = {
             mode: slot_count(words, mode, self.kept_words) for mode in ("none", "remove", "fuse")
         }

@@ -1,0 +1,343 @@
+"""TC-MGC's similarity: collapsed against its two matrix products, the literal equations and peers.
+
+    python benchmarks/similarity.py [--json FILE] [--quick] [--only CASE ...]
+
+HEADER
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tcmgc.features import TextFeatures, VideoFeatures
+from tcmgc.heads import TcMgc, score_tiled
+from tcmgc.heads.literal import literal_score
+from tcmgc.losses import info_nce, similarity_decorrelation
+
+DIM = 512
+CLOCK: Callable[[], float] = time.perf_counter
+Row = dict[str, Any]
+
+
+def features(
+    texts: int, videos: int, words: int, frames: int
+) -> tuple[TextFeatures, VideoFeatures]:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    seen = draw(videos, frames, DIM)
+    return (
+        TextFeatures(draw(texts, DIM), draw(texts, words, DIM), torch.ones(texts, words) > 0),
+        VideoFeatures(seen, seen, torch.ones(videos, frames) > 0),
+    )
+
+
+def interleaved(methods: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds of each method: the least over rounds in which every method runs once."""
+    best = dict.fromkeys(methods, float("inf"))
+    for method in methods.values():
+        method()
+    for _ in range(rounds):
+        for name, method in methods.items():
+            start = CLOCK()
+            method()
+            best[name] = min(best[name], CLOCK() - start)
+    return best
+
+
+def peak_memory() -> int:
+    """Bytes: the most this process has held since :func:`forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def gemms(
+    texts: int, videos: int, words: int, frames: int, dtype: torch.dtype
+) -> Callable[[], None]:
+    """The two matrix products over all pairs, nothing else, in the tiles that scoring takes."""
+    rows = torch.randn(16 * (words + 1), DIM).to(dtype)
+    columns = torch.randn(frames * min(videos, 64), DIM).to(dtype)
+    tiles = (texts * videos) // (16 * min(videos, 64))
+
+    def run() -> None:
+        for _ in range(2 * tiles):
+            rows @ columns.T
+
+    return run
+
+
+def literal_xclip(text: TextFeatures, video: VideoFeatures) -> Tensor:
+    """X-CLIP's similarity as its authors compute it, batched, pairs first."""
+    words, frames = text.words.shape[1], video.frames.shape[1]
+    square = {size: torch.eye(size) for size in {words, frames, DIM}}
+    unit = [F.normalize(x, dim=-1) for x in (text.sentence, text.words, video.frames)]
+    sentence, word, frame = unit
+    whole = F.normalize(frame.mean(1), dim=-1)
+    video_sentence = sentence @ square[DIM] @ whole.T
+    video_word = torch.einsum("twd,vd->tvw", word, whole)
+    sentence_frame = torch.einsum("td,vfd->tvf", sentence, frame)
+    matrix = torch.einsum("twd,vfd->tvwf", word @ square[DIM], frame)
+
+    def pool(x: Tensor) -> Tensor:
+        return ((x / 0.01).softmax(-1) @ square[x.shape[-1]] * x).sum(-1)
+
+    frame_word = (pool(pool(matrix)) + pool(pool(matrix.mT))) / 2
+    return (video_sentence + pool(video_word) + pool(sentence_frame) + frame_word) / 4
+
+
+def literal_xpool(head: TcMgc, text: TextFeatures, video: VideoFeatures) -> Tensor:
+    """X-Pool's similarity as its authors compute it: all pooled videos, then cosines."""
+    assert head.attention is not None
+    pooled = head.attention(text.sentence.unsqueeze(1), video.encoded, video.frame_mask)[:, 0]
+    return torch.einsum(
+        "td,tvd->tv", F.normalize(text.sentence, dim=-1), F.normalize(pooled, dim=-1)
+    )
+
+
+def case(
+    words: int, frames: int, kept: int, heads: int, rounds: int, peers: bool, compiled: bool = True
+) -> Iterator[Row]:
+    """One size: microseconds a pair of each method, in one interleaved run."""
+    small = frames <= 16
+    texts, videos = (128, 512) if small else (64, 128)
+    text, video = features(texts, videos, words, frames)
+    head = TcMgc(DIM, words=words, frames=frames, heads=heads, keep_rate=kept / words).eval()
+    part = (32, 128) if small else (4, 32)
+    few_texts, few_videos = text[: part[0]], video[: part[1]]
+    with torch.no_grad():
+        record = head.record(video)
+        bf16 = torch.bfloat16
+        methods: dict[str, tuple[int, Callable[[], Any]]] = {
+            "two GEMMs": (texts * videos, gemms(texts, videos, words, frames, torch.float32)),
+            "collapsed, eager": (
+                texts * videos,
+                lambda: score_tiled(head, text, record, compile=False),
+            ),
+        }
+        if compiled:
+            methods["collapsed, compiled"] = (
+                texts * videos,
+                lambda: score_tiled(head, text, record, compile=True),
+            )
+        quick = interleaved({name: run for name, (_, run) in methods.items()}, rounds)
+        slow: dict[str, tuple[int, Callable[[], Any]]] = {
+            "literal": (
+                part[0] * part[1],
+                lambda: literal_score(head, few_texts, few_videos),
+            )
+        }
+        if peers:
+            slow["X-CLIP, literal"] = (texts * videos, lambda: literal_xclip(text, video))
+            slow["X-Pool, literal"] = (
+                part[0] * part[1],
+                lambda: literal_xpool(head, few_texts, few_videos),
+            )
+            slow["two GEMMs, bf16"] = (1024, gemms(16, 64, words, frames, bf16))
+            slow["collapsed, bf16"] = (
+                1024,
+                lambda: score_tiled(head, text[:16], record[:64], compile=False, bf16=True),
+            )
+        found = quick | interleaved({name: run for name, (_, run) in slow.items()}, 2)
+    each = {name: found[name] / pairs * 1e6 for name, (pairs, _) in (methods | slow).items()}
+    for name, microseconds in each.items():
+        yield {
+            "case": f"{words} words x {frames} frames, k {kept}, heads {heads}",
+            "method": name,
+            "us_per_pair": microseconds,
+            "vs_gemm": microseconds / each["two GEMMs"],
+            "vs_literal": each["literal"] / microseconds,
+        }
+
+
+def agreement() -> Iterator[Row]:
+    """How far rankings with bfloat16 operands agree with float32's."""
+    text, video = features(256, 256, 32, 12)
+    # Pairs that belong together, so that ranks mean something.
+    text = TextFeatures(
+        0.5 * text.sentence + video.encoded.mean(1), 0.5 * text.words + video.encoded.mean(1, True),
+        text.word_mask,
+    )  # fmt: skip
+    head = TcMgc(DIM, words=32, frames=12).eval()
+    with torch.no_grad():
+        record = head.record(video)
+        exact = score_tiled(head, text, record, compile=False).similarity
+        low = score_tiled(head, text, record, compile=False, bf16=True).similarity
+    ranks = [s.argsort(1, descending=True).argsort(1).double() for s in (exact, low)]
+    centred = [r - r.mean(1, keepdim=True) for r in ranks]
+    spearman = (centred[0] * centred[1]).sum(1) / (centred[0].norm(dim=1) * centred[1].norm(dim=1))
+    for name, value in (
+        ("largest difference of a similarity", (exact - low).abs().max()),
+        ("mean Spearman correlation of a text's ranking", spearman.mean()),
+        ("share of texts with the same first video", (exact.argmax(1) == low.argmax(1)).double().mean()),
+        ("share of texts with the same first ten",
+         (exact.topk(10).indices.sort().values == low.topk(10).indices.sort().values).all(1).double().mean()),
+    ):  # fmt: skip
+        yield {"case": "bf16 against float32, 256 x 256", "method": name, "value": float(value)}
+
+
+def _training_step(
+    kind: str, batch: int, pipe: Any, threads: int, clock: Callable[[], float]
+) -> None:
+    torch.set_num_threads(threads)
+    text, video = features(batch, batch, 32, 12)
+    head = TcMgc(DIM, words=32, frames=12)
+    for leaf in (text.sentence, text.words, video.encoded):
+        leaf.requires_grad_()
+
+    def step() -> None:
+        if kind == "literal":
+            scores = literal_score(head, text, video)
+        else:
+            scores = head.score(text, head.record(video))
+        loss = info_nce(scores.similarity, 100.0) + 0.5 * similarity_decorrelation(scores.grains)
+        loss.backward()
+
+    step()
+    forget_peak()
+    before = peak_memory()
+    best = float("inf")
+    for _ in range(1 if kind == "literal" else 3):
+        start = clock()
+        step()
+        best = min(best, clock() - start)
+    pipe.send((best, peak_memory() - before))
+
+
+def _fresh(target: Callable[..., None], *arguments: Any) -> Any:
+    """What a function sends from a process of its own, where memory can be told apart."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(
+        target=target, args=(*arguments, theirs, torch.get_num_threads(), CLOCK)
+    )
+    process.start()
+    theirs.close()
+    found = mine.recv()
+    process.join()
+    return found
+
+
+def training(batch: int, literal_batch: int) -> Iterator[Row]:
+    """A training step of the head; the literal one at a smaller batch, scaled by its pairs."""
+    seconds, memory = _fresh(_training_step, "collapsed", batch)
+    slow, large = _fresh(_training_step, "literal", literal_batch)
+    times = (batch / literal_batch) ** 2
+    yield {
+        "case": f"training step, batch {batch}",
+        "method": "collapsed",
+        "us_per_pair": seconds / batch**2 * 1e6,
+        "seconds": seconds,
+        "memory_mb": memory / 1e6,
+        "vs_literal": slow * times / seconds,
+        "memory_vs_literal": large * times / memory,
+    }
+    yield {
+        "case": f"training step, batch {batch}",
+        "method": f"literal, from batch {literal_batch}",
+        "us_per_pair": slow / literal_batch**2 * 1e6,
+        "seconds": slow * times,
+        "memory_mb": large * times / 1e6,
+        "vs_literal": 1.0,
+    }
+
+
+def _retrieval(
+    texts: int, videos: int, pipe: Any, threads: int, clock: Callable[[], float]
+) -> None:
+    torch.set_num_threads(threads)
+    text, video = features(texts, videos, 32, 12)
+    head = TcMgc(DIM, words=32, frames=12).eval()
+    with torch.no_grad():  # compile, or read what was compiled before
+        score_tiled(head, text[:128], head.record(video[:128]), compile=True)
+    forget_peak()
+    before = peak_memory()
+    start = clock()
+    with torch.no_grad():
+        record = head.record(video)
+        scores = score_tiled(head, text, record, compile=True)
+    seconds = clock() - start
+    pipe.send((seconds, peak_memory() - before, scores.similarity.nbytes * 5))
+
+
+def retrieval(sizes: list[tuple[int, int]]) -> Iterator[Row]:
+    """From features to all scores and grains: seconds, and memory above the features."""
+    for texts, videos in sizes:
+        seconds, memory, result = _fresh(_retrieval, texts, videos)
+        yield {
+            "case": f"{texts} x {videos} from features",
+            "method": "collapsed, compiled",
+            "us_per_pair": seconds / texts / videos * 1e6,
+            "seconds": seconds,
+            "memory_mb": memory / 1e6,
+            "of_it_results_mb": result / 1e6,
+        }
+
+
+def show(row: Row) -> None:
+    case, method = row["case"], row["method"]
+    numbers = "  ".join(
+        f"{name} {value:.4g}" for name, value in row.items() if name not in ("case", "method")
+    )
+    print(f"{case:42} {method:28} {numbers}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write all rows here")
+    parser.add_argument("--quick", action="store_true", help="the first size and small data only")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count this process's CPU seconds, for a machine that others use; with --threads 1",
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--only", nargs="*", default=["sizes", "bf16", "training", "retrieval"], metavar="PART"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    global CLOCK
+    CLOCK = time.process_time if arguments.cpu_time else time.perf_counter
+    sizes = [(32, 12, 3, 1), (32, 12, 6, 1), (32, 12, 16, 1), (32, 12, 3, 2), (32, 12, 3, 4)]
+    sizes += [(64, 64, 6, 1), (64, 64, 16, 1)]
+    squares = [(500, 500), (1000, 1000), (2000, 1000), (4000, 1000), (15000, 1500)]
+    rows: list[Row] = []
+
+    def collect(found: Iterator[Row]) -> None:
+        for row in found:
+            show(row)
+            rows.append(row)
+
+    if "sizes" in arguments.only:
+        for i, size in enumerate(sizes[:1] if arguments.quick else sizes):
+            collect(case(*size, rounds=arguments.rounds, peers=i == 0 or size == (64, 64, 6, 1)))
+    if "bf16" in arguments.only:
+        collect(agreement())
+    if "training" in arguments.only:
+        collect(training(32, 8) if arguments.quick else training(128, 32))
+    if "retrieval" in arguments.only:
+        collect(retrieval(squares[:1] if arguments.quick else squares))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
