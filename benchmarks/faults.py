@@ -183,7 +183,11 @@ def cluster(home: Home, *nodes: dict[str, Any], **head: Any) -> Iterator[Any]:
 
 
 TRAIN, DECODE = ({"num_cpus": 1, "labels": {"node-role": role}} for role in ("train", "decode"))
-PLACED = {"cluster__train-node": "train", "cluster__decode-node": "decode"}
+PLACED = {
+    "cluster__train-node": "train",
+    "cluster__decode-node": "decode",
+    "cluster__cpus-per-worker": 1,  # a worker a node
+}
 
 
 def node(home: Home) -> None:
@@ -199,7 +203,7 @@ def node(home: Home) -> None:
 def elastic(home: Home) -> None:
     """A node is lost and none comes: one worker goes on with the same global batch."""
     with cluster(home, TRAIN, TRAIN, DECODE) as (made, nodes):
-        changes = PLACED | {"train__min-workers": 1, "cluster__cpus-per-worker": 1}
+        changes = PLACED | {"train__min-workers": 1}
         driver = home.start(data__cache=home.folder / "cache", **changes)
         home.wait(home.checkpoints, driver)
         made.remove_node(nodes[0], allow_graceful=False)

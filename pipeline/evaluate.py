@@ -12,7 +12,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from pipeline import checkpoints, cli, cluster, loop, prepare, run_folder
+from pipeline import checkpoints, cli, cluster, prepare, run_folder, scoring
 from tcmgc import checkpoint, storage
 from tcmgc.config import Config, to_dict
 from tcmgc.datasets import Split
@@ -111,7 +111,7 @@ def evaluate(
         print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
     run, scratch = run_folder.split(folder)[0], f"evaluation-{uuid.uuid4().hex[:8]}"
     trainer = TorchTrainer(
-        loop.evaluate_worker,
+        scoring.evaluate_worker,
         train_loop_config={
             "config": to_dict(config),
             "checkpoint": folder,

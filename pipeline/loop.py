@@ -1,10 +1,8 @@
-"""What a training or evaluating worker runs."""
+"""What a training worker runs."""
 
 import functools
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +12,13 @@ import ray.train
 import torch
 from numpy.typing import NDArray
 
-from pipeline import checkpoints, cli, notices, prepare
+from pipeline import checkpoints, notices, prepare, scoring
+from pipeline.prefetch import prefetch
 from tcmgc import backbone, checkpoint, model, optim, order
 from tcmgc.augment import random_resized_crop_flip
 from tcmgc.config import Config, from_dict
-from tcmgc.datasets import Clip, Corpus, Split
+from tcmgc.datasets import Corpus
 from tcmgc.distributed import share, sum_over_workers
-from tcmgc.evaluation import encode_texts, encode_videos, similarity
-from tcmgc.frame_cache import FrameReader
-from tcmgc.metrics import retrieval_metrics
 from tcmgc.objective import Objective
 from tcmgc.step import Batch, backward
 
@@ -57,7 +53,7 @@ class Trainer:
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        _settle()
+        scoring.settle()
         self.val = corpus["val"]
         self.reader = prepare.frame_cache(config).open([*corpus["train"].clips, *self.val.clips])
         self.pairs = list(corpus["train"].pairs())
@@ -94,7 +90,7 @@ class Trainer:
         for epoch in range(evaluated, self.config.train.epochs):
             if self._epoch(epoch):
                 return self.done
-            metrics = evaluate_split(
+            metrics = scoring.evaluate_split(
                 self.config, self.model, self.reader, self.val, self.tokenise, self.device
             )
             row = {f"val/{name}": value for name, value in metrics.items()}
@@ -248,110 +244,8 @@ class Trainer:
             print(line, flush=True)
 
 
-def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
-    """Metrics of a checkpoint on a split."""
-    folder, split = settings["checkpoint"], ray.get(settings["split"][0])
-    config = from_dict(settings["config"])
-    with checkpoints.local(folder) as place:
-        _, retriever = checkpoint.load(place)
-    device = ray.train.torch.get_device()
-    _settle()
-    return evaluate_split(
-        config,
-        retriever.to(device),
-        prepare.frame_cache(config).open(split.clips),
-        split,
-        backbone.tokenizer(config.towers.name, config.data.max_words),
-        device,
-    )
-
-
-def evaluate_split(
-    config: Config,
-    retriever: model.Retriever,
-    reader: FrameReader,
-    split: Split,
-    tokenise: Callable[[Sequence[str]], torch.Tensor],
-    device: torch.device,
-) -> dict[str, float]:
-    """Retrieval metrics over all captions and videos of a split, the same on every worker."""
-    retriever.eval()
-    context = ray.train.get_context()
-    clips = split.clips[share(len(split), context.get_world_rank(), context.get_world_size())]
-    size = config.train.chunk_size or max(1, config.train.batch_size // context.get_world_size())
-    batches = (
-        tuple(tensor.to(device) for tensor in pair)
-        for pair in prefetch(
-            _pixels(reader, clips[start : start + size]) for start in range(0, len(clips), size)
-        )
-    )
-    video = encode_videos(retriever, batches, len(split))
-    captions = [caption for _, caption in split.pairs()]
-    owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
-    text = encode_texts(retriever, captions, tokenise, device=device)
-    return retrieval_metrics(similarity(retriever, text, video).cpu().numpy(), owners)
-
-
-def _pixels(
-    reader: FrameReader, clips: Sequence[Clip]
-) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    def load() -> tuple[torch.Tensor, torch.Tensor]:
-        pixels, mask = reader.read(clips)
-        return torch.from_numpy(pixels), torch.from_numpy(mask)
-
-    return load
-
-
-def prefetch(loads: Iterator[Callable[[], Any]], ahead: int = 2) -> Iterator[Any]:
-    """Run loads in a thread, at most ``ahead`` of them before they are asked for.
-
-    An error in the thread is raised where its result would have come.
-    """
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def put(item: tuple[bool, Any]) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for load in loads:
-                put((True, load()))
-                if stop.is_set():
-                    return
-            put((False, None))
-        except Exception as error:
-            put((False, error))
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            good, item = ready.get()
-            if not good:
-                break
-            yield item
-        if item is not None:
-            raise item
-    finally:
-        stop.set()
-        thread.join()
-
-
 def _to(batch: Batch, device: torch.device) -> Batch:
     if device.type == "cpu":
         return batch
     move = [tensor.pin_memory().to(device, non_blocking=True) for tensor in vars(batch).values()]
     return Batch(*move)
-
-
-def _settle() -> None:
-    """Ray gives a worker its CPUs; PyTorch would take one thread or all of them. And no chatter."""
-    cli.quiet()
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cpus)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 NOTHING, SAVE, STOP, ASK = 0, 1, 2, 4
 """Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes."""
@@ -65,7 +66,10 @@ def on_sigterm(board: Any) -> Iterator[list[str]]:
         signal.signal(signal.SIGTERM, before)
 
 
-Board: Any = ray.remote(num_cpus=0)(_Board)
+def board() -> Any:
+    """A board on this machine: it lives as long as the driver, whatever becomes of other nodes."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
 
 class Watch:

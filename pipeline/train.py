@@ -162,7 +162,7 @@ def fit(
     """
     train, place = config.train, storage.join(folder, name)
     checkpoints.settle(place, loop.SCORE)
-    board = notices.Board.remote()
+    board = notices.board()
     trainer = TorchTrainer(
         loop.train_worker,
         train_loop_config={

@@ -1,0 +1,80 @@
+"""What an evaluating worker runs, and a training worker after every epoch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+
+from pipeline import checkpoints, cli, prepare
+from pipeline.prefetch import prefetch
+from tcmgc import backbone, checkpoint, model
+from tcmgc.config import Config, from_dict
+from tcmgc.datasets import Clip, Split
+from tcmgc.distributed import share
+from tcmgc.evaluation import encode_texts, encode_videos, similarity
+from tcmgc.frame_cache import FrameReader
+from tcmgc.metrics import retrieval_metrics
+
+
+def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
+    """Metrics of a checkpoint on a split."""
+    folder, split = settings["checkpoint"], ray.get(settings["split"][0])
+    config = from_dict(settings["config"])
+    with checkpoints.local(folder) as place:
+        _, retriever = checkpoint.load(place)
+    device = ray.train.torch.get_device()
+    settle()
+    return evaluate_split(
+        config,
+        retriever.to(device),
+        prepare.frame_cache(config).open(split.clips),
+        split,
+        backbone.tokenizer(config.towers.name, config.data.max_words),
+        device,
+    )
+
+
+def evaluate_split(
+    config: Config,
+    retriever: model.Retriever,
+    reader: FrameReader,
+    split: Split,
+    tokenise: Callable[[Sequence[str]], torch.Tensor],
+    device: torch.device,
+) -> dict[str, float]:
+    """Retrieval metrics over all captions and videos of a split, the same on every worker."""
+    retriever.eval()
+    context = ray.train.get_context()
+    clips = split.clips[share(len(split), context.get_world_rank(), context.get_world_size())]
+    size = config.train.chunk_size or max(1, config.train.batch_size // context.get_world_size())
+    batches = (
+        tuple(tensor.to(device) for tensor in pair)
+        for pair in prefetch(
+            _pixels(reader, clips[start : start + size]) for start in range(0, len(clips), size)
+        )
+    )
+    video = encode_videos(retriever, batches, len(split))
+    captions = [caption for _, caption in split.pairs()]
+    owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
+    text = encode_texts(retriever, captions, tokenise, device=device)
+    return retrieval_metrics(similarity(retriever, text, video).cpu().numpy(), owners)
+
+
+def _pixels(
+    reader: FrameReader, clips: Sequence[Clip]
+) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    def load() -> tuple[torch.Tensor, torch.Tensor]:
+        pixels, mask = reader.read(clips)
+        return torch.from_numpy(pixels), torch.from_numpy(mask)
+
+    return load
+
+
+def settle() -> None:
+    """Ray gives a worker its CPUs; PyTorch would take one thread or all of them. And no chatter."""
+    cli.quiet()
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))
