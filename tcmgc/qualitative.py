@@ -149,7 +149,7 @@ def grain_weights(
     return found
 
 
-def embed(features: Sequence[Float[Tensor, "points dim"]], seed: int) -> list[np.ndarray]:
+def embed(features: Sequence[Float[Tensor, "_ dim"]], seed: int) -> list[np.ndarray]:
     """t-SNE of several groups of features together, by cosine: a place in the plane for each point.
 
     Args:
