@@ -1,17 +1,11 @@
-"""What can be set: frozen dataclasses, checked as a whole when they are made.
+"""The fields: frozen dataclasses, checked as a whole when they are made.
 
 A recipe (:mod:`tcmgc.recipes`) is a function that returns a :class:`Config`; the command line
 replaces single fields. Modules never see these classes: :func:`tcmgc.model.build` unpacks them.
 """
 
-import dataclasses
-import hashlib
-import json
-import types
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 GRAINS = ("video_sentence", "video_word", "sentence_frame", "frame_word")
 """The four contrasts, in the order of the paper's Eq. 12-15."""
@@ -20,7 +14,8 @@ Grain = Literal["video_sentence", "video_word", "sentence_frame", "frame_word"]
 Reorganisation = Literal["none", "remove", "fuse"]
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raise a ValueError unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
@@ -55,20 +50,20 @@ class Data:
     """Random resized crop and horizontal flip of whole videos, on the training device."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.max_words >= 3,
             f"data.max_words must be at least 3 (start, one word, end); got {self.max_words}",
         )
-        _require(self.max_frames >= 1, f"data.max_frames must be at least 1; got {self.max_frames}")
-        _require(self.fps > 0, f"data.fps must be above 0; got {self.fps}")
-        _require(
+        require(self.max_frames >= 1, f"data.max_frames must be at least 1; got {self.max_frames}")
+        require(self.fps > 0, f"data.fps must be above 0; got {self.fps}")
+        require(
             self.decode_timeout > 0,
             f"data.decode_timeout must be above 0 seconds; got {self.decode_timeout}",
         )
-        _require(
+        require(
             self.val_videos >= 0, f"data.val_videos must not be negative; got {self.val_videos}"
         )
-        _require(
+        require(
             0 <= self.max_unreadable <= 1,
             f"data.max_unreadable is a share between 0 and 1; got {self.max_unreadable}",
         )
@@ -95,14 +90,15 @@ class Temporal:
     layers: int = 3
     """Transformer layers; 0 leaves the frames as CLIP gave them."""
     heads: int = 8
+    """Attention heads of each layer."""
     residual: bool = False
     """Add the encoder's input to its output, as CLIP4Clip's seqTransf does."""
     initialise_from_text: bool = False
     """Start the blocks and the position table from CLIP's text tower."""
 
     def __post_init__(self) -> None:
-        _require(self.layers >= 0, f"temporal.layers must not be negative; got {self.layers}")
-        _require(self.heads >= 1, f"temporal.heads must be at least 1; got {self.heads}")
+        require(self.layers >= 0, f"temporal.layers must not be negative; got {self.layers}")
+        require(self.heads >= 1, f"temporal.heads must be at least 1; got {self.heads}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +106,7 @@ class Attention:
     """Language-video attention (Eq. 2-11)."""
 
     heads: int = 1
+    """Attention heads (Table 12)."""
     residual: bool = True
     """Keep the residual around the fully connected layer (Table 11)."""
     projections: bool = True
@@ -120,8 +117,8 @@ class Attention:
     """Keep padded frames out of attention."""
 
     def __post_init__(self) -> None:
-        _require(self.heads >= 1, f"head.attention.heads must be at least 1; got {self.heads}")
-        _require(
+        require(self.heads >= 1, f"head.attention.heads must be at least 1; got {self.heads}")
+        require(
             0 <= self.dropout < 1, f"head.attention.dropout must be in [0, 1); got {self.dropout}"
         )
 
@@ -133,14 +130,16 @@ class Reorganise:
     keep_rate: float = 0.1
     """r: the k = floor(m r) largest similarities are kept."""
     video_word: Reorganisation = "remove"
+    """Similarities below the kept ones, of the video-word vector: removed, or fused into one."""
     sentence_frame: Reorganisation = "fuse"
+    """The same for the sentence-frame vector."""
     frame_word_words: Reorganisation = "remove"
     """Frame-word matrix, along words."""
     frame_word_frames: Reorganisation = "remove"
     """Frame-word matrix, along frames, after the words."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 < self.keep_rate <= 1,
             f"head.reorganise.keep_rate must be in (0, 1]; got {self.keep_rate}",
         )
@@ -155,11 +154,12 @@ class Aggregate:
     temperature: float = 1.0
     """Inside both softmaxes of ISA; 1 in the paper's equations, 0.01 in UCoFiA's code."""
     scores: Literal["lsa", "softmax", "mean"] = "lsa"
+    """LSA, a softmax-weighted sum, or the mean of the contrasts' scores."""
     lsa_on_logits: bool = False
     """Weigh the scores after the logit scale, as the released code does."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.temperature > 0,
             f"head.aggregate.temperature must be above 0; got {self.temperature}",
         )
@@ -182,10 +182,10 @@ class TcMgcHead:
     """Put a learnt dim x dim matrix, the identity at the start, into two of the products."""
 
     def __post_init__(self) -> None:
-        _require(len(self.grains) > 0, f"head.grains must name at least one of {', '.join(GRAINS)}")
+        require(len(self.grains) > 0, f"head.grains must name at least one of {', '.join(GRAINS)}")
         unknown = [grain for grain in self.grains if grain not in GRAINS]
-        _require(not unknown, f"head.grains: unknown {unknown}; known are {', '.join(GRAINS)}")
-        _require(
+        require(not unknown, f"head.grains: unknown {unknown}; known are {', '.join(GRAINS)}")
+        require(
             len(set(self.grains)) == len(self.grains), f"head.grains names one twice: {self.grains}"
         )
         object.__setattr__(self, "grains", tuple(grain for grain in GRAINS if grain in self.grains))
@@ -196,11 +196,13 @@ class XPoolHead:
     """X-Pool's similarity: the same attention block, one query a text."""
 
     heads: int = 1
+    """Attention heads."""
     dropout: float = 0.3
+    """On the fully connected branch, in training."""
 
     def __post_init__(self) -> None:
-        _require(self.heads >= 1, f"head.heads must be at least 1; got {self.heads}")
-        _require(0 <= self.dropout < 1, f"head.dropout must be in [0, 1); got {self.dropout}")
+        require(self.heads >= 1, f"head.heads must be at least 1; got {self.heads}")
+        require(0 <= self.dropout < 1, f"head.dropout must be in [0, 1); got {self.dropout}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +210,10 @@ class XClipHead:
     """X-CLIP's similarity: four contrasts and attention over the similarity matrix."""
 
     temperature: float = 0.01
+    """Of the attention over similarities."""
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")
+        require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")
 
 
 Head = TcMgcHead | XPoolHead | XClipHead
@@ -223,21 +226,24 @@ class Loss:
     alpha: float = 0.5
     """Weight of SDR; 0 leaves it out."""
     sdr_pairs: Literal["positives", "negatives", "all"] = "positives"
+    """Pairs whose similarities are decorrelated (Table A.1)."""
     sdr_biased: bool = False
     """Variance divided by n instead of n - 1."""
     sdr_on_logits: bool = False
     """Decorrelate similarities after the logit scale, as the released code does."""
     directions: Literal["sum", "mean"] = "sum"
+    """Add up both directions of InfoNCE, as the paper, or take their mean."""
     scale: float = 100.0
     """lambda, or its start where it is learnt."""
     learn_scale: bool = False
+    """Learn the scale instead of keeping it."""
     max_scale: float = 100.0
     """A learnt scale is clamped here."""
 
     def __post_init__(self) -> None:
-        _require(self.alpha >= 0, f"loss.alpha must not be negative; got {self.alpha}")
-        _require(self.scale > 0, f"loss.scale must be above 0; got {self.scale}")
-        _require(
+        require(self.alpha >= 0, f"loss.alpha must not be negative; got {self.alpha}")
+        require(self.scale > 0, f"loss.scale must be above 0; got {self.scale}")
+        require(
             not self.learn_scale or self.scale <= self.max_scale,
             f"loss.scale ({self.scale}) starts above loss.max_scale ({self.max_scale})",
         )
@@ -254,23 +260,26 @@ class Optim:
     lr_new: float = 1e-4
     """For every other weight."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of Adam's two averages."""
     eps: float = 1e-6
+    """Added to the root of Adam's second average."""
     weight_decay: float = 0.2
+    """Of matrices; biases, layer norms and other vectors do not decay."""
     clip_norm: float = 1.0
     """Largest norm of all gradients together."""
     warmup: float = 0.1
     """Share of all steps over which the rates rise from 0; a cosine to 0 follows."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.lr_clip >= 0 and self.lr_new >= 0,
             f"optim.lr_clip and optim.lr_new must not be negative; got {self.lr_clip} and {self.lr_new}",
         )
-        _require(
+        require(
             0 <= self.warmup < 1,
             f"optim.warmup is a share of the steps in [0, 1); got {self.warmup}",
         )
-        _require(self.clip_norm > 0, f"optim.clip_norm must be above 0; got {self.clip_norm}")
+        require(self.clip_norm > 0, f"optim.clip_norm must be above 0; got {self.clip_norm}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,14 +287,17 @@ class Train:
     """The run: how long, on how many workers, with which seed."""
 
     epochs: int = 5
+    """Times that training goes through all pairs of caption and video."""
     batch_size: int = 128
     """Pairs a step over all workers together: the result does not depend on their number."""
     chunk_size: int = 0
     """Pairs embedded at a time (gradient caching); 0 embeds a worker's whole share at once."""
     seed: int = 0
+    """Decides starting weights, the order of pairs, augmentation and the validation videos."""
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of the towers; weights, head and loss stay float32."""
     workers: int = 1
+    """Processes that train; with GPUs, one on each."""
     min_workers: int = 0
     """Fewest workers to go on with when nodes leave; 0 keeps their number fixed."""
     gpus: Literal["auto", "always", "never"] = "auto"
@@ -300,30 +312,30 @@ class Train:
     """Times a run may lose workers and go on from its last checkpoint; -1 for ever."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"train.epochs must be at least 1; got {self.epochs}")
-        _require(self.workers >= 1, f"train.workers must be at least 1; got {self.workers}")
-        _require(
+        require(self.epochs >= 1, f"train.epochs must be at least 1; got {self.epochs}")
+        require(self.workers >= 1, f"train.workers must be at least 1; got {self.workers}")
+        require(
             0 <= self.min_workers <= self.workers,
             f"train.min_workers ({self.min_workers}) must lie between 0 and train.workers ({self.workers})",
         )
-        _require(
+        require(
             self.batch_size >= 2,
             f"train.batch_size must be at least 2: a contrast needs a negative; got {self.batch_size}",
         )
-        _require(
+        require(
             self.batch_size >= self.workers,
             f"train.batch_size ({self.batch_size}) must be at least train.workers ({self.workers}): "
             "each takes a pair or more of every step",
         )
-        _require(
+        require(
             self.chunk_size >= 0, f"train.chunk_size must not be negative; got {self.chunk_size}"
         )
-        _require(
+        require(
             self.checkpoint_steps >= 0 and self.checkpoint_minutes >= 0,
             "train.checkpoint_steps and train.checkpoint_minutes must not be negative; "
             f"got {self.checkpoint_steps} and {self.checkpoint_minutes}",
         )
-        _require(
+        require(
             self.keep_checkpoints >= 1,
             f"train.keep_checkpoints must be at least 1; got {self.keep_checkpoints}",
         )
@@ -359,7 +371,7 @@ class Config:
     def __post_init__(self) -> None:
         if isinstance(self.head, TcMgcHead):
             kept = kept_count(self.data.max_words, self.head.reorganise.keep_rate)
-            _require(
+            require(
                 kept >= 1,
                 f"head.reorganise.keep_rate {self.head.reorganise.keep_rate} keeps no word of data.max_words "
                 f"{self.data.max_words}; raise it to at least {1 / self.data.max_words:.4f}",
@@ -368,7 +380,7 @@ class Config:
             isinstance(self.head, TcMgcHead) and len(self.head.grains) == 1
         )
         if self.loss.alpha:
-            _require(
+            require(
                 not single,
                 f"loss.alpha is {self.loss.alpha}, but {type(self.head).__name__} has one score: nothing to decorrelate; set it to 0",
             )
@@ -381,125 +393,3 @@ def kept_count(count: int, keep_rate: float) -> int:
     rounded to 9 places before it is cut.
     """
     return int(round(count * keep_rate, 9))
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The config as JSON types; a head carries its class name under ``kind``."""
-    values = dataclasses.asdict(config)
-    values["head"] = {"kind": type(config.head).__name__, **values["head"]}
-    return json.loads(json.dumps(values))
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of :func:`to_dict`.
-
-    Raises:
-        ValueError: names a field that is unknown or missing, and where.
-    """
-    return _read(Config, values, "")
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """Every field by its dotted path, as the command line names it."""
-
-    def walk(values: dict[str, Any], path: str) -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for name, value in values.items():
-            flat |= (
-                walk(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
-            )
-        return flat
-
-    return walk(to_dict(config), "")
-
-
-def replace(config: Config, changes: dict[str, Any]) -> Config:
-    """The config with fields replaced by dotted path: ``{"head.attention.heads": 2}``.
-
-    All changes are made before anything is checked, so their order does not matter.
-
-    Raises:
-        ValueError: a path that is no field, with the nearest ones that are.
-    """
-    import difflib
-
-    known = flatten(config)
-    values = to_dict(config)
-    for path, value in changes.items():
-        if path not in known:
-            near = difflib.get_close_matches(path, known, n=3) or sorted(known)
-            raise ValueError(f"the config has no field {path!r}; near it: {', '.join(near)}")
-        *parents, name = path.split(".")
-        target = values
-        for parent in parents:
-            target = target[parent]
-        target[name] = value
-    return from_dict(values)
-
-
-def fingerprint(config: Config) -> str:
-    """Eight hex digits that change with what decides a run's result, and not with where it runs."""
-    values = to_dict(config)
-    where = ("workers", "min_workers", "gpus", "max_failures")
-    for name in (*where, "keep_checkpoints", "checkpoint_steps", "checkpoint_minutes"):
-        del values["train"][name]
-    del values["cluster"], values["data"]["cache"], values["data"]["decode_timeout"]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def save(config: Config, path: Path | str) -> None:
-    """Write the config as JSON."""
-    Path(path).write_text(json.dumps(to_dict(config), indent=2) + "\n")
-
-
-def load(path: Path | str) -> Config:
-    """Read a config that :func:`save` wrote.
-
-    Raises:
-        ValueError: not JSON, or not a config of this version; names the file.
-    """
-    try:
-        return from_dict(json.loads(Path(path).read_text()))
-    except (json.JSONDecodeError, ValueError) as error:
-        raise ValueError(f"{path} is not a config: {error}") from error
-
-
-def _read(kind: Any, value: Any, path: str) -> Any:
-    where = path or "the config"
-    if kind is Head:
-        classes = {cls.__name__: cls for cls in typing.get_args(Head)}
-        name = value.get("kind") if isinstance(value, dict) else None
-        if name not in classes:
-            raise ValueError(f"head.kind is {name!r}; expected one of {', '.join(classes)}")
-        return _read(classes[name], {k: v for k, v in value.items() if k != "kind"}, path)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected fields, got {value!r}")
-        hints = typing.get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
-        if unknown:
-            raise ValueError(
-                f"{where}: unknown field {', '.join(unknown)}; known are {', '.join(sorted(hints))}"
-            )
-        try:
-            return kind(
-                **{k: _read(hints[k], v, f"{path}.{k}".lstrip(".")) for k, v in value.items()}
-            )
-        except TypeError as error:
-            raise ValueError(f"{where}: {error}") from error
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        _require(
-            value in arguments,
-            f"{where}: expected one of {', '.join(map(str, arguments))}; got {value!r}",
-        )
-        return value
-    if origin is tuple:
-        _require(isinstance(value, list | tuple), f"{where}: expected a list; got {value!r}")
-        return tuple(_read(arguments[0], item, where) for item in value)
-    if origin is types.UnionType:
-        return None if value is None else _read(arguments[0], value, path)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    _require(type(value) is kind, f"{where}: expected {kind.__name__}; got {value!r}")
-    return value
