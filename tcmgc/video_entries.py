@@ -1,5 +1,6 @@
 """What can be read off packets: where decoding can begin, and bytes that no encoder writes."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import av
@@ -12,7 +13,7 @@ _INTRA = frozenset(
 """Every picture stands for itself."""
 _BY_KEYFRAME = frozenset({"vp9", "av1"})
 """A key frame resets all references, and containers flag nothing else."""
-_FORBIDDEN = (b"\0\0\0", b"\0\0\1", b"\0\0\2")
+_FORBIDDEN = re.compile(rb"\0\0(?:[\1\2]|\0+[^\0])")
 """Kept out of NAL units by emulation prevention (ISO/IEC 14496-10 and 23008-2, 7.4.1 and 7.4.2)."""
 
 PacketTest = Callable[[av.Packet], bool]
@@ -57,15 +58,7 @@ def forbidden_test(stream: VideoStream) -> PacketTest:
     width = _prefix_width(stream)
     if not width:
         return lambda packet: False
-
-    def test(packet: av.Packet) -> bool:
-        for unit in _units(memoryview(packet), width):
-            content = bytes(unit).rstrip(b"\0")
-            if any(content.find(triple) >= 0 for triple in _FORBIDDEN):
-                return True
-        return False
-
-    return test
+    return lambda packet: any(map(_FORBIDDEN.search, _units(memoryview(packet), width)))
 
 
 def _prefix_width(stream: VideoStream) -> int:
