@@ -38,9 +38,7 @@ def demo() -> Config:
     `python pipeline/train.py demo` makes the corpus when it is not there.
     """
     return Config(
-        data=Data(
-            dataset="demo", root="data/demo", val_videos=100, max_words=24, max_frames=6
-        ),
+        data=Data(dataset="demo", root="data/demo", val_videos=100, max_words=26, max_frames=6),
         towers=Towers(name="demo", pretrained=None, freeze="none"),
         temporal=Temporal(layers=1, heads=4),
         loss=Loss(scale=20.0),
