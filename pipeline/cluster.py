@@ -13,15 +13,16 @@ from pipeline.cli import CHECKOUT, home, in_job
 from tcmgc.config import Config
 
 
-def connect(*, dashboard: bool | None = None) -> None:
+def connect(*, search: bool = False) -> None:
     """Join the cluster of this job or machine, or start one here.
 
     The checkout is put on every worker's path, so that nothing has to be installed but the
     dependencies; ``ray job submit --working-dir .`` does that by itself.
 
     Args:
-        dashboard: Start Ray's dashboard with a cluster that is started here. A search needs it:
-            Ray Train asks it whether a trial that was stopped still holds its workers' place.
+        search: Start the dashboard with a cluster that is started here, since Ray Train asks it
+            whether a trial that was stopped still holds its workers' place; and keep what workers
+            print off the terminal, which shows how trials come out.
     """
     if ray.is_initialized():
         return
@@ -33,9 +34,9 @@ def connect(*, dashboard: bool | None = None) -> None:
     variables["TCMGC_HOME"] = str(home())
     ray.init(
         runtime_env={"env_vars": variables},
-        log_to_driver=True,
+        log_to_driver=not search,
         logging_level="WARNING",
-        include_dashboard=dashboard,
+        include_dashboard=True if search else None,
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()

@@ -24,7 +24,7 @@ def pictures(found: SpaceResult) -> list[str]:
 def _along(found: SpaceResult) -> str:
     field = found.space.plot
     rows = [row for row in found.rows if field in row.changes]
-    logarithmic = found.space.plot == "loss.scale" or field.endswith("heads")
+    logarithmic = field == "loss.scale" or field.endswith("heads")
     title = field.removeprefix("head.")
     panels = [
         Chart(
@@ -61,7 +61,7 @@ def _paper_curves(found: SpaceResult, rows: Sequence[VariantResult]) -> list[Cur
         told = [row for row in members if found.target in row.paper]
         if told:
             xs = [float(row.changes[found.space.plot]) for row in told]
-            means = [row.paper[found.target] for row in told]
+            means = [float(row.paper[found.target]) for row in told]
             curves.append(Curve(name, xs, means, [math.nan] * len(told)))
     return curves
 
@@ -82,8 +82,9 @@ def _parameters(found: SpaceResult) -> str:
             scores = [row.measured[found.target] for row in rows]
             means, spreads = [s.mean for s in scores], [s.spread for s in scores]
         else:
-            xs = [row.paper["isa_parameters"] for row in rows]
-            means, spreads = [row.paper[found.target] for row in rows], [math.nan] * len(rows)
+            xs = [float(row.paper["isa_parameters"]) for row in rows]
+            means = [float(row.paper[found.target]) for row in rows]
+            spreads = [math.nan] * len(rows)
         few = len(rows) <= 12
         notes = [row.label for row in rows] if few and found.space.variants else []
         return Curve("", xs, means, spreads, joined=False, notes=notes)

@@ -39,9 +39,17 @@ class Progress(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Remember the epoch."""
-        if self.search.space.metric in result and "finished" not in result:
-            self.rows.setdefault(trial.trial_id, []).append(validation(result))
+        """Remember the epoch, and say it."""
+        metric = self.search.space.metric
+        if metric not in result or "finished" in result:
+            return
+        self.rows.setdefault(trial.trial_id, []).append(validation(result))
+        label = self.search.label(trial.config, trial.trial_id)
+        print(
+            f"  {label}, seed {self.search.seed(trial.config)}: epoch {result['epoch']} of "
+            f"{self.search.epochs}: {metric} {result[metric]:.1f}",
+            flush=True,
+        )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that ended by itself or was stopped early."""

@@ -28,7 +28,7 @@ class Measured:
     @property
     def mean(self) -> float:
         """nan where nothing was measured."""
-        return statistics.mean(self.values) if self.values else math.nan
+        return statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def spread(self) -> float:
@@ -161,7 +161,7 @@ def _rows(space: Any, runs: Sequence[Any]) -> list[VariantResult]:
 
 def _measured(runs: Sequence[Any], column: str) -> Measured:
     key = column if column == "isa_parameters" else f"best/{column}"
-    return Measured(tuple(run.data.metrics[key] for run in runs if key in run.data.metrics))
+    return Measured(tuple(float(run.data.metrics[key]) for run in runs if key in run.data.metrics))
 
 
 def _label(run: Any) -> str:

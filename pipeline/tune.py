@@ -133,7 +133,7 @@ def run(search: Search, max_concurrent: int) -> int:
         return 0
     config = from_dict(search.base)
     corpus = prepare.corpus(config)
-    cluster.connect(dashboard=True)
+    cluster.connect(search=True)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)
     parent = _parent(search, config)

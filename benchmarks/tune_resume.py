@@ -1,0 +1,93 @@
+"""A search killed half-way and run again: no finished trial is redone, and the same one is best.
+
+python benchmarks/tune_resume.py [--frozen] [--space SPACE] [--seeds N]
+
+The search runs twice, once undisturbed. The other is killed with SIGKILL when half of its trials
+have ended, and its command is run again.
+"""
+
+import argparse
+import json
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from searching import prepare, search
+
+from pipeline import tracking
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frozen", action="store_true")
+    parser.add_argument("--space", default="residual")
+    parser.add_argument("--seeds", type=int, default=2)
+    arguments = parser.parse_args()
+    words = ["--frozen"] if arguments.frozen else []
+    words += ["--seeds", str(arguments.seeds)]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        words = [*prepare(folder), *words]
+        undisturbed = finish(search(folder, arguments.space, *words, "--run.folder", "whole"))
+        killed = kill_half_way(search(folder, arguments.space, *words, "--run.folder", "killed"))
+        before = trials(folder / "killed")
+        time.sleep(5)  # Ray's processes notice that the driver is gone
+        again = finish(search(folder, arguments.space, *words, "--run.folder", "killed"))
+        after = trials(folder / "killed")
+    redone = [name for name, end in before.items() if after[name] != end]
+    result = {
+        "trials that had ended when the search was killed": len(before),
+        "of them, redone": redone,
+        "trials in the end": len(after),
+        "the same best": best(undisturbed) == best(again),
+        "best": best(again),
+        "the same table": table(undisturbed) == table(again),
+    }
+    print(json.dumps(result, indent=2))
+    if redone or not result["the same best"] or not killed:
+        raise SystemExit(1)
+
+
+def finish(process: object) -> str:
+    said, _ = process.communicate()  # type: ignore[attr-defined]
+    if process.returncode:  # type: ignore[attr-defined]
+        raise SystemExit(said)
+    return said
+
+
+def kill_half_way(process: object) -> bool:
+    for line in process.stdout:  # type: ignore[attr-defined]
+        if line.startswith("["):
+            done, total = line[1:].split("]")[0].split(" of ")
+            if 2 * int(done) >= int(total):
+                process.send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
+                process.wait()  # type: ignore[attr-defined]
+                return True
+    return False
+
+
+def trials(folder: Path) -> dict[str, int]:
+    """When each finished trial below the folder ended, by its own folder."""
+    runs = tracking.client().search_runs(
+        [tracking.experiment()], "tags.kind = 'trial' and attributes.status = 'FINISHED'"
+    )
+    return {
+        run.data.tags["folder"]: run.info.end_time
+        for run in runs
+        if run.data.tags["folder"].startswith(str(folder))
+    }
+
+
+def best(said: str) -> str:
+    return next(line for line in said.splitlines() if line.startswith("best:")).split(": ")[1]
+
+
+def table(said: str) -> list[str]:
+    lines = said.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("variant "))
+    return lines[start : lines.index("", start)]
+
+
+if __name__ == "__main__":
+    main()

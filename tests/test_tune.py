@@ -1,0 +1,250 @@
+import json
+import shutil
+
+import pytest
+import ray
+
+from pipeline import cli, plan, progress, tracking, train, trials, tune
+from tcmgc import config, recipes
+from tune_spaces import SPACES, Space, Variant
+
+
+def arguments(*words, recipe="demo"):
+    return cli.parse(tune.Arguments, [recipe, *words], "tune", "about")
+
+
+def search(name="residual", *words, recipe="demo"):
+    return tune.plan(SPACES[name], arguments(*words, recipe=recipe))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("heads", ["--epochs", "0"], "needs at least one"),
+        ("heads", ["--seeds", "0"], "--seeds must be at least 1"),
+        ("heads", ["--samples", "3"], "a table of 4 variants"),
+        ("joint", ["--seeds", "2"], "is sampled"),
+        ("heads", ["--towers", "runs/x"], "--towers goes with --frozen"),
+    ],
+)
+def test_what_does_not_go_together_is_said(name, words, message):
+    with pytest.raises(ValueError, match=message):
+        search(name, *words)
+
+
+def test_frozen_refuses_spaces_that_move_towers_or_data():
+    moving = Space(
+        name="mine",
+        title="Mine",
+        source="none",
+        variants=(Variant(label="a", changes={"data.max_frames": 4}),),
+    )
+    with pytest.raises(ValueError, match=r"mine changes data\.max_frames, and --frozen"):
+        tune.plan(moving, arguments("--frozen", "True"))
+
+
+def test_the_commands_errors_come_before_ray_starts(home):
+    with pytest.raises(ValueError, match="name a space; known are"):
+        tune.main([])
+    with pytest.raises(ValueError, match="a field of TcMgcHead"):
+        tune.main(["keep_rate", "msrvtt_9k_xpool"])
+
+
+def test_the_name_changes_with_what_decides_the_result():
+    base = search().name
+    assert search("residual", "--cluster.decode-workers", "1").name == base
+    others = {
+        search("heads").name,
+        search("residual", "--seeds", "2").name,
+        search("residual", "--epochs", "2").name,
+        search("residual", "--loss.alpha", "0.1").name,
+        search("residual", "--train.seed", "1").name,
+        search("residual", "--frozen", "True").name,
+        search(recipe="msrvtt_9k").name,
+    }
+    assert len(others | {base}) == 8
+
+
+def test_a_trials_config_has_the_variants_changes_its_seed_and_the_budget():
+    planned = search("residual", "--seeds", "2", "--epochs", "3", "--train.seed", "5")
+    made = planned.config({"variant": "without", "seed": 6})
+    expected = config.replace(
+        recipes.recipe("demo"),
+        {
+            "head.attention.residual": False,
+            "train.seed": 6,
+            "train.epochs": 3,
+            "train.keep_checkpoints": 1,
+        },
+    )
+    assert made == expected
+    assert planned.params(made) == {"attention.residual": False}
+    assert planned.total == 4
+
+
+def test_a_sample_starts_from_the_recipe_and_leaves_out_what_frozen_towers_do_not_use():
+    planned = search("joint", "--frozen", "True", "--samples", "7")
+    first = planned.config(plan.starting_point(planned))
+    demo = recipes.recipe("demo")
+    assert (first.head, first.loss, first.temporal) == (demo.head, demo.loss, demo.temporal)
+    assert first.towers.freeze == "all"
+    assert "optim.lr_clip" not in planned.axes
+    assert "optim.lr_clip" in search("joint").axes
+    assert planned.total == 7
+
+
+@pytest.mark.parametrize(
+    ("resources", "words", "asked", "expected"),
+    [
+        ({"CPU": 2.0}, [], 0, (1, 2.0)),
+        ({"CPU": 2.0}, [], 2, (2, 1.0)),
+        ({"CPU": 2.0}, [], 9, (2, 1.0)),
+        ({"CPU": 16.0}, [], 0, (8, 2.0)),
+        ({"CPU": 16.0}, ["--train.workers", "4"], 0, (2, 2.0)),
+        ({"CPU": 2.0}, ["--train.workers", "4"], 0, (1, 0.5)),
+        ({"CPU": 32.0, "GPU": 4.0}, [], 0, (4, 4.0)),
+        ({"CPU": 32.0, "GPU": 4.0}, ["--train.workers", "2"], 0, (2, 4.0)),
+        ({"CPU": 32.0, "GPU": 4.0}, ["--train.workers", "2"], 1, (1, 4.0)),
+    ],
+)
+def test_no_more_trials_at_a_time_than_have_room(monkeypatch, resources, words, asked, expected):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    chosen = arguments(*words).config
+    at_once, cpus = tune.room(chosen, asked)
+    assert (at_once, cpus) == expected
+    assert at_once * cpus * chosen.train.workers <= resources["CPU"]
+
+
+def row(label, seed, score, status="finished"):
+    return progress.Row(label, seed, score, 3, status, {})
+
+
+def test_the_table_puts_the_best_mean_first_and_keeps_failures():
+    rows = [row("a", 0, 10.0), row("a", 1, 14.0), row("b", 0, 13.0), row("c", 0, None, "failed")]
+    rows += [row("b", 1, 12.5, "stopped early")]
+    lines = progress.table(rows, "val/SumR").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["b", "a", "c"]
+    assert lines[1].split()[1:4] == ["12.75", "0.35", "2"]
+    assert "stopped early" in lines[1]
+    assert "failed" in lines[3]
+    assert progress.best_label(rows) == "b"
+    assert progress.best_label([row("c", 0, None, "failed")]) is None
+
+
+def test_workers_get_training_and_validation_alone(cluster):
+    corpus = {"train": "t", "val": "v", "test": "never"}
+    assert ray.get(train.shared(corpus)[0]) == {"train": "t", "val": "v"}
+
+
+@pytest.fixture(scope="module")
+def without_test_videos(corpus, tmp_path_factory):
+    """A corpus whose test videos are gone: whoever looks at them fails."""
+    root = tmp_path_factory.mktemp("corpora") / "demo"
+    shutil.copytree(corpus, root)
+    for line in (root / "MSRVTT_JSFUSION_test.csv").read_text().splitlines()[1:]:
+        (root / "videos/all" / f"{line.split(',')[2]}.mp4").unlink()
+    return root
+
+
+def words_for(root, tower):
+    """A search of seconds."""
+    return [
+        *("--data.root", str(root), "--data.val-videos", "12", "--data.max-frames", "4"),
+        *("--towers.name", tower, "--train.batch-size", "16", "--temporal.layers", "0"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def tower(tmp_path_factory):
+    place = tmp_path_factory.mktemp("towers") / "tiny.json"
+    vision = {"image_size": 64, "layers": 1, "width": 32, "head_width": 32, "patch_size": 32}
+    text = {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    place.write_text(json.dumps({"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}))
+    return str(place)
+
+
+def children(planned):
+    parent = tracking.run_of(str(planned.place)).info.run_id
+    where = f"tags.`mlflow.parentRunId` = '{parent}'"
+    return parent, tracking.client().search_runs([tracking.experiment()], where)
+
+
+def check_search(planned, text):
+    """What any search leaves behind."""
+    parent, runs = children(planned)
+    assert len(runs) == planned.total
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert {"space", "variant", "seed", "kind"} <= set(run.data.tags)
+        assert run.data.tags["status"] == "finished"
+        assert set(run.data.params) == {"attention.residual", "seed"}
+        assert run.data.metrics["isa_parameters"] > 0
+        assert not [name for name in run.data.metrics if name.startswith("test/")]
+        points = tracking.client().get_metric_history(run.info.run_id, "val/SumR")
+        assert len(points) == planned.epochs
+        best = max(point.value for point in points)
+        assert run.data.metrics["best/SumR"] == pytest.approx(best)
+    best = max(runs, key=lambda run: run.data.metrics["best/SumR"])
+    assert best.data.tags["variant"] in text
+    place = tracking.client().download_artifacts(parent, "best_config.json")
+    again = cli.parse(train.Arguments, ["--config", place], "train", "about").config
+    assert again == planned.config({"variant": best.data.tags["variant"], "seed": 0})
+    return best.data.metrics["best/SumR"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_screening_on_frozen_towers_and_again(cluster, without_test_videos, tower, capsys):
+    words = [*words_for(without_test_videos, tower), "--epochs", "2"]
+    planned = search("residual", *words, "--frozen", "True")
+    assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
+    said = capsys.readouterr().out
+    assert "SCREENING" in said
+    assert "[2 of 2]" in said
+    best = check_search(planned, said)
+
+    assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
+    assert "finished already" in capsys.readouterr().out
+
+    # Whatever Tune and the driver knew is lost: no trial is trained again.
+    (planned.place / "search.json").unlink()
+    shutil.rmtree(planned.place / "tune")
+    features = planned.place / "features.safetensors"
+    features.unlink()
+    features.write_bytes(b"whoever reads this fails")
+    assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
+    assert check_search(planned, capsys.readouterr().out) == best
+
+
+def test_a_failed_trial_says_why_once_more_without_training(home, monkeypatch, tmp_path):
+    planned = tune.plan(SPACES["residual"], arguments("--run.folder", str(tmp_path)))
+    settings = {"variant": "with", "seed": 0}
+
+    class Context:
+        def get_trial_id(self):
+            return "abc"
+
+    monkeypatch.setattr(ray.tune, "get_context", Context)
+    calls = []
+
+    def work(chosen, name, run_id):
+        calls.append(name)
+        raise FloatingPointError("the loss is nan")
+
+    parent = tracking.start(recipes.recipe("demo"), "parent", str(planned.place), {}, {})
+    with pytest.raises(FloatingPointError):
+        trials._record(settings, planned, parent, work)
+    with pytest.raises(RuntimeError, match=r"the loss is nan \(delete .*result.json to try"):
+        trials._record(settings, planned, parent, work)
+    assert calls == ["with-seed0"]
+    _, runs = children(planned)
+    assert [run.info.status for run in runs] == ["FAILED"]
+    assert runs[0].data.tags["status"] == "failed: the loss is nan"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_search_that_trains(cluster, without_test_videos, tower, capsys):
+    words = words_for(without_test_videos, tower)
+    planned = search("residual", *words)
+    assert tune.main(["residual", "demo", *words]) == 0
+    check_search(planned, capsys.readouterr().out)
