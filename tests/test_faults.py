@@ -97,7 +97,9 @@ def test_sigterm_makes_a_checkpoint_first_and_the_run_goes_on_from_it(runs: Runs
 
 
 @pytest.mark.slow
-def test_a_killed_worker_of_two_costs_no_precision(runs: Runs, undisturbed: Any):
+def test_a_killed_worker_of_two_costs_no_precision(runs: Runs):
+    undisturbed = runs.fit("two", workers=2)
+
     def kill() -> None:
         for process in psutil.Process().children(recursive=True):
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayTrainWorker"):
