@@ -38,8 +38,8 @@ class Weights:
     frames: UInt8[np.ndarray, "frames 3 size size"]
     seconds: Float[np.ndarray, "frames"]
     """When each frame comes on screen."""
-    sentence: Float[np.ndarray, "frames"] | None
-    words: Sequence[tuple[str, Float[np.ndarray, "frames"]]]
+    sentence: Float[np.ndarray, "columns"] | None
+    words: Sequence[tuple[str, Float[np.ndarray, "columns"]]]
     padding: bool = False
     """Whether padded frames take part; then the last weight of each row is theirs together."""
 
