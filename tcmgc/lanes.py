@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_CACHED = 2**17
+"""Numbers that stay in a core's cache while they are added to."""
+
 
 def contract(
     x: Float[Tensor, "texts rows inner videos"], y: Float[Tensor, "texts2 columns inner videos"]
@@ -29,12 +32,16 @@ def _contract(x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([(left * part).sum(3) for part in right.chunk(3, 2)], 2)
     shape = torch.broadcast_shapes(left.shape, right.shape)
     out = x.new_empty(*shape[:3], shape[4])
-    # A text at a time: the sums then stay in cache while they grow.
+    # Some rows at a time, so that their sums stay in cache while they grow.
+    step = max(1, _CACHED // max(1, shape[2] * shape[4]))
     for text in range(shape[0]):
-        rows, columns = left[text], right[min(text, len(right) - 1)]
-        torch.mul(rows[:, :, 0], columns[:, :, 0], out=out[text])
-        for inner in range(1, shape[3]):
-            out[text].addcmul_(rows[:, :, inner], columns[:, :, inner])
+        columns = right[min(text, len(right) - 1)].unbind(2)
+        for start in range(0, shape[1], step):
+            part = out[text, start : start + step]
+            rows = left[text, start : start + step].unbind(2)
+            torch.mul(rows[0], columns[0], out=part)
+            for row, column in zip(rows[1:], columns[1:], strict=True):
+                part.addcmul_(row, column)
     return out
 
 
