@@ -2,7 +2,24 @@
 
     python benchmarks/similarity.py [--json FILE] [--quick] [--only CASE ...]
 
-HEADER
+What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
+by keys, columns by outputs); everything else is about 0.06 MFLOP a pair and moves about 10 KB through
+the caches. So the products are the bound, and the column vs_gemm is the distance from it.
+
+Measured on one thread of two AMD cores with AVX2 that were heavily shared at the time, as the least
+CPU time of several rounds (as with --threads 1 --cpu-time), in microseconds a pair, one tile of 16 x 64:
+
+    two GEMMs 8.9    collapsed, compiled 13.9 (1.57 x)    collapsed, eager 25.6 (2.87 x)
+
+Of the 13.9: GEMMs 8.9, norms 1.4, products of weights and columns 1.2, softmax 1.1, SR to ISA 0.9.
+Laying out texts and videos comes on top and is shared by 128 x 1000 pairs. In a later run, when the
+GEMMs took 9.3: literal equations 942 (101 x), X-CLIP as its authors compute it 14.3, X-Pool likewise
+28.6. The training step at batch 128 took 2.8 CPU seconds and 181 MB; the literal one, scaled from
+batch 16, 41 s and 11.8 GB (14.6 x the time, 65 x the memory).
+
+bfloat16 operands do not pay on this processor: it has no such instruction, and the same two GEMMs took
+42 us a pair on two threads where float32 took 4.3. Rankings agree all the same: over 256 x 256 pairs
+the first video is the same for every text, the first ten for 97 %, similarities differ by 0.0012 at most.
 """
 
 import argparse
