@@ -62,7 +62,8 @@ def _paper_curves(found: SpaceResult, rows: Sequence[VariantResult]) -> list[Cur
         if told:
             xs = [float(row.changes[found.space.plot]) for row in told]
             means = [float(row.paper[found.target]) for row in told]
-            curves.append(Curve(name, xs, means, [math.nan] * len(told)))
+            whole = len(told) == len(members)
+            curves.append(Curve(name, xs, means, [math.nan] * len(told), joined=whole))
     return curves
 
 
@@ -91,12 +92,24 @@ def _parameters(found: SpaceResult) -> str:
 
     label = "learnable numbers in ISA and Bi-ISA"
     panels = [
-        Chart(f"ours: {found.data}, validation", label, _target(found), [points(found.rows, True)])
+        Chart(
+            f"ours: {found.data}, validation",
+            label,
+            _target(found),
+            [points(found.rows, True)],
+            logarithmic=True,
+        )
     ]
     told = [row for row in found.rows if {"isa_parameters", found.target} <= set(row.paper)]
     if told:
         panels.append(
-            Chart("paper: MSR-VTT 1k-A, test", label, _target(found), [points(told, False)])
+            Chart(
+                "paper: MSR-VTT 1k-A, test",
+                label,
+                _target(found),
+                [points(told, False)],
+                logarithmic=True,
+            )
         )
     return svg(charts(panels), f"{_target(found)} against parameters")
 

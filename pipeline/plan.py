@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tcmgc.config import Config, flatten, from_dict, replace, to_dict
+from tcmgc.config import Config, flatten, from_dict, replace
 
 FROZEN_LEAVES_OUT = ("optim.lr_clip",)
 """Without effect where the towers stand still."""
@@ -75,14 +75,20 @@ class Search:
         return f"{clean}-seed{self.seed(settings)}"
 
     def config(self, settings: dict[str, Any]) -> Config:
-        """The trial's whole config."""
+        """The trial's whole config, as it is run."""
+        run: dict[str, Any] = {"train.keep_checkpoints": 1}
+        if self.frozen:
+            run["towers.freeze"] = "all"
+        return replace(self.chosen(settings), run)
+
+    def chosen(self, settings: dict[str, Any]) -> Config:
+        """What the trial stands for: a config to train with, towers and all."""
         if "variant" in settings:
             changes = self.space.variant(settings["variant"]).changes
         else:
             changes = {path: decode(value) for path, value in settings.items()}
         config = self.space.apply(from_dict(self.base), changes)
-        trial = {"train.seed": self.seed(settings), "train.epochs": self.epochs}
-        return replace(config, {**trial, "train.keep_checkpoints": 1})
+        return replace(config, {"train.seed": self.seed(settings), "train.epochs": self.epochs})
 
     def params(self, config: Config) -> dict[str, Any]:
         """What varies in this search, by the shortest name that is clear."""
@@ -137,8 +143,3 @@ def starting_point(search: Search) -> dict[str, Any]:
             value = min(max(value, axis.low), axis.high)
         point[path] = value
     return point
-
-
-def frozen_base(config: Config) -> dict[str, Any]:
-    """The config with towers that stand still."""
-    return to_dict(replace(config, {"towers.freeze": "all"}))

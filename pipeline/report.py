@@ -96,13 +96,13 @@ def about(found: SpaceResult) -> str:
 def header(found: SpaceResult) -> list[str]:
     """Titles of the table's columns."""
     shown = [COLUMN_NAMES[column] for column in found.space.columns]
-    return ["variant", "seeds", *shown, "to the best"]
+    return ["variant", "seeds", "to the best", *shown]
 
 
 def cells(row: VariantResult, found: SpaceResult) -> list[str]:
-    """``ours ± spread · paper`` a column, then how far the row is from the best one."""
+    """How far the row is from the best one, then ``ours ± spread · paper`` a column."""
     shown = [_cell(row, column) for column in found.space.columns]
-    return [row.label, str(row.seeds), *shown, verdict(row, found)]
+    return [row.label, str(row.seeds), verdict(row, found), *shown]
 
 
 def verdict(row: VariantResult, found: SpaceResult) -> str:

@@ -15,7 +15,7 @@ import ray
 from ray import tune
 
 from pipeline import cli, cluster, features, prepare, progress, tracking, train, trials
-from pipeline.plan import Search, describe, encode, frozen_base, starting_point
+from pipeline.plan import Search, describe, encode, starting_point
 from tcmgc.config import Config, from_dict, replace, save, to_dict
 
 PROG = "python pipeline/tune.py SPACE"
@@ -100,7 +100,7 @@ def plan(space: Any, arguments: Arguments) -> Search:
         raise ValueError("--towers goes with --frozen: a trial that trains starts from the recipe")
     return Search(
         space=space,
-        base=frozen_base(base) if arguments.frozen else to_dict(base),
+        base=to_dict(base),
         seeds=arguments.seeds,
         samples=(arguments.samples or space.samples) if space.axes else 0,
         epochs=epochs,
@@ -261,7 +261,8 @@ def _tuner(search: Search, trainable: Any, at_once: int) -> tune.Tuner:
             scheduler=asha if space.scheduler == "asha" else None,
             num_samples=search.samples or 1,
             max_concurrent_trials=None if searcher else at_once,
-            reuse_actors=True,
+            # A driver that waits for its trainer cannot be called back: one that is stopped goes.
+            reuse_actors=search.frozen,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -311,7 +312,7 @@ def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str
             f"all {len(rows)} trials failed; their errors are in {search.trials}/*/result.json"
         )
     first = next(row for row in rows if row.label == best and row.score is not None)
-    config = search.config(first.settings)
+    config = search.chosen(first.settings)
     save(config, search.place / "best_config.json")
     score = max(row.score for row in rows if row.label == best and row.score is not None)
     tracking.finish(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tcmgc.plots import INK, MARKERS, SERIES, STYLE
 
@@ -80,6 +81,9 @@ def _draw(ax: Axes, panel: Chart) -> None:
             )
     if panel.logarithmic:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     if places:
         ax.set_xticks(range(len(places)), places, rotation=60, ha="right")
     ax.set_title(panel.title, loc="left")

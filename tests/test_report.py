@@ -69,7 +69,7 @@ def test_markdown_is_the_papers_table_with_both_sources_named(searched):
     text = report.markdown(results.collect(SPACES["heads"]))
     assert "validation split of demo" in text
     assert "MSR-VTT 1k-A test split" in text
-    header = "| variant | seeds | T2V R@1 | T2V R@5 | T2V R@10 | T2V RSum | V2T R@1 "
+    header = "| variant | seeds | to the best | T2V R@1 | T2V R@5 | T2V R@10 | T2V RSum | V2T R@1 "
     assert header in text
     line = next(line for line in text.splitlines() if line.startswith("| 1 head "))
     assert "| 302.0 ± 2.8 · 410.1 |" in line

@@ -188,7 +188,8 @@ def check_search(planned, text):
     assert best.data.tags["variant"] in text
     place = tracking.client().download_artifacts(parent, "best_config.json")
     again = cli.parse(train.Arguments, ["--config", place], "train", "about").config
-    assert again == planned.config({"variant": best.data.tags["variant"], "seed": 0})
+    assert again == planned.chosen({"variant": best.data.tags["variant"], "seed": 0})
+    assert again.towers.freeze == "none"
     return best.data.metrics["best/SumR"]
 
 
