@@ -6,16 +6,18 @@ What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two mat
 by keys, columns by outputs); everything else is about 0.06 MFLOP a pair and moves about 10 KB through
 the caches. So the products are the bound, and the column vs_gemm is the distance from it.
 
-Measured on one thread of two AMD cores with AVX2 that were heavily shared at the time, as the least
-CPU time of several rounds (as with --threads 1 --cpu-time), in microseconds a pair, one tile of 16 x 64:
+Provisional figures, NOT from a whole run of this script: single tiles and steps timed apart, on one
+thread of two AVX2 cores with a load average of 15 to 50, least CPU time of a few rounds. Microseconds
+a pair, 32 x 12 x 512, tile of 16 texts x 64 videos, the best of 6 runs with other layouts and tile shapes
+(which gave 1.77 to 2.35 x), without laying out texts and videos:
 
     two GEMMs 8.9    collapsed, compiled 13.9 (1.57 x)    collapsed, eager 25.6 (2.87 x)
 
-Of the 13.9: GEMMs 8.9, norms 1.4, products of weights and columns 1.2, softmax 1.1, SR to ISA 0.9.
-Laying out texts and videos comes on top and is shared by 128 x 1000 pairs. In a later run, when the
-GEMMs took 9.3: literal equations 942 (101 x), X-CLIP as its authors compute it 14.3, X-Pool likewise
-28.6. The training step at batch 128 took 2.8 CPU seconds and 181 MB; the literal one, scaled from
-batch 16, 41 s and 11.8 GB (14.6 x the time, 65 x the memory).
+Another run, GEMMs 9.3: literal equations 942 (tile of 32 x 8), eager 29.4, X-CLIP as its authors
+compute it 14.3, X-Pool likewise 28.6. So compiled is about 68 times faster than literal across the two
+runs, and no faster than X-CLIP beyond the noise. The training step at batch 128: 2.8 CPU seconds and
+181 MB; the literal one, scaled by pairs from batch 16, 41 s and 11.8 GB (14.6 x the time, 65 x the memory).
+Not measured yet: 64 x 64, k above 3, several heads, 1000 x 1000, 15000 x 1500, growth.
 
 bfloat16 operands do not pay on this processor: it has no such instruction, and the same two GEMMs took
 42 us a pair on two threads where float32 took 4.3. Rankings agree all the same: over 256 x 256 pairs
