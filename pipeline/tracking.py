@@ -50,7 +50,7 @@ def experiment(name: str = EXPERIMENT) -> str:
 
 def run_of(folder: str) -> Run | None:
     """The MLflow run of a run folder, where there is one."""
-    known = client().search_runs([experiment()], f"tags.folder = '{folder}'", max_results=1)
+    known = client().search_runs([experiment()], _tagged("folder", folder), max_results=1)
     return known[0] if known else None
 
 
@@ -250,11 +250,15 @@ def find(checkpoint: str) -> str | None:
     experiments = [found.experiment_id for found in client().search_experiments()]
     folder = str(Path(checkpoint).parent)
     for tag, value in (("checkpoint", checkpoint), ("folder", folder)):
-        quote = '"' if "'" in value else "'"
-        query = f"tags.{tag} = {quote}{value}{quote}"
-        if known := client().search_runs(experiments, query, max_results=1):
+        if known := client().search_runs(experiments, _tagged(tag, value), max_results=1):
             return known[0].info.run_id
     return None
+
+
+def _tagged(tag: str, value: str) -> str:
+    """MLflow's words for runs with a tag; paths may hold an apostrophe."""
+    quote = '"' if "'" in value else "'"
+    return f"tags.{tag} = {quote}{value}{quote}"
 
 
 def attach(run_id: str, file: Path, folder: str) -> None:
