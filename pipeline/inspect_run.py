@@ -132,7 +132,7 @@ def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subj
     return Subject(
         name=f"with SDR (α = {alpha:g})" if alpha else "without SDR (α = 0)",
         head=retriever.head,
-        scale=float(retriever.scale()),
+        scale=retriever.scale().item(),
         clips=split.clips,
         captions=captions,
         owner=np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips]),

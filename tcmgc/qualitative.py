@@ -92,11 +92,11 @@ def rank(
     return Ranking(text_to_video(similarity, owner).optimistic, order)
 
 
-def choose(which: np.ndarray, count: int, seed: int) -> Int[np.ndarray, "chosen"]:
+def choose(which: np.ndarray, count: int, seed: int) -> list[int]:
     """At most ``count`` places where ``which`` is True, drawn at random, in their order."""
     places = np.flatnonzero(which)
     drawn = np.random.default_rng(seed).permutation(places)[:count]
-    return np.sort(drawn)
+    return sorted(drawn.tolist())
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def attention(weights: Weights) -> str:
     seconds = "".join(f'<th class="frame quiet">{time:.1f} s</th>' for time in weights.seconds)
     frames = "".join(
         f'<th class="frame"><img src="{picture(frame[None])}" alt="frame at {time:.1f} s"></th>'
-        for frame, time in zip(weights.frames, weights.seconds, strict=True)
+        for frame, time in zip(weights.frames, weights.seconds.tolist(), strict=True)
     )
     if weights.padding:
         seconds += '<th class="frame quiet">padding</th>'
@@ -88,12 +88,12 @@ def attention(weights: Weights) -> str:
         bars = "".join(
             f'<td title="{weight:.1%}"><div class="bar">{_number(weight, columns)}'
             f'<i style="--w:{weight / top:.3f}"></i></div></td>'
-            for weight in weights.sentence
+            for weight in weights.sentence.tolist()
         )
         rows.append(f'<tr><th class="word">whole sentence</th>{bars}</tr>')
     for word, row in weights.words:
         safe = html.escape(word)
-        cells = "".join(_shade(weight, weight / top, columns) for weight in row)
+        cells = "".join(_shade(weight, weight / top, columns) for weight in row.tolist())
         rows.append(f'<tr><th class="word" dir="auto" title="{safe}">{safe}</th>{cells}</tr>')
     return (
         f'{caption(weights.caption)}<p class="quiet">{html.escape(weights.video)}</p>'

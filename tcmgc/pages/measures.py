@@ -15,11 +15,11 @@ def clouds(subject: Subject, seed: int) -> Section:
     """Word and frame features of some pairs in the plane (Fig. 10)."""
     title = "Words and frames in the plane"
     first = np.unique(subject.owner, return_index=True)[1]
-    chosen = first[qualitative.choose(np.ones(len(first), bool), CLOUD_PAIRS, seed)]
+    chosen = first[qualitative.choose(np.ones(len(first), bool), CLOUD_PAIRS, seed)].tolist()
     spelled = [subject.spell(subject.captions[query]) for query in chosen]
     kept = [n for n, words in enumerate(spelled) if words]
     words = [
-        subject.text.words[int(chosen[n])][[at for _, places in spelled[n] for at in places]]
+        subject.text.words[chosen[n]][[at for _, places in spelled[n] for at in places]]
         for n in kept
     ]
     frames = [

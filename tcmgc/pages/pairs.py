@@ -25,6 +25,7 @@ def retrieval(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> l
     """
     scores = subject.score()
     ranking = qualitative.rank(scores, subject.owner, _TOP + 1)
+    ranks, order, owner = ranking.ranks.tolist(), ranking.order.tolist(), subject.owner.tolist()
     hit = ranking.ranks == 1
     count = len(hit)
 
@@ -34,21 +35,21 @@ def retrieval(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> l
             clip.id,
             place,
             float(scores[query, video]),
-            bool(video == subject.owner[query]),
+            video == owner[query],
             _frames(reader, clip),
         )
 
     hits, failures = [], []
     for query in qualitative.choose(hit, pairs, seed):
-        top = enumerate(ranking.order[query][:_TOP], 1)
+        top = enumerate(order[query][:_TOP], 1)
         shown = [result(query, video, place) for place, video in top]
         hits.append(card(cards.retrieval(subject.captions[query], "", shown)))
     for query in qualitative.choose(~hit, pairs, seed):
-        own = subject.owner[query]
-        wrong = [pair for pair in enumerate(ranking.order[query], 1) if pair[1] != own][:_TOP]
-        shown = [result(query, own, int(ranking.ranks[query]))]
+        own = owner[query]
+        wrong = [pair for pair in enumerate(order[query], 1) if pair[1] != own][:_TOP]
+        shown = [result(query, own, ranks[query])]
         shown += [result(query, video, place) for place, video in wrong]
-        note = f"its video ranks {ranking.ranks[query]} of {len(subject.clips)}"
+        note = f"its video ranks {ranks[query]} of {len(subject.clips)}"
         failures.append(card(cards.retrieval(subject.captions[query], note, shown)))
     found = int(hit.sum())
     return [
@@ -82,11 +83,11 @@ def attention(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> S
             "frames that no text has weighed; it has no language-video attention.",
         )
     chosen = qualitative.choose(np.ones(len(subject.captions), bool), pairs, seed)
-    owners = subject.owner[chosen]
+    owners = subject.owner[chosen].tolist()
     found = qualitative.pair_attention(
         subject.head,
-        subject.text[torch.from_numpy(chosen)],
-        subject.video[torch.from_numpy(owners)],
+        subject.text[torch.tensor(chosen)],
+        subject.video[torch.tensor(owners)],
     )
     shown = []
     for query, owner, weights in zip(chosen, owners, found, strict=True):
