@@ -24,6 +24,8 @@ class Search:
     samples: int
     epochs: int
     frozen: bool = False
+    pairs: int = 0
+    """Training pairs an epoch of a frozen search; 0: all."""
     towers: str | None = None
     """Checkpoint whose towers make a frozen search's features; None: the recipe's own."""
     folder: str
@@ -34,7 +36,8 @@ class Search:
         """Changes with what decides the result."""
         settings = [repr(self.space), self.base["data"], self.base["head"], self.base["loss"]]
         settings += [self.base["towers"], self.base["temporal"], self.base["optim"], self.towers]
-        settings += [self.base["train"]["batch_size"], self.base["train"]["seed"], self.epochs]
+        settings += [self.base["train"]["batch_size"], self.base["train"]["seed"]]
+        settings += [self.epochs, self.pairs]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         size = f"{self.samples}-samples" if self.samples else f"{self.seeds}-seeds"
         return f"{self.space.name}{'-frozen' if self.frozen else ''}-{digest}-{size}"
@@ -126,6 +129,7 @@ def describe(search: Search) -> dict[str, Any]:
         "samples": search.samples,
         "epochs": search.epochs,
         "frozen": search.frozen,
+        "pairs": search.pairs,
         "towers": search.towers,
     }
 

@@ -57,7 +57,8 @@ def frozen_trial(settings: dict[str, Any], search: Search, features: str, parent
     torch.set_num_threads(1)
 
     def work(config: Config, name: str, run_id: str) -> list[Row]:
-        run = frozen.FrozenTrainer(config, _features(features), "cuda" if gpu else "cpu")
+        device = "cuda" if gpu else "cpu"
+        run = frozen.FrozenTrainer(config, _features(features), device, pairs=search.pairs)
         history = []
         for epoch in range(1, config.train.epochs + 1):
             terms = {f"train/{key}": value for key, value in run.epoch().items()}

@@ -19,6 +19,8 @@ from pipeline.plan import Search, describe, encode, starting_point
 from tcmgc.config import Config, from_dict, replace, save, to_dict
 
 PROG = "python pipeline/tune.py SPACE"
+_DEMO_PAIRS = 1024
+"""Enough to tell settings of the made-up corpus apart, and few enough for many trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class Arguments:
     """Trials at a time; 0: as many as the cluster has room for."""
     frozen: bool = False
     """Screen on features of towers that stand still: minutes, and not the paper's setting."""
+    pairs: int | None = None
+    """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
     """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
     run: train.Run = field(default_factory=lambda: train.Run(folder="runs/searches"))
@@ -96,8 +100,13 @@ def plan(space: Any, arguments: Arguments) -> Search:
     base = replace(arguments.config, {"train.epochs": epochs})
     if arguments.frozen:
         _refuse_moving_towers(space)
-    elif arguments.towers:
-        raise ValueError("--towers goes with --frozen: a trial that trains starts from the recipe")
+    elif arguments.towers or arguments.pairs:
+        name = "towers" if arguments.towers else "pairs"
+        raise ValueError(
+            f"--{name} goes with --frozen; a trial that trains does as the recipe says"
+        )
+    usual = _DEMO_PAIRS if base.data.dataset == "demo" else 0
+    pairs = usual if arguments.pairs is None else arguments.pairs
     return Search(
         space=space,
         base=to_dict(base),
@@ -105,6 +114,7 @@ def plan(space: Any, arguments: Arguments) -> Search:
         samples=(arguments.samples or space.samples) if space.axes else 0,
         epochs=epochs,
         frozen=arguments.frozen,
+        pairs=pairs if arguments.frozen else 0,
         towers=arguments.towers and cli.resolve(arguments.towers),
         folder=cli.resolve(arguments.run.folder),
     )
@@ -190,8 +200,8 @@ def _tune(search: Search, corpus: Any, parent: str, asked: int) -> list[progress
         print(f"--max-concurrent {asked}: the cluster has room for {at_once}")
     if search.frozen:
         print(
-            "SCREENING on frozen towers: the towers' features are computed once and only temporal encoder "
-            "and head are trained; the paper trains the towers too"
+            "SCREENING on frozen towers: their features are computed once, and only temporal encoder and head are "
+            f"trained, on {search.pairs or 'all'} pairs an epoch; the paper trains the towers too, on all"
         )
         path = features.make(search, config, corpus)
         trainable: Any = tune.with_parameters(

@@ -128,13 +128,19 @@ class FrozenTrainer:
         settings: ``towers.freeze`` must be ``all``.
         features: With the splits ``train`` and ``val``.
         device: Where to compute.
+        pairs: Training pairs an epoch, other ones each time; 0 takes all.
 
     Raises:
         ValueError: towers that are to be trained, or fewer pairs than a batch.
     """
 
     def __init__(
-        self, settings: config.Config, features: Features, device: torch.device | str = "cpu"
+        self,
+        settings: config.Config,
+        features: Features,
+        device: torch.device | str = "cpu",
+        *,
+        pairs: int = 0,
     ) -> None:
         if settings.towers.freeze != "all":
             raise ValueError(
@@ -164,11 +170,12 @@ class FrozenTrainer:
             sdr_on_logits=loss.sdr_on_logits,
             directions=loss.directions,
         )
-        self.steps = order.steps_per_epoch(len(self.train.owner), settings.train.batch_size)
+        count = min(pairs or len(self.train.owner), len(self.train.owner))
+        self.steps = order.steps_per_epoch(count, settings.train.batch_size)
         self.done = 0
 
     def epoch(self) -> dict[str, float]:
-        """Train through all pairs once; gives the mean of each loss term, nothing where nothing learns.
+        """Train through an epoch's pairs; gives the mean of each loss term, nothing where nothing learns.
 
         Raises:
             FloatingPointError: the loss is not finite.

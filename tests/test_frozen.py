@@ -130,6 +130,20 @@ def test_where_nothing_learns_the_score_is_the_towers_own(tower):
     assert run.evaluate() == before
 
 
+def test_fewer_pairs_make_fewer_steps_on_other_pairs_each_epoch(tower):
+    chosen = settings(tower)
+    split = extracted(model.build(chosen))
+    seen = []
+    run = frozen.FrozenTrainer(chosen, {"train": split, "val": split}, pairs=4)
+    step = run._step
+    run._step = lambda optimiser, pairs: seen.append(pairs.tolist()) or step(optimiser, pairs)
+    run.epoch()
+    run.epoch()
+    assert [len(pairs) for pairs in seen] == [4, 4]
+    assert seen[0] == order.epoch_order(PAIRS, 0, 0)[:4].tolist()
+    assert seen[1] == order.epoch_order(PAIRS, 0, 1)[:4].tolist()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tower):
     wild = settings(tower)
     split = extracted(model.build(wild))

@@ -25,6 +25,7 @@ def search(name="residual", *words, recipe="demo"):
         ("heads", ["--samples", "3"], "a table of 4 variants"),
         ("joint", ["--seeds", "2"], "is sampled"),
         ("heads", ["--towers", "runs/x"], "--towers goes with --frozen"),
+        ("heads", ["--pairs", "64"], "--pairs goes with --frozen"),
     ],
 )
 def test_what_does_not_go_together_is_said(name, words, message):
