@@ -70,8 +70,10 @@ def fill(
     *,
     retry_failed: bool = False,
     verify: bool = False,
-) -> None:
+) -> int:
     """Decode what the cache has not, over the CPUs of the cluster, with progress on the terminal.
+
+    Gives the number of batches that were tried again because their process died.
 
     Args:
         config: Says how frames are taken and where the cache is.
@@ -84,20 +86,21 @@ def fill(
     todo = cache.missing(clips, retry_failed=retry_failed, verify=verify)
     if not todo:
         print(f"frames of {len(clips)} {what} videos: all in {cache.folder}")
-        return
+        return 0
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(config.cluster.decode_workers or cpus, len(todo))
     print(
         f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {cache.folder}"
     )
     start = said = time.monotonic()
-    failed = 0
+    failed, lost = 0, list[int]()
     results = stages.decode(
         todo,
         cache,
         workers=workers,
         timeout=config.data.decode_timeout,
         node=config.cluster.decode_node,
+        on_lost=lost.append,
     )
     for done, (_, error) in enumerate(results, start=1):
         failed += bool(error)
@@ -108,6 +111,7 @@ def fill(
                 f"  {done} of {len(todo)} videos, {pace:.0f} a second, {failed} unreadable",
                 flush=True,
             )
+    return sum(lost)
 
 
 def usable(config: Config, found: Corpus) -> tuple[Corpus, dict[str, str]]:

@@ -5,7 +5,7 @@ rows and one line of result each.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.survive import map_surviving
 from tcmgc.datasets import Clip
@@ -25,6 +25,7 @@ def decode(
     workers: int,
     timeout: float,
     node: str | None = None,
+    on_lost: Callable[[int], None] = lambda count: None,
 ) -> Iterator[tuple[Clip, str]]:
     """Decode clips into the cache; each with its error, empty where it went well, as they are done.
 
@@ -38,6 +39,7 @@ def decode(
         workers: Decoding processes, one CPU each.
         timeout: Seconds a clip may take.
         node: Value of the label ``node-role`` of the nodes to decode on.
+        on_lost: Told how many batches are tried again because their process died.
     """
     size = max(1, min(64, len(clips) // (workers * 4) or 1))
     run = functools.partial(
@@ -46,6 +48,7 @@ def decode(
         workers=workers,
         batch=1,
         node=node,
+        on_lost=on_lost,
     )
     batches = [tuple(clips[start : start + size]) for start in range(0, len(clips), size)]
     killers: list[Clip] = []

@@ -16,7 +16,12 @@ from typing import Any
 import ray
 import ray.data
 from ray.data import TaskPoolStrategy
-from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    WorkerCrashedError,
+)
 from ray.util.annotations import RayDeprecationWarning
 
 
@@ -27,6 +32,7 @@ def map_surviving(
     workers: int,
     batch: int,
     node: str | None = None,
+    on_lost: Callable[[int], None] = lambda count: None,
 ) -> Iterator[tuple[int, Any]]:
     """Index and result of every item, as they are done; the result of a killer is None.
 
@@ -36,6 +42,7 @@ def map_surviving(
         workers: Batches under way at a time, one CPU each.
         batch: Items a batch; at most so many are done twice when a worker dies.
         node: Value of the label ``node-role`` of the nodes to run on.
+        on_lost: Told how many items are tried again because their process died.
 
     Raises:
         RayTaskError: what ``function`` raised.
@@ -60,23 +67,26 @@ def map_surviving(
         )
     dataset.context.max_errored_blocks = -1
     left = set(range(len(items)))
-    with _quiet():
+    with _quiet(), contextlib.suppress(ObjectLostError):  # results that were on a lost node: left
         for row in dataset.iter_rows():
             left.discard(row["index"])
             yield row["index"], pickle.loads(row["result"])
+    if left:
+        on_lost(len(left))
     alone = ray.remote(_apply).options(num_cpus=1, max_retries=0, **selector)
-    for index in sorted(left):
-        yield index, _again(alone, function, items[index])
+    first = {index: alone.remote(function, items[index]) for index in sorted(left)}
+    for index, reference in first.items():
+        yield index, _result(reference, functools.partial(alone.remote, function, items[index]))
 
 
-def _again(alone: Any, function: Callable[[Any], Any], item: Any) -> Any:
+def _result(reference: Any, again: Callable[[], Any]) -> Any:
     while True:
         try:
-            return ray.get(alone.remote(function, item))
+            return ray.get(reference)
         except (WorkerCrashedError, OutOfMemoryError):
             return None
-        except NodeDiedError:
-            continue  # not the item's doing
+        except (NodeDiedError, ObjectLostError):
+            reference = again()  # not the item's doing
 
 
 def _call(rows: dict[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:

@@ -98,9 +98,13 @@ def _train(config: Config, name: str, folder: str) -> dict[str, Any]:
     corpus = check(config)
     cluster.connect()
     cluster.placement(config)
-    prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
+    clips = [*corpus["train"].clips, *corpus["val"].clips]
+    lost = prepare.fill(config, clips, "training and validation")
     corpus, unreadable = prepare.usable(config, corpus)
     run_id = tracking.start(config, name, place)
+    if lost:
+        what = f"{lost} batches of videos lost their decoding process and were tried again"
+        tracking.interrupted(run_id, what)
     try:
         with tracking.system_metrics(run_id):
             result = fit(config, shared(corpus), name, folder, [tracking.MlflowCallback(run_id)])

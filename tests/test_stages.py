@@ -34,7 +34,10 @@ class Deadly(FrameCache):
 def test_a_clip_that_kills_its_decoder_is_named_and_costs_no_other(corpus: Path, tmp_path: Path):
     clips = datasets.read("demo", str(corpus))["train"].clips[:16]
     cache = Deadly(str(tmp_path / "cache"), max_frames=2, size=16)
-    results = dict(stages.decode(clips, cache, workers=2, timeout=30.0))
+    lost: list[int] = []
+    results = dict(stages.decode(clips, cache, workers=2, timeout=30.0, on_lost=lost.append))
+    assert lost[0] == 2  # batches of two clips; then the killer and its neighbour, each alone
+    assert lost[1:] == [1]
     assert {clip.id for clip in results} == {clip.id for clip in clips}
     assert {clip.id: error for clip, error in results.items() if error} == {"video3": stages.KILLED}
     # It is on record: the next run neither tries it again nor dies of it.
