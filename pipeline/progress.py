@@ -26,6 +26,8 @@ class Row:
     status: str
     settings: dict[str, Any]
     """What Tune gave the trial."""
+    trial: str
+    """Tune's name for it."""
 
 
 class Progress(tune.Callback):
@@ -62,6 +64,10 @@ class Progress(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed for good."""
         result = trial.last_result or {}
+        run = _run_of(self.search, trial)
+        if run is not None and run.info.status == "RUNNING":  # its process is gone
+            tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
+            tracking.end(run.info.run_id, "FAILED")
         row = outcome(self.search, trial.config, trial.trial_id, result, failed=True)
         self._say(trials, trial, row)
 
@@ -99,6 +105,7 @@ def outcome(
         epochs=int(result.get("epoch", 0)),
         status=status,
         settings=settings,
+        trial=trial,
     )
 
 
@@ -133,7 +140,7 @@ def _mean(rows: Sequence[Row]) -> float:
 
 def _close(search: Search, trial: Any, rows: Sequence[dict[str, float]]) -> None:
     """What a stopped trial can no longer do itself: send its history, note how far it came."""
-    run = tracking.run_of(f"{search.trials}/{search.run(trial.config, trial.trial_id)}")
+    run = _run_of(search, trial)
     if run is None:
         return  # stopped before it began
     history = trials.stopped_history(trial.last_result)
@@ -142,6 +149,10 @@ def _close(search: Search, trial: Any, rows: Sequence[dict[str, float]]) -> None
     epochs = [row for row in history if "epoch" in row] or list(rows)
     config = search.config(trial.config)
     trials.finish(run.info.run_id, search, config, epochs, "stopped early", "KILLED")
+
+
+def _run_of(search: Search, trial: Any) -> Any:
+    return tracking.run_of(f"{search.trials}/{search.run(trial.config, trial.trial_id)}")
 
 
 def seconds_since(start: float) -> str:

@@ -313,8 +313,7 @@ def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str
         KeyboardInterrupt: trials are left.
         ValueError: no trial has a score.
     """
-    ended = [row for row in rows if row.epochs or row.status == "failed"]
-    if len(ended) < search.total:
+    if len(rows) < search.total or not all(_ended(search, row) for row in rows):
         raise KeyboardInterrupt
     best = progress.best_label(rows)
     if best is None:
@@ -332,6 +331,12 @@ def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str
     outcome = {"rows": [asdict(row) for row in rows], "best": best, "mlflow_run": parent}
     (search.place / "search.json").write_text(json.dumps(outcome, indent=2) + "\n")
     return outcome
+
+
+def _ended(search: Search, row: progress.Row) -> bool:
+    """Whether a trial came to its end: one that Ctrl-C broke off has a run that is still open."""
+    run = tracking.run_of(f"{search.trials}/{search.run(row.settings, row.trial)}")
+    return row.status == "failed" or (run is not None and run.info.status != "RUNNING")
 
 
 def _read(search: Search) -> dict[str, Any] | None:

@@ -117,7 +117,7 @@ def test_no_more_trials_at_a_time_than_have_room(monkeypatch, resources, words, 
 
 
 def row(label, seed, score, status="finished"):
-    return progress.Row(label, seed, score, 3, status, {})
+    return progress.Row(label, seed, score, 3, status, {}, "id")
 
 
 def test_the_table_puts_the_best_mean_first_and_keeps_failures():
@@ -241,6 +241,44 @@ def test_a_failed_trial_says_why_once_more_without_training(home, monkeypatch, t
     _, runs = children(planned)
     assert [run.info.status for run in runs] == ["FAILED"]
     assert runs[0].data.tags["status"] == "failed: the loss is nan"
+
+
+class FakeTrial:
+    """What callbacks see of a trial."""
+
+    trial_id, config, status = "abc", {"variant": "with", "seed": 0}, "RUNNING"
+
+    def __init__(self, last_result):
+        self.last_result = last_result
+
+
+@pytest.mark.parametrize(
+    ("how", "state", "status"),
+    [("complete", "KILLED", "stopped early"), ("error", "FAILED", "failed: see Ray's log")],
+)
+def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state, status):
+    planned = tune.plan(SPACES["residual"], arguments("--run.folder", str(tmp_path)))
+    parent = tracking.start(recipes.recipe("demo"), "parent", str(planned.place), {}, {})
+    trials.start(planned, FakeTrial.config, "abc", parent)
+    unfinished = row("with", 0, 120.0)
+    assert not tune._ended(
+        planned, progress.Row(**{**vars(unfinished), "settings": FakeTrial.config})
+    )
+    told = progress.Progress(planned)
+    for epoch, score in ((1, 120.0), (2, 110.0)):
+        result = {"epoch": epoch, "val/SumR": score, "time_total_s": 3.0}
+        told.on_trial_result(0, [], FakeTrial(result), result)
+    getattr(told, f"on_trial_{how}")(0, [], FakeTrial(result))
+    said = capsys.readouterr().out
+    assert "with, seed 0: epoch 1 of 1: val/SumR 120.0" in said
+    assert "[1 of 2] with, seed 0" in said
+    _, (run,) = children(planned)
+    assert run.info.status == state
+    assert run.data.tags["status"] == status
+    if how == "complete":
+        assert run.data.metrics["best/SumR"] == 120.0
+        assert run.data.metrics["best/epoch"] == 1
+    assert tune._ended(planned, progress.Row(**{**vars(unfinished), "settings": FakeTrial.config}))
 
 
 @pytest.mark.slow
