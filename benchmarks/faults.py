@@ -9,6 +9,7 @@ loss of every step, the test split's metrics, and MLflow's record (one run, ever
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import signal
@@ -57,7 +58,7 @@ class Home:
         self.folder = shared / name
         self.folder.mkdir()
         self.env = {**os.environ, "TCMGC_HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
-        self.env.pop("RAY_ADDRESS", None)
+        self.env["RAY_ADDRESS"] = "local"  # not some other cluster that happens to run here
         self.runs = self.folder / "runs"
 
     def start(self, **changes: Any) -> subprocess.Popen[bytes]:
@@ -88,7 +89,7 @@ class Home:
         while not what():
             if driver.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"{self.name}: what the harm waits for did not come")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def finish(self, driver: subprocess.Popen[bytes]) -> int:
         """The driver's exit code."""
@@ -282,6 +283,7 @@ def bucket(home: Home) -> None:
     import boto3
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
