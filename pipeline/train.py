@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline import (
     cli,
     cluster,
     evaluate,
+    inspect_run,
     lock,
     loop,
     notices,
@@ -220,7 +222,14 @@ def _finish(
     chosen = storage.join(place, Path(best(result).path).name)
     metrics = evaluate.evaluate(config, chosen, corpus["test"], "test")
     tags = {"checkpoint": chosen, "unreadable": str(len(unreadable))}
-    tracking.finish(run_id, {f"test/{key}": value for key, value in metrics.items()}, tags)
+    with tempfile.TemporaryDirectory() as made:
+        page, listed = Path(made) / "validation.html", Path(made) / "unreadable.tsv"
+        listed.write_text("".join(f"{clip}\t{reason}\n" for clip, reason in unreadable.items()))
+        with best(result).as_directory() as local:
+            inspect_run.small_page(config, local, corpus["val"], page)
+        tracking.attach(run_id, page, inspect_run.ARTIFACTS)
+        results = {f"test/{key}": value for key, value in metrics.items()}
+        tracking.finish(run_id, results, tags, [listed] if unreadable else [])
     return {"metrics": metrics, "checkpoint": chosen}
 
 
@@ -230,6 +239,7 @@ def _show(outcome: dict[str, Any]) -> None:
     print(f"\nrun:         {outcome['run']}")
     print(f"checkpoint:  {outcome['checkpoint']}")
     print(f"MLflow:      {outcome['mlflow']} (make ui), run {outcome['mlflow_run']}")
+    print("             with a page of retrievals and attention among its artifacts")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,11 @@ def test_mlflow_has_config_history_and_result(outcome):
     assert any(key.startswith("system/") for key in run.data.metrics)
 
 
+def test_a_page_of_the_validation_split_is_among_the_artifacts(outcome):
+    found = tracking.client().list_artifacts(outcome.result["mlflow_run"], "inspection")
+    assert [Path(file.path).name for file in found] == ["validation.html"]
+
+
 def test_the_best_checkpoint_by_validation_is_the_one_evaluated(outcome):
     kept = [
         path for path in outcome.folder.glob("checkpoint_*") if (path / "training.json").is_file()
