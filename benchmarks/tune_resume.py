@@ -8,6 +8,7 @@ have ended, and its command is run again.
 
 import argparse
 import json
+import re
 import signal
 import tempfile
 import time
@@ -58,12 +59,11 @@ def finish(process: object) -> str:
 
 def kill_half_way(process: object) -> bool:
     for line in process.stdout:  # type: ignore[attr-defined]
-        if line.startswith("["):
-            done, total = line[1:].split("]")[0].split(" of ")
-            if 2 * int(done) >= int(total):
-                process.send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
-                process.wait()  # type: ignore[attr-defined]
-                return True
+        found = re.match(r"\[(\d+) of (\d+)\]", line)
+        if found and 2 * int(found[1]) >= int(found[2]):
+            process.send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
+            process.wait()  # type: ignore[attr-defined]
+            return True
     return False
 
 
@@ -80,7 +80,9 @@ def trials(folder: Path) -> dict[str, int]:
 
 
 def best(said: str) -> str:
-    return next(line for line in said.splitlines() if line.startswith("best:")).split(": ")[1]
+    return (
+        next(line for line in said.splitlines() if line.startswith("best:")).split(":")[1].strip()
+    )
 
 
 def table(said: str) -> list[str]:
