@@ -25,9 +25,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from tcmgc.sampling import on_screen, sample_instants
 from tcmgc.video import sample_frames
-from tcmgc.video_pixels import square
+from tcmgc.video.pixels import square
+from tcmgc.video.sampling import on_screen, sample_instants
 
 SIZE, MAX_FRAMES = 224, 12
 

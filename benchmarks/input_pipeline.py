@@ -25,7 +25,7 @@ import torch
 
 from pipeline.loop import prefetch
 from tcmgc.datasets.rows import Clip
-from tcmgc.frame_cache import FrameCache
+from tcmgc.frames.cache import FrameCache
 from tcmgc.video import Frames, sample_frames
 
 SHAPE = (12, 3, 224, 224)

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import cli, cluster, prepare
 from tcmgc.datasets import Clip
-from tcmgc.frame_cache import FrameCache
+from tcmgc.frames.cache import FrameCache
 
 
 @dataclass(frozen=True, kw_only=True)

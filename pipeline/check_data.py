@@ -18,7 +18,7 @@ from pipeline.survive import map_surviving
 from tcmgc import backbone, inspection
 from tcmgc.config import Config
 from tcmgc.datasets import Clip, Corpus
-from tcmgc.frame_cache import FrameCache
+from tcmgc.frames.cache import FrameCache
 from tcmgc.inspection import FileReport
 
 CAPTIONS = 2000

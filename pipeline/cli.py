@@ -90,9 +90,10 @@ def parse(
         f"recipes: {', '.join(recipes.RECIPES)}; NAME:smoke shrinks one to seconds on the demo corpus"
     )
     _refuse_unknown(words, config, others)
+    make: Callable[..., Arguments] = kind
     return tyro.cli(
         kind,
-        default=kind(config=config, **others),
+        default=make(config=config, **others),
         args=words,
         prog=prog,
         description=usage,

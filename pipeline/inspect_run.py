@@ -17,7 +17,7 @@ from tcmgc import backbone, checkpoint
 from tcmgc.config import Config
 from tcmgc.datasets import Split
 from tcmgc.evaluation import encode_texts, encode_videos
-from tcmgc.frame_cache import FrameReader
+from tcmgc.frames.cache import FrameReader
 from tcmgc.pages import measures, page, pairs
 from tcmgc.pages.subject import Subject
 

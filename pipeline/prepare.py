@@ -11,7 +11,7 @@ from pipeline.cli import resolve
 from tcmgc import backbone, datasets, demo
 from tcmgc.config import Config
 from tcmgc.datasets import Clip, Corpus
-from tcmgc.frame_cache import FrameCache
+from tcmgc.frames.cache import FrameCache
 
 
 def corpus(config: Config) -> Corpus:

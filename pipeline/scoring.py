@@ -15,7 +15,7 @@ from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Clip, Split
 from tcmgc.distributed import share
 from tcmgc.evaluation import encode_texts, encode_videos, similarity
-from tcmgc.frame_cache import FrameReader
+from tcmgc.frames.cache import FrameReader
 from tcmgc.metrics import retrieval_metrics
 
 

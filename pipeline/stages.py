@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.survive import map_surviving
 from tcmgc.datasets import Clip
-from tcmgc.frame_cache import FrameCache
+from tcmgc.frames.cache import FrameCache
 from tcmgc.video import DecodeError
 
 KILLED = (

@@ -85,7 +85,5 @@ def test_a_share_is_the_same_part_of_the_whole_batch():
     pixels = torch.randint(0, 256, (5, 2, 3, 16, 16), dtype=torch.uint8)
     whole = random_resized_crop_flip(pixels, torch.Generator().manual_seed(3))
     part = slice(2, 4)
-    mine = random_resized_crop_flip(
-        pixels[part], torch.Generator().manual_seed(3), share=(5, part)
-    )
+    mine = random_resized_crop_flip(pixels[part], torch.Generator().manual_seed(3), share=(5, part))
     assert torch.equal(mine, whole[part])

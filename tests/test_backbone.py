@@ -156,7 +156,7 @@ def test_weights_of_another_shape(tmp_path, clip):
 
 
 def test_more_words_than_positions():
-    with pytest.raises(ValueError, match="data.max_words is 64; demo has positions for 32"):
+    with pytest.raises(ValueError, match=r"data\.max_words is 64; demo has positions for 32"):
         tokenizer("demo", 64)
 
 

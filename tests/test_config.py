@@ -14,7 +14,7 @@ def test_a_recipe_survives_json(name):
 
 
 def test_unknown_recipe_lists_the_known():
-    with pytest.raises(ValueError, match="no recipe 'msrvt'.*msrvtt_9k"):
+    with pytest.raises(ValueError, match=r"no recipe 'msrvt'.*msrvtt_9k"):
         recipes.recipe("msrvt")
 
 

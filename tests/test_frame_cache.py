@@ -15,8 +15,8 @@ import pytest
 from video_clips import make
 
 from tcmgc.datasets.rows import Clip
-from tcmgc.frame_cache import FrameCache
-from tcmgc.frame_reader import FrameCacheError
+from tcmgc.frames.cache import FrameCache
+from tcmgc.frames.reader import FrameCacheError
 from tcmgc.video import DecodeError, Frames
 
 SIZE, MAX_FRAMES = 16, 4
@@ -248,7 +248,7 @@ WRITER = """
 import sys, time
 import numpy as np
 from tcmgc.datasets.rows import Clip
-from tcmgc.frame_cache import FrameCache
+from tcmgc.frames.cache import FrameCache
 from tcmgc.video import Frames
 
 root, first, count, pause = sys.argv[1], *map(int, sys.argv[2:4]), float(sys.argv[4])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tcmgc.sampling import check_sampling, on_screen, sample_instants
+from tcmgc.video.sampling import check_sampling, on_screen, sample_instants
 
 
 def test_one_frame_a_second_below_the_duration() -> None:

@@ -9,7 +9,7 @@ import ray
 from pipeline import stages
 from tcmgc import datasets
 from tcmgc.datasets import Clip
-from tcmgc.frame_cache import FrameCache
+from tcmgc.frames.cache import FrameCache
 from tcmgc.video import DecodeError, Frames
 
 # Workers do not have the tests on their path: what they call travels whole.

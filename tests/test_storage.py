@@ -10,8 +10,8 @@ from video_clips import make
 
 from tcmgc import storage
 from tcmgc.datasets.rows import Clip
-from tcmgc.frame_cache import FrameCache
-from tcmgc.frame_reader import FrameCacheError
+from tcmgc.frames.cache import FrameCache
+from tcmgc.frames.reader import FrameCacheError
 from tcmgc.video import DecodeError, sample_frames
 
 
@@ -83,8 +83,8 @@ def test_decodes_from_s3(remote: tuple[Path, str], monkeypatch: pytest.MonkeyPat
     path, uri = remote
     local = sample_frames(path, size=32)
     np.testing.assert_array_equal(sample_frames(uri, size=32).pixels, local.pixels)
-    monkeypatch.setattr("tcmgc.video_file.HELD_BYTES", 100)  # as a large file: read piece by piece
-    monkeypatch.setattr("tcmgc.video_timeline.HELD_BYTES", 100)
+    monkeypatch.setattr("tcmgc.video.file.HELD_BYTES", 100)  # as a large file: read piece by piece
+    monkeypatch.setattr("tcmgc.video.timeline.HELD_BYTES", 100)
     np.testing.assert_array_equal(sample_frames(uri, size=32).pixels, local.pixels)
 
 

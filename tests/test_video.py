@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from video_clips import draw, expected, full_decode, make, real_clip
 
-from tcmgc import video
 from tcmgc.video import DecodeError, probe, sample_frames
+from tcmgc.video import sample as video
 
 FULL, NEEDED = "full", "needed"
 """Whether everything was decoded, or only what the wanted frames depend on."""
@@ -290,8 +290,8 @@ def test_refuses_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_a_window_is_not_read_beyond_its_end(tmp_path: Path) -> None:
-    from tcmgc.video_file import Deadline, find, open_video
-    from tcmgc.video_timeline import scan
+    from tcmgc.video.file import Deadline, find, open_video
+    from tcmgc.video.timeline import scan
 
     path = make(tmp_path / "a.mkv", frames=200, keyframes=10)
     with open_video(find(path), Deadline("a.mkv", None)) as (container, stream):

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from video_clips import draw, expected, make, real_clip
 
-from tcmgc.declared_size import declared_size
 from tcmgc.video import DecodeError, probe, sample_frames
+from tcmgc.video.declared_size import declared_size
 
 
 def audio(path: Path, codec: str) -> Path:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from tcmgc.video_pixels import square
+from tcmgc.video.pixels import square
 
 
 def real_clip(name: str) -> Path:

@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 
 from tcmgc import qualitative
 from tcmgc.datasets import Clip
-from tcmgc.frame_reader import FrameReader
+from tcmgc.frames.reader import FrameReader
 from tcmgc.pages import cards
 from tcmgc.pages.page import Section, card
 from tcmgc.pages.subject import Subject

@@ -9,10 +9,10 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from tcmgc.decoder_log import Complaint, listening
-from tcmgc.video_entries import forbidden_test
-from tcmgc.video_file import DamagedError, Deadline, DecodeError, Source, open_video
-from tcmgc.video_timeline import Packets, Timeline
+from tcmgc.video.decoder_log import Complaint, listening
+from tcmgc.video.entries import forbidden_test
+from tcmgc.video.file import DamagedError, Deadline, DecodeError, Source, open_video
+from tcmgc.video.timeline import Packets, Timeline
 
 Convert = Callable[[av.VideoFrame], UInt8[np.ndarray, "3 size size"]]
 Pixels = dict[int, UInt8[np.ndarray, "3 size size"]]

@@ -16,7 +16,7 @@ from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from tcmgc import storage
-from tcmgc.declared_size import declared_size
+from tcmgc.video.declared_size import declared_size
 
 HELD_BYTES = 64 << 20
 """A remote file up to this size is fetched in one piece; a larger one is read as it is needed."""

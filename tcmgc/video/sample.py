@@ -23,11 +23,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
 
-from tcmgc.sampling import Number, Sampler, check_sampling, on_screen, sample_instants
-from tcmgc.video_decode import decode_all, decode_needed, first_picture
-from tcmgc.video_file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
-from tcmgc.video_pixels import display_turn, square
-from tcmgc.video_timeline import Packets, Timeline, index_timeline, scan
+from tcmgc.video.decode import decode_all, decode_needed, first_picture
+from tcmgc.video.file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
+from tcmgc.video.pixels import display_turn, square
+from tcmgc.video.sampling import Number, Sampler, check_sampling, on_screen, sample_instants
+from tcmgc.video.timeline import Packets, Timeline, index_timeline, scan
 
 __all__ = ["DECODER_VERSION", "DecodeError", "Frames", "VideoInfo", "probe", "sample_frames"]
 
@@ -78,13 +78,13 @@ def sample_frames(
     timeout: Number | None = None,
     seed: int | Sequence[int] = 0,
 ) -> Frames:
-    """The frames on screen at the instants of :func:`tcmgc.sampling.sample_instants`.
+    """The frames on screen at the instants of :func:`tcmgc.video.sampling.sample_instants`.
 
     The frame on screen at t is the last one whose timestamp, counted from the first frame, is not
     later than t. The duration is that of the pictures found: the last timestamp plus the time the
     last frame stands; what the container's header says of it is not used. Each is turned by the
     display matrix, its shorter side scaled to ``size`` and its centre cut out
-    (:func:`tcmgc.video_pixels.square`).
+    (:func:`tcmgc.video.pixels.square`).
 
     Packets are read first, without decoding. Where container and codec keep the promise that
     packets carry their frames' timestamps, only what the wanted frames depend on is decoded, and

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from tcmgc import frame_format as formats
 from tcmgc import storage
 from tcmgc.datasets.rows import Clip
-from tcmgc.frame_reader import FrameReader, identity, keys
-from tcmgc.frame_shards import BLOB, INDEX, PARTIAL, Record, read_index, writing
-from tcmgc.sampling import Number, Sampler, check_sampling
+from tcmgc.frames import format as formats
+from tcmgc.frames.reader import FrameReader, identity, keys
+from tcmgc.frames.shards import BLOB, INDEX, PARTIAL, Record, read_index, writing
 from tcmgc.video import DECODER_VERSION, DecodeError, Frames, sample_frames
+from tcmgc.video.sampling import Number, Sampler, check_sampling
 
 _LEFTOVER_SECONDS = 3600.0
 

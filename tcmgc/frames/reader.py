@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from tcmgc import frame_format as formats
 from tcmgc import storage
 from tcmgc.datasets.rows import Clip
-from tcmgc.frame_shards import BLOB, Record, read_bytes, writing
+from tcmgc.frames import format as formats
+from tcmgc.frames.shards import BLOB, Record, read_bytes, writing
 
 _THREADS = 4
 """Records read at a time: reading, checking and JPEG decoding all let other threads run."""

@@ -10,8 +10,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import Float64
 
-from tcmgc.video_entries import entry_test
-from tcmgc.video_file import HELD_BYTES, Deadline, DecodeError
+from tcmgc.video.entries import entry_test
+from tcmgc.video.file import HELD_BYTES, Deadline, DecodeError
 
 _TRUSTED_CONTAINERS = ("mov", "matroska")
 """Demuxers whose packets carry the very timestamps of the frames in them."""
