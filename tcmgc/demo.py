@@ -36,7 +36,7 @@ class Recipe:
     seed: int
     shuffle_captions: bool
     captions: int = CAPTIONS
-    version: int = 1
+    version: int = 4
 
 
 def make(
@@ -116,7 +116,7 @@ def _captions(scenes: tuple[Scene, ...], seed: int, index: int) -> list[str]:
     for _ in range(CAPTIONS):
         told = np.sort(rng.choice(len(scenes), int(rng.choice([1, 2, 2, 2, 2])), replace=False))
         chosen = tuple(scenes[i] for i in told)
-        captions.append(describe(chosen, int(rng.integers(0, 3)), 0.8, rng))
+        captions.append(describe(chosen, int(rng.integers(1, 3)), 0.9, rng))
     return captions
 
 

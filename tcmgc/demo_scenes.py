@@ -21,13 +21,21 @@ COLOURS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
 }
 BACKGROUNDS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
     "night": ((10, 10, 30), ("at night", "in darkness")),
-    "fog": ((150, 150, 150), ("in fog", "in mist")),
-    "desert": ((225, 180, 100), ("in sand", "on sand")),
-    "forest": ((20, 90, 30), ("in forest", "among trees")),
-    "ice": ((180, 225, 250), ("on ice", "in snow")),
-    "sea": ((15, 60, 150), ("at sea", "under water")),
-    "sunset": ((235, 120, 70), ("at sunset", "at dusk")),
-    "lavender": ((150, 110, 200), ("in lavender", "among flowers")),
+    "fog": ((140, 140, 140), ("in fog", "in mist")),
+    "desert": ((225, 180, 100), ("in sand", "in the desert")),
+    "forest": ((15, 80, 25), ("in forest", "among trees")),
+    "sky": ((150, 210, 255), ("in the sky", "among clouds")),
+    "sea": ((10, 50, 150), ("at sea", "under water")),
+    "sunset": ((245, 120, 50), ("at sunset", "at dusk")),
+    "lavender": ((150, 90, 215), ("in lavender", "among lilacs")),
+    "snow": ((245, 245, 250), ("in snow", "in winter")),
+    "roses": ((250, 150, 185), ("among roses", "in pink light")),
+    "meadow": ((130, 220, 50), ("in grass", "in a meadow")),
+    "mud": ((90, 55, 25), ("in mud", "on earth")),
+    "pool": ((20, 200, 180), ("in a pool", "by a lagoon")),
+    "bricks": ((165, 35, 35), ("by bricks", "on clay")),
+    "neon": ((235, 30, 190), ("in neon", "at a disco")),
+    "lemons": ((250, 240, 70), ("among lemons", "in sunshine")),
 }
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("circle", "disc"),
@@ -75,7 +83,7 @@ class Scene:
 
 def story(rng: np.random.Generator) -> tuple[Scene, ...]:
     """Two or three scenes that follow each other, of different colours and backgrounds."""
-    count = int(rng.choice([2, 2, 3]))
+    count = int(rng.choice([2, 2, 2, 3]))
     colours = rng.choice(list(COLOURS), count, replace=False)
     backgrounds = rng.choice(list(BACKGROUNDS), count, replace=False)
     shortest, longest = (15, 21) if count == 2 else (11, 20)

@@ -42,8 +42,8 @@ def demo() -> Config:
         towers=Towers(name="demo", pretrained=None, freeze="none"),
         temporal=Temporal(layers=1, heads=4),
         loss=Loss(scale=20.0),
-        optim=Optim(kind="adamw", lr_clip=2e-3, lr_new=2e-3, weight_decay=0.05),
-        train=Train(epochs=6, batch_size=64),
+        optim=Optim(kind="adamw", lr_clip=1.5e-3, lr_new=1.5e-3, weight_decay=0.05),
+        train=Train(epochs=4, batch_size=32),
     )
 
 
