@@ -1,5 +1,6 @@
 """Ray itself: connecting, and how workers are placed."""
 
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def connect(*, search: bool = False) -> None:
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def tell_which() -> None:

@@ -109,6 +109,9 @@ def evaluate(
     split = split.without(unreadable)
     if lost:
         print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
+    # Every worker needs a video of its own.
+    few = min(config.train.workers, len(split))
+    config = replace(config, train=replace(config.train, workers=few, min_workers=0))
     run, scratch = run_folder.split(folder)[0], f"evaluation-{uuid.uuid4().hex[:8]}"
     trainer = TorchTrainer(
         scoring.evaluate_worker,

@@ -21,12 +21,12 @@ from tcmgc.metrics import retrieval_metrics
 
 def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
     """Metrics of a checkpoint on a split."""
+    settle()
     folder, split = settings["checkpoint"], ray.get(settings["split"][0])
     config = from_dict(settings["config"])
     with checkpoints.local(folder) as place:
         _, retriever = checkpoint.load(place)
     device = ray.train.torch.get_device()
-    settle()
     return evaluate_split(
         config,
         retriever.to(device),

@@ -133,6 +133,11 @@ def check(config: Config) -> Corpus:
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
     order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
+    if len(corpus["val"]) < config.train.workers:
+        raise ValueError(
+            f"train.workers is {config.train.workers}, but validation has {len(corpus['val'])} videos: "
+            "every worker needs one; lower it, or set more aside with data.val_videos"
+        )
     weights = list(model.build(config).parameters())
     trained = sum(p.numel() for p in weights if p.requires_grad)
     print(

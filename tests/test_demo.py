@@ -91,7 +91,7 @@ def test_an_interrupted_make_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_picture_shows_what_its_scene_says() -> None:
-    scene = Scene("red", "ice", "square", "large", "left", "still", 2.0)
+    scene = Scene("red", "snow", "square", "large", "left", "still", 2.0)
     frames = list(draw((scene,), np.random.default_rng(0)))
     assert len(frames) == 10
     red = (frames[0].astype(int) - (220, 30, 30) == 0).all(-1)
@@ -102,7 +102,7 @@ def test_a_picture_shows_what_its_scene_says() -> None:
 
 def test_captions_name_colour_and_shape_in_the_scenes_order() -> None:
     scenes = (
-        Scene("red", "ice", "square", "large", "left", "still", 2.0),
+        Scene("red", "snow", "square", "large", "left", "still", 2.0),
         Scene("blue", "fog", "ring", "small", "top", "growing", 2.0),
     )
     rng = np.random.default_rng(0)
