@@ -9,7 +9,7 @@ train: install  ## make the demo corpus, train TC-MGC on it, evaluate, say where
 	$(BIN)/python pipeline/train.py $(RECIPE)
 
 test: install  ## all quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install  ## the tests that take minutes, too
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -48,6 +48,8 @@ class Arguments:
 def main(argv: list[str] | None = None) -> int:
     """The command."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in (["-h"], ["--help"]):
+        cli.parse(Arguments, words, PROG, f"{__doc__}\n\nspaces:\n{_spaces()}")
     space, checker = pick(words.pop(0) if words and not words[0].startswith("-") else None)
     if "--frozen" in words and words[words.index("--frozen") + 1 :][:1] not in (
         ["True"],
@@ -61,6 +63,11 @@ def main(argv: list[str] | None = None) -> int:
     return run(search, arguments.max_concurrent)
 
 
+def _spaces() -> str:
+    known = importlib.import_module("tune_spaces").SPACES
+    return "\n".join(f"  {one.name:26}{one.source}" for one in known.values())
+
+
 def pick(name: str | None) -> tuple[Any, Any]:
     """A space by name, and the function that checks it.
 
@@ -70,7 +77,7 @@ def pick(name: str | None) -> tuple[Any, Any]:
     # Spaces may name the pipeline, so the pipeline looks them up when it is asked to.
     known = importlib.import_module("tune_spaces")
     if name not in known.SPACES:
-        listed = "\n".join(f"  {one.name:26}{one.source}" for one in known.SPACES.values())
+        listed = _spaces()
         what = f"there is no space {name!r}" if name else "name a space"
         raise ValueError(f"{what}; known are\n{listed}")
     return known.SPACES[name], known.check

@@ -124,7 +124,7 @@ def test_relative_paths_are_relative_to_home(home):
     [
         (["--data.root", "nowhere", "--data.dataset", "msrvtt_9k"], "nowhere"),
         (["--towers.name", "ViT-B-33"], "open_clip has no model 'ViT-B-33'"),
-        (["--data.max-words", "64"], "demo has positions for 32"),
+        (["--data.max-words", "64"], "has positions for 32"),
         (["--data.val-videos", "0"], "no validation split"),
         (["--data.dataset", "msrvtt_10k"], "no data set 'msrvtt_10k'; known are demo"),
         (["--train.gpus", "always"], "the cluster has 0"),

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -96,6 +97,8 @@ def _lose(folder: str) -> None:
 
 def test_who_loses_the_folder_stops(tmp_path: Path):
     folder = str(tmp_path)
+    # A shell starts what it puts in the background with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), lock.held(folder, beat=0.05):
         _lose(folder)
     # The other one's lock stays.
