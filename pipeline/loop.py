@@ -19,7 +19,6 @@ from tcmgc.augment import random_resized_crop_flip
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Corpus
 from tcmgc.distributed import share, sum_over_workers
-from tcmgc.objective import Objective
 from tcmgc.step import Batch, backward
 
 SCORE = "val/SumR"
@@ -60,23 +59,8 @@ class Trainer:
         self.steps = order.steps_per_epoch(len(self.pairs), config.train.batch_size)
         self.tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
         self.model = model.build(config).to(self.device)
-        o, loss = config.optim, config.loss
-        self.optimiser = optim.build_optimiser(
-            self.model,
-            kind=o.kind,
-            lr_clip=o.lr_clip,
-            lr_new=o.lr_new,
-            betas=o.betas,
-            eps=o.eps,
-            weight_decay=o.weight_decay,
-        )
-        self.objective = Objective(
-            alpha=loss.alpha,
-            sdr_pairs=loss.sdr_pairs,
-            sdr_biased=loss.sdr_biased,
-            sdr_on_logits=loss.sdr_on_logits,
-            directions=loss.directions,
-        )
+        self.optimiser = model.build_optimiser(config, self.model)
+        self.objective = model.build_objective(config)
         self.done = 0
         """Steps taken since the run began."""
         self.history: list[dict[str, float]] = []

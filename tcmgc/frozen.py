@@ -21,7 +21,6 @@ from tcmgc import config, model, optim, order
 from tcmgc.evaluation import similarity
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.metrics import Metrics, retrieval_metrics
-from tcmgc.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -150,26 +149,11 @@ class FrozenTrainer:
         self.settings, self.device = settings, torch.device(device)
         self.train, self.val = features["train"], features["val"]
         self.model = model.build(_without_weights(settings)).to(device)
-        o, loss = settings.optim, settings.loss
         self.optimiser: torch.optim.Optimizer | None = None
         """None where nothing is left to learn: mean scores of plain frames, say."""
         if any(parameter.requires_grad for parameter in self.model.parameters()):
-            self.optimiser = optim.build_optimiser(
-                self.model,
-                kind=o.kind,
-                lr_clip=o.lr_clip,
-                lr_new=o.lr_new,
-                betas=o.betas,
-                eps=o.eps,
-                weight_decay=o.weight_decay,
-            )
-        self.objective = Objective(
-            alpha=loss.alpha,
-            sdr_pairs=loss.sdr_pairs,
-            sdr_biased=loss.sdr_biased,
-            sdr_on_logits=loss.sdr_on_logits,
-            directions=loss.directions,
-        )
+            self.optimiser = model.build_optimiser(settings, self.model)
+        self.objective = model.build_objective(settings)
         count = min(pairs or len(self.train.owner), len(self.train.owner))
         self.steps = order.steps_per_epoch(count, settings.train.batch_size)
         self.done = 0

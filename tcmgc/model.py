@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from tcmgc import backbone, config
+from tcmgc import backbone, config, optim
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads import Head, TcMgc, XClip, XPool
+from tcmgc.objective import Objective
 from tcmgc.temporal import TemporalEncoder
 
 
@@ -137,6 +138,32 @@ def build(settings: config.Config) -> Retriever:
         scale=LogitScale(loss.scale, learnt=loss.learn_scale, maximum=loss.max_scale),
         encode_padding=attention is not None and not attention.mask_frames,
         autocast=torch.bfloat16 if settings.train.precision == "bf16" else None,
+    )
+
+
+def build_optimiser(settings: config.Config, model: nn.Module) -> torch.optim.Optimizer:
+    """The config's optimiser over the weights that are trained."""
+    o = settings.optim
+    return optim.build_optimiser(
+        model,
+        kind=o.kind,
+        lr_clip=o.lr_clip,
+        lr_new=o.lr_new,
+        betas=o.betas,
+        eps=o.eps,
+        weight_decay=o.weight_decay,
+    )
+
+
+def build_objective(settings: config.Config) -> Objective:
+    """The config's loss."""
+    loss = settings.loss
+    return Objective(
+        alpha=loss.alpha,
+        sdr_pairs=loss.sdr_pairs,
+        sdr_biased=loss.sdr_biased,
+        sdr_on_logits=loss.sdr_on_logits,
+        directions=loss.directions,
     )
 
 
