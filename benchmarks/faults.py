@@ -177,7 +177,7 @@ def cluster(home: Home, *nodes: dict[str, Any], **head: Any) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_AUTH_MODE"] = home.env["RAY_AUTH_MODE"] = "disabled"
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **head})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1} | head)
     home.env["RAY_ADDRESS"] = made.address
     try:
         yield made, [made.add_node(**node) for node in nodes]
@@ -205,8 +205,8 @@ def node(home: Home) -> None:
 
 def elastic(home: Home) -> None:
     """A node is lost and none comes: one worker goes on with the same global batch."""
-    with cluster(home, TRAIN, TRAIN, DECODE) as (made, nodes):
-        changes = PLACED | {"train__min-workers": 1}
+    with cluster(home, TRAIN, TRAIN, num_cpus=0) as (made, nodes):
+        changes = {"train__min-workers": 1, "cluster__cpus-per-worker": 1}
         driver = home.start(data__cache=home.folder / "cache", **changes)
         home.wait(home.checkpoints, driver)
         made.remove_node(nodes[0], allow_graceful=False)

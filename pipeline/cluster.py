@@ -85,7 +85,8 @@ def placement(config: Config) -> Placement:
     one. A worker on a GPU gets ``cluster.cpus_per_worker``, or up to 4.
 
     Raises:
-        ValueError: GPUs are demanded and the cluster has fewer than workers.
+        ValueError: GPUs are demanded and the cluster has fewer than workers; an elastic number of
+            workers on labelled nodes without GPUs.
     """
     train, chosen = config.train, config.cluster.cpus_per_worker
     resources: dict[str, Any] = ray.cluster_resources()
@@ -97,6 +98,13 @@ def placement(config: Config) -> Placement:
             "lower train.workers, add nodes, or set train.gpus to auto"
         )
     use_gpu = train.gpus == "always" or (train.gpus == "auto" and gpus >= needed)
+    if train.min_workers and config.cluster.train_node and not use_gpu:
+        # Ray (2.60) would count the CPUs of all nodes, whatever their labels, and ask for workers
+        # that fit nowhere.
+        raise ValueError(
+            "train.min_workers together with cluster.train_node needs workers on GPUs; leave "
+            "cluster.train_node empty, or set train.min_workers to 0"
+        )
     even = cpus / train.workers
     share = even if even < 1 else float(int(even))
     return Placement(cpus=chosen or (min(4.0, share) if use_gpu else share), gpu=use_gpu)

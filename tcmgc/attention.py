@@ -27,7 +27,9 @@ class CollapsedVideos(_Batched):
     """
 
     keys: Float[Tensor, "videos frames dim"]
-    """Projected keys (Eq. 3)."""
+    """Projected keys (Eq. 3); with one head W_Q is taken in, so that texts need no projection."""
+    key_bias: Float[Tensor, "videos frames"]
+    """What the query's bias adds to each frame's logit, where W_Q is taken in."""
     outputs: Float[Tensor, "videos states dim"]
     """States after the fully connected layer and the scale of the last layer norm."""
     attended_root: Float[Tensor, "videos states states"]
@@ -41,6 +43,10 @@ class CollapsedVideos(_Batched):
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def logit_offset(self) -> Float[Tensor, "videos frames"]:
+        """What is added to the logits: the queries' bias, and -inf for frames that take no part."""
+        return self.key_bias.masked_fill(~self.frame_mask, float("-inf"))
 
 
 class LanguageVideoAttention(nn.Module):
@@ -108,7 +114,12 @@ class LanguageVideoAttention(nn.Module):
         several times over. Frames outside the mask get no attention.
         """
         normed = self.norm_inputs(frames)
-        weights = self.weights(self.project(queries), self.key(normed), frame_mask)
+        logits = torch.einsum(
+            "tqhe,vfhe->tqhvf",
+            self.project(queries).unflatten(-1, (self.heads, -1)),
+            self.key(normed).unflatten(-1, (self.heads, -1)),
+        )
+        weights = logits.masked_fill(~frame_mask, float("-inf")).softmax(-1)
         values = self.value(normed).unflatten(-1, (self.heads, -1))
         attended = torch.einsum("tqhvf,vfhe->tqvhe", weights, values).flatten(-2)
         attended = self.norm_attended(self.out(attended))
@@ -121,19 +132,24 @@ class LanguageVideoAttention(nn.Module):
         """Eq. 2 and 8, with 1 / sqrt(d_p) taken in."""
         return self.query(self.norm_inputs(queries)) * (self.dim // self.heads) ** -0.5
 
+    def queries(
+        self, queries: Float[Tensor, "texts queries dim"]
+    ) -> Float[Tensor, "texts queries dim"]:
+        """What the keys of :meth:`collapse` are compared with."""
+        return self.norm_inputs(queries) if self.heads == 1 else self.project(queries)
+
     def weights(
         self,
-        projected: Float[Tensor, "texts queries dim"],
-        keys: Float[Tensor, "videos frames dim"],
-        frame_mask: Bool[Tensor, "videos frames"],
+        queries: Float[Tensor, "texts queries dim"],
+        record: CollapsedVideos,
     ) -> Float[Tensor, "texts queries heads videos frames"]:
         """The softmax of Eq. 5 and 9: how each query weighs the frames of each video."""
         logits = torch.einsum(
             "tqhe,vfhe->tqhvf",
-            projected.unflatten(-1, (self.heads, -1)),
-            keys.unflatten(-1, (self.heads, -1)),
+            self.queries(queries).unflatten(-1, (self.heads, -1)),
+            record.keys.unflatten(-1, (self.heads, -1)),
         )
-        return logits.masked_fill(~frame_mask, float("-inf")).softmax(-1)
+        return (logits + record.logit_offset()).softmax(-1)
 
     def collapse(
         self,
@@ -155,8 +171,16 @@ class LanguageVideoAttention(nn.Module):
         scaled_constant = constant * self.norm_output.weight
         last_bias = self.norm_output.bias.expand(len(frames), 1, -1)
         share = self.dim**-0.5
+        keys = self.key(normed)
+        key_bias = keys.new_zeros(keys.shape[:2])
+        if self.heads == 1:
+            keys = keys * share
+            if isinstance(self.query, nn.Linear):
+                key_bias = keys @ self.query.bias
+                keys = keys @ self.query.weight
         return CollapsedVideos(
-            keys=self.key(normed),
+            keys=keys,
+            key_bias=key_bias,
             outputs=outputs,
             attended_root=_root(attended * share),
             mixed_root=_root(torch.cat([constant, mixed], 1) * share),

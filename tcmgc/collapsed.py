@@ -10,21 +10,21 @@ videos as the last axis. For a query's weights ``a`` over the states of one vide
     z.w / |z| = l (s t a.(outputs w) + t (c g3).w + b3.w)
 """
 
-import functools
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from tcmgc import native
 from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
 from tcmgc.features import _Batched
 from tcmgc.lanes import contract
 from tcmgc.running import Run, eager
 
 _BLOCK = 16
-"""Frames up to which compiled softmaxes are written out; columns of a root taken together."""
+"""Columns of a root taken together."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CollapsedTexts(_Batched):
     """The text's side of the block: queries that attend, columns that results are compared with."""
 
     queries: Float[Tensor, "texts queries dim"]
-    """Projected and scaled (Eq. 2, 8)."""
+    """What the keys are compared with (Eq. 2, 8)."""
     columns: Float[Tensor, "texts columns dim"]
     constant: Float[Tensor, "texts columns"]
     """Products of the columns with the block's constant."""
@@ -49,8 +49,8 @@ class Lanes:
     attended_root: Float[Tensor, "states states videos"]
     mixed_root: Float[Tensor, "states_1 states_1 videos"]
     output_root: Float[Tensor, "states_2 states_2 videos"]
-    absent: Bool[Tensor, "frames videos"]
-    """True for frames that take no part."""
+    offset: Float[Tensor, "frames videos"]
+    """Added to the logits; -inf for frames that take no part."""
 
 
 def collapse_texts(
@@ -61,7 +61,7 @@ def collapse_texts(
     """The text's side, once per text. Differentiable."""
     gain, bias = attention.norm_output.weight, attention.norm_output.bias
     return CollapsedTexts(
-        queries=attention.project(queries),
+        queries=attention.queries(queries),
         columns=columns,
         constant=columns @ (attention.mixed_constant() * gain),
         bias=columns @ bias,
@@ -81,7 +81,7 @@ def lay_out(videos: CollapsedVideos, heads: int) -> Lanes:
         attended_root=turn(videos.attended_root),
         mixed_root=turn(videos.mixed_root),
         output_root=turn(videos.output_root),
-        absent=~videos.frame_mask.T,
+        offset=videos.logit_offset().T.contiguous(),
     )
 
 
@@ -102,21 +102,36 @@ def products(
         eps: of the second and the third layer norm.
         run: how the pieces are run, :func:`tcmgc.running.eager` or ``compiled``.
     """
-    logits = attention_logits(texts.queries, videos).to(texts.constant.dtype)
-    sides = projections(texts.columns, videos).to(texts.constant.dtype)
-    weights = run(attention_weights, logits, videos.absent)
-    del logits
-    gain, constant, bias = run(
-        norms, weights, videos.attended_root, videos.mixed_root, videos.output_root, *eps
+    given = operands(texts, videos, eps)
+    if native.available(given.logits):
+        return native.products(given)
+    weights = run(attention_weights, given.logits, videos.offset)
+    roots = videos.attended_root, videos.mixed_root, videos.output_root
+    gain, constant, bias = run(norms, weights, *roots, *eps)
+    return run(combine, weights, given.sides, gain, constant, bias, texts.constant, texts.bias)
+
+
+def operands(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Operands:
+    """The two matrix products, and what else the pairs are made of."""
+    dtype = texts.constant.dtype
+    return native.Operands(
+        logits=attention_logits(texts.queries, videos).to(dtype),
+        sides=projections(texts.columns, videos).to(dtype),
+        attended_root=videos.attended_root,
+        mixed_root=videos.mixed_root,
+        output_root=videos.output_root,
+        offset=videos.offset,
+        constant_side=texts.constant,
+        bias_side=texts.bias,
+        eps=eps,
     )
-    return run(combine, weights, sides, gain, constant, bias, texts.constant, texts.bias)
 
 
 def attention_logits(
     queries: Float[Tensor, "texts queries dim"], videos: Lanes
 ) -> Float[Tensor, "texts queries heads frames videos"]:
     """The first matrix product."""
-    heads, count = len(videos.keys), videos.absent.shape[1]
+    heads, count = len(videos.keys), videos.offset.shape[1]
     rows = queries.flatten(0, 1)
     if heads == 1:
         logits = (rows @ videos.keys[0].T)[:, None]
@@ -130,23 +145,15 @@ def projections(
 ) -> Float[Tensor, "texts columns states videos"]:
     """The second matrix product."""
     found = columns.flatten(0, 1) @ videos.outputs.T
-    return found.unflatten(1, (-1, videos.absent.shape[1])).unflatten(0, columns.shape[:2])
+    return found.unflatten(1, (-1, videos.offset.shape[1])).unflatten(0, columns.shape[:2])
 
 
 def attention_weights(
     logits: Float[Tensor, "texts queries heads frames videos"],
-    absent: Bool[Tensor, "frames videos"],
+    offset: Float[Tensor, "frames videos"],
 ) -> Float[Tensor, "texts queries states videos"]:
     """Eq. 5 and 9, the heads' weights one after the other."""
-    logits = logits.masked_fill(absent, float("-inf"))
-    if not torch.compiler.is_compiling() or logits.shape[3] > _BLOCK:
-        return logits.softmax(3).flatten(2, 3)
-    # Written out, a softmax over few frames is one loop over videos instead of three.
-    rows = logits.unbind(3)
-    top = functools.reduce(torch.maximum, rows)
-    grown = [(row - top).exp() for row in rows]
-    share = 1 / functools.reduce(torch.add, grown)
-    return torch.stack([row * share for row in grown], 3).flatten(2, 3)
+    return (logits + offset).softmax(3).flatten(2, 3)
 
 
 def norms(

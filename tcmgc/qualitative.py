@@ -62,7 +62,7 @@ def pair_attention(head: Head, text: TextFeatures, video: VideoFeatures) -> list
     words = {"sentence_frame", "frame_word"} & set(head.grains)
 
     def weigh(queries: Tensor, at: slice) -> np.ndarray:
-        found = block.weights(block.project(queries), record.keys[at], record.frame_mask[at])
+        found = block.weights(queries, record[at])
         return found[0, :, :, 0].mean(1).cpu().numpy()
 
     pairs = []

@@ -1,13 +1,24 @@
-"""Heads: collapsed against literal, in every variant; padding, tiles, numerics, bad input."""
+"""Heads: collapsed against literal, in every variant; padding, tiles, bad input."""
 
-import subprocess
-import sys
-from itertools import chain, combinations
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from head_cases import (
+    DIM,
+    FRAMES,
+    MODES,
+    SUBSETS,
+    TEXTS,
+    VARIANTS,
+    VIDEOS,
+    WORDS,
+    agree,
+    make,
+    shaken,
+    texts,
+    videos,
+)
 from torch import Tensor
 
 from tcmgc.config import GRAINS
@@ -15,72 +26,6 @@ from tcmgc.features import Scores, TextFeatures, VideoFeatures
 from tcmgc.heads import RELEASED, Head, TcMgc, XClip, XPool, score_tiled
 from tcmgc.heads.literal import literal_score
 from tcmgc.losses import info_nce, similarity_decorrelation
-from tcmgc.running import can_compile
-
-DIM, WORDS, FRAMES, TEXTS, VIDEOS = 16, 10, 5, 4, 3
-
-
-def texts(
-    count: int = TEXTS, words: int = WORDS, dtype: torch.dtype = torch.float64, dim: int = DIM
-) -> TextFeatures:
-    generator = torch.Generator().manual_seed(1)
-    sentence = torch.randn(count, dim, dtype=dtype, generator=generator)
-    features = torch.randn(count, words, dim, dtype=dtype, generator=generator)
-    lengths = torch.arange(count) % (words - 3) + 4
-    return TextFeatures(sentence, features, torch.arange(words) < lengths[:, None])
-
-
-def videos(
-    count: int = VIDEOS, frames: int = FRAMES, dtype: torch.dtype = torch.float64, dim: int = DIM
-) -> VideoFeatures:
-    generator = torch.Generator().manual_seed(2)
-    features = torch.randn(count, frames, dim, dtype=dtype, generator=generator)
-    lengths = frames - torch.arange(count) % frames
-    mask = torch.arange(frames) < lengths[:, None]
-    return VideoFeatures(features, features + 0.1, mask)
-
-
-def shaken(head: Head, dtype: torch.dtype = torch.float64) -> Any:
-    """Away from identities and zeros, so that every parameter matters."""
-    generator = torch.Generator().manual_seed(3)
-    head = head.to(dtype)
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter += 0.15 * torch.randn(parameter.shape, dtype=dtype, generator=generator)
-    return head
-
-
-def make(dim: int = DIM, words: int = WORDS, frames: int = FRAMES, **options: Any) -> TcMgc:
-    options = {"keep_rate": 0.3} | options
-    return shaken(TcMgc(dim, words=words, frames=frames, **options))
-
-
-MODES = ("none", "remove", "fuse")
-VARIANTS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "heads 2": {"heads": 2},
-    "heads 4": {"heads": 4},
-    "heads 8": {"heads": 8},
-    "no residual": {"residual": False},
-    "released": {**RELEASED, "dropout": 0.0},
-    "no projections, heads": {"projections": False, "heads": 4},
-    "softmax vectors": {"vectors": "softmax", "temperature": 0.3},
-    "softmax scores": {"scores": "softmax"},
-    "mean scores": {"scores": "mean"},
-    "frames unmasked": {"mask_frames": False},
-    "large k": {"keep_rate": 0.9},
-    "k = m": {"keep_rate": 1.0, "sentence_frame": "remove"},
-    **{f"words {a}, frames {b}": {"frame_word_words": a, "frame_word_frames": b} for a in MODES for b in MODES},
-    **{f"vector {mode}": {"video_word": mode, "sentence_frame": mode} for mode in MODES},
-}  # fmt: skip
-SUBSETS = list(chain.from_iterable(combinations(GRAINS, size) for size in (1, 2, 3, 4)))
-
-
-def agree(found: Scores, expected: Scores, tolerance: float) -> None:
-    assert found.grains.keys() == expected.grains.keys()
-    for name, grain in expected.grains.items():
-        assert (found.grains[name] - grain).abs().max() <= tolerance, name
-    assert (found.similarity - expected.similarity).abs().max() <= tolerance
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
@@ -312,65 +257,6 @@ def test_parameters_as_the_paper_counts_them(rate: float) -> None:
     assert count() == whole.get(rate, count())
 
 
-ADVERSARIAL: dict[str, Any] = {
-    "identical frames": lambda f: f[:, :1].expand_as(f).clone(),
-    "nearly identical frames": lambda f: f[:, :1] + 1e-4 * f,
-    "opposite frames": lambda f: torch.cat([f[:, :2], -f[:, :2], f[:, :1]], 1),
-    "large norms": lambda f: 1e4 * f,
-    "small norms": lambda f: 1e-3 * f,
-    "one value": lambda f: torch.ones_like(f),
-}
-
-
-@pytest.mark.parametrize("heads", [1, 4])
-@pytest.mark.parametrize("name", [*ADVERSARIAL, "one frame", "one-hot attention", "even attention"])
-def test_float32_stays_close_to_float64(name: str, heads: int) -> None:
-    head, text, video = make(heads=heads), texts(), videos()
-    mask, features = video.frame_mask, video.encoded
-    if name == "one frame":
-        mask = torch.arange(FRAMES) < torch.ones(VIDEOS, 1)
-    elif name in ADVERSARIAL:
-        features = ADVERSARIAL[name](features)
-        mask = torch.ones_like(mask)
-    with torch.no_grad():
-        head.attention.query.weight *= {"one-hot attention": 1e3}.get(name, 1.0)
-        if name in ("even attention", "opposite frames"):
-            for parameter in (*head.attention.query.parameters(), head.attention.value.bias,
-                              head.attention.out.bias, head.attention.norm_inputs.bias):  # fmt: skip
-                parameter.zero_()
-    exact = literal_score(head, text, VideoFeatures(features, features, mask))
-    head.float()
-    low = VideoFeatures(features.float(), features.float(), mask)
-    small = TextFeatures(text.sentence.float(), text.words.float(), text.word_mask)
-    record = head.record(low)
-    for found in (head.score(small, record), score_tiled(head, small, record)):
-        for grain, expected in zip(found.grains.values(), exact.grains.values(), strict=True):
-            assert (grain - expected).abs().max() <= 1e-4 * expected.abs().max()
-        assert (
-            found.similarity - exact.similarity
-        ).abs().max() <= 1e-4 * exact.similarity.abs().max()
-    gradients = torch.autograd.grad(
-        head.score(small, head.record(low)).similarity.sum(), list(head.parameters())
-    )
-    assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-def test_bfloat16_operands_keep_scores_close() -> None:
-    head, text, video = make(), texts(), videos()
-    head.float()
-    text = TextFeatures(text.sentence.float(), text.words.float(), text.word_mask)
-    record = head.record(
-        VideoFeatures(video.frames.float(), video.encoded.float(), video.frame_mask)
-    )
-    exact, low = (score_tiled(head, text, record, bf16=flag).similarity for flag in (False, True))
-    assert low.dtype == torch.float32
-    assert 0 < (exact - low).abs().max() < 2e-2
-    clip = XClip(DIM, words=WORDS, frames=FRAMES)
-    record = clip.record(videos(dtype=torch.float32))
-    with pytest.raises(ValueError, match="bfloat16"):
-        score_tiled(clip, text, record, bf16=True)
-
-
 def test_a_training_batch_need_not_be_square() -> None:
     head, text, video = make(), texts(4), videos(4)
     record = head.record(video)
@@ -435,48 +321,3 @@ def test_bad_features(head: Head) -> None:
     if isinstance(head, XClip) or head is HEADS["plain"]:
         with pytest.raises(ValueError, match="frames=5"):
             head.record(videos(frames=6))
-
-
-COMPILED = """
-import torch
-from tcmgc.features import TextFeatures, VideoFeatures
-from tcmgc.heads import TcMgc, score_tiled
-torch.set_num_threads(1)
-draw = lambda *shape: torch.randn(*shape, dtype=torch.float64)
-for heads, frames in ((2, 2),):
-    head = TcMgc(8, words=3, frames=frames, keep_rate=0.4, heads=heads).double()
-    text = TextFeatures(draw(5, 8), draw(5, 3, 8), torch.ones(5, 3) > 0)
-    seen = draw(5, frames, 8)
-    record = head.record(VideoFeatures(seen, seen, torch.ones(5, frames) > 0))
-    expected = score_tiled(head, text, record, compile=False)
-    # Two rows and two columns of tiles, filled up to one shape.
-    memory = 9 * head.pair_bytes(head.prepare_texts(text), record)
-    found = score_tiled(head, text, record, memory=memory, compile=True)
-    assert (found.similarity - expected.similarity).abs().max() < 1e-10
-    for name, grain in expected.grains.items():
-        assert (found.grains[name] - grain).abs().max() < 1e-10, name
-assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 4
-"""
-
-
-def test_compiled_equals_eager() -> None:
-    # In a process of its own: torch.compile cannot follow the checks of shapes made under pytest.
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILED], cwd=root, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_without_a_compiler_scoring_runs_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: Any, **options: Any) -> Any:
-        raise RuntimeError("no C++ compiler")
-
-    head, text, video = make(), texts(), videos()
-    record = head.record(video)
-    can_compile.cache_clear()
-    monkeypatch.setattr(torch, "compile", fail)
-    with pytest.warns(UserWarning, match="the same result, more slowly"):
-        found = score_tiled(head, text, record, compile=True)
-    can_compile.cache_clear()
-    agree(found, score_tiled(head, text, record), 0)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tcmgc import native
 from tcmgc.features import Scores, TextFeatures, VideoFeatures, _Batched
 from tcmgc.running import Run, can_compile, compiled, eager, many_shapes
 
@@ -17,13 +19,16 @@ MEMORY = 256 * 2**20
 """Bytes that intermediate results of scoring may take, unless told otherwise."""
 
 COMPILED_PAIRS = 500_000
-"""Pairs from which :func:`score_tiled` compiles on its own accord."""
+"""Pairs from which :func:`score_tiled` takes torch.compile on its own accord."""
 
-TEXTS, VIDEOS = 16, 64
-"""Texts and videos of a tile at most: small enough to stay in cache, large enough for the products."""
+TEXTS, VIDEOS = 64, 64
+"""Texts and videos of a tile at most: beyond these the products gain nothing."""
 
-ROWS = 8
-"""Rows of tiles that share one layout of their videos."""
+TILE = 32 * 2**20
+"""Bytes of a tile's intermediate results, so that they stay near the last cache."""
+
+ROWS = 128
+"""Texts that share one layout of their videos, roughly."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Head(nn.Module, ABC):
 
     dim: int
     grains: tuple[str, ...]
+    in_native: bool = False
+    """Scores without gradients come from :mod:`tcmgc.native`, where that is available."""
     memory: int = MEMORY // 4
     """Bytes that a training step may hold between its forward and backward passes, roughly."""
 
@@ -133,8 +140,9 @@ def score_tiled(
         scale: the logit scale.
         memory: bytes that intermediate results may take; the result itself comes on top.
         grains: keep the scores of each contrast as well as the similarity.
-        compile: run compiled pieces; None does from :data:`COMPILED_PAIRS` pairs on, from where
-            compilation (about a minute the first time, kept on disk by torch) is soon repaid.
+        compile: run compiled pieces: C++ where :mod:`tcmgc.native` has them, else torch.compile.
+            None takes the C++ always, but torch.compile only from :data:`COMPILED_PAIRS` pairs on, from
+            where compilation (about a minute the first time, kept on disk by torch) is soon repaid.
         bf16: round the operands of the large matrix products to bfloat16; everything after them
             stays as it is. Pays on hardware that multiplies bfloat16 (AVX512-BF16, AMX, GPUs).
 
@@ -146,10 +154,13 @@ def score_tiled(
     pairs = len(text) * len(record)
     similarity = like.new_empty(len(text), len(record))
     kept = like.new_empty(len(head.grains) if grains else 0, len(text), len(record))
-    if compile is None:
-        compile = pairs >= COMPILED_PAIRS
-    run = compiled if pairs and compile and can_compile(str(like.device)) else eager
-    with many_shapes():
+    without = native.off() if compile is False else nullcontext()
+    with many_shapes(), without:
+        if compile is None:
+            compile = pairs >= COMPILED_PAIRS
+        if head.in_native and native.available(like):
+            compile = False
+        run = compiled if pairs and compile and can_compile(str(like.device)) else eager
         for rows, columns, texts, videos in _tiles(
             head, text, record, memory, run is compiled, bf16
         ):
@@ -175,12 +186,13 @@ def _tiles(
     def ready(prepared: Any) -> Any:
         return head.rounded(prepared) if bf16 else prepared
 
-    pairs = max(1, memory // head.pair_bytes(head.prepare_texts(text[:1]), record))
+    pairs = max(1, min(memory, TILE) // head.pair_bytes(head.prepare_texts(text[:1]), record))
     wide = min(len(record), VIDEOS, pairs)
     tall = min(len(text), TEXTS, max(1, pairs // wide))
-    for top in range(0, len(text), ROWS * tall):
+    step = tall * max(1, ROWS // tall)
+    for top in range(0, len(text), step):
         group = []
-        for start in range(top, min(top + ROWS * tall, len(text)), tall):
+        for start in range(top, min(top + step, len(text)), tall):
             rows = slice(start, min(start + tall, len(text)))
             part = _filled(text, rows, tall) if even else text[rows]
             group.append((rows, ready(head.prepare_texts(part))))

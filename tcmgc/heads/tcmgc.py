@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tcmgc import native
 from tcmgc.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
 from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
 from tcmgc.collapsed import (
@@ -15,6 +16,7 @@ from tcmgc.collapsed import (
     Lanes,
     collapse_texts,
     lay_out,
+    operands,
     products,
     rounded,
 )
@@ -125,6 +127,7 @@ class TcMgc(Head):
         self.grains = tuple(grain for grain in GRAINS if grain in grains)
         self.dim, self.words, self.frames = dim, words, frames
         self.mask_frames, self.mask_words = mask_frames, mask_words
+        self.temperature = temperature
         self.modes = {
             "video_word": video_word,
             "sentence_frame": sentence_frame,
@@ -137,6 +140,7 @@ class TcMgc(Head):
         self.kept_frames = _kept(pooled, keep_rate, "frame") if cut else pooled
 
         self.attention = None
+        self.in_native = text_conditioned
         if text_conditioned:
             self.attention = LanguageVideoAttention(
                 dim, heads=heads, residual=residual, projections=projections, dropout=dropout
@@ -200,7 +204,7 @@ class TcMgc(Head):
         if self.attention is None:
             raise ValueError("a head with text_conditioned=False attends to no frames")
         raw = torch.cat([text.sentence.unsqueeze(1), text.words], 1)
-        return self.attention.weights(self.attention.project(raw), record.keys, record.frame_mask)
+        return self.attention.weights(raw, record)
 
     def score_weights(
         self, scores: Scores, scale: Tensor | float = 1.0
@@ -257,8 +261,32 @@ class TcMgc(Head):
         else:
             assert self.attention is not None
             side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
+            if native.available(texts.columns) and not torch.is_grad_enabled():
+                given = operands(side, videos, self.attention.eps)
+                return native.scores(given, self._plan(texts), texts.word_mask)
             found = products(side, videos, self.attention.eps, run)
         return run(self._contrasts, found, texts.word_mask, frame_mask)
+
+    def _plan(self, texts: _Texts) -> native.Contrasts:
+        """What :meth:`_contrasts` does, as data."""
+        words, columns = texts.word_mask.shape[1], texts.columns.shape[1]
+        parts: dict[str, nn.Module | None] = {
+            "video_word": self.video_word,
+            "sentence_frame": self.sentence_frame,
+        }
+        if self.frame_word is not None:
+            parts |= dict(self.frame_word.named_children())
+        return native.Contrasts(
+            grains=self.grains,
+            kept_words=self.kept_words,
+            kept_frames=self.kept_frames,
+            whole=0 if self.sentence_product is None else 1 + words,
+            local=1 if self.word_product is None else columns - words,
+            modes=self.modes,
+            masked=self.mask_words,
+            temperature=self.temperature,
+            matrices={name: part.weight for name, part in parts.items() if isinstance(part, Isa)},
+        )
 
     def _contrasts(
         self,
@@ -318,6 +346,8 @@ class TcMgc(Head):
         states = record.frame_mask.shape[1]
         if isinstance(record, CollapsedVideos):
             states = record.outputs.shape[1]
+            if native.available(texts.columns) and not torch.is_grad_enabled():
+                return (queries + columns) * states * texts.queries.element_size()
         numbers = 3 * queries * columns + (5 * queries + columns) * states
         if isinstance(record, RawVideos):
             numbers += 10 * queries * self.dim

@@ -30,6 +30,7 @@ class XPool(Head):
     """
 
     grains = ("video_sentence",)
+    in_native = True
 
     def __init__(self, dim: int, *, heads: int = 1, dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,0 +1,291 @@
+"""TC-MGC's similarity after its matrix products in C++: float32 on CPU (``pairs.cpp``).
+
+The source is compiled when it is first needed, in about two seconds, into the user's cache folder.
+Without a C++ compiler, or with ``TCMGC_NATIVE=0``, :func:`available` is False and the same is
+computed by torch's own operations, more slowly.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tcmgc.config import GRAINS
+
+_SOURCE = Path(__file__).with_name("pairs.cpp")
+_AGGREGATIONS = (
+    *("video_word", "sentence_frame"),
+    *("first_frames", "then_words", "first_words", "then_frames"),
+)
+_FLAGS = [
+    "-O3",
+    "-march=native",
+    "-std=gnu++17",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+]
+_off = False
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("texts", "queries", "columns", "heads", "frames", "videos", "threads")
+        ),
+        ("attended_eps", ctypes.c_float),
+        ("mixed_eps", ctypes.c_float),
+    ]
+
+
+class _Contrasts(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                *("words", "kept_words", "kept_frames", "whole", "local"),
+                *("video_word", "sentence_frame", "frame_word_words", "frame_word_frames"),
+                *("masked", "count"),
+                *(f"to_{grain}" for grain in GRAINS),
+            )
+        ),
+        ("temperature", ctypes.c_float),
+    ]
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """How products become the contrasts' scores: the sizes and choices of :class:`tcmgc.heads.TcMgc`."""
+
+    grains: tuple[str, ...]
+    kept_words: int
+    kept_frames: int
+    whole: int
+    """Column of the products that the video-sentence contrast reads."""
+    local: int
+    """First column of those that the frame-word contrast reads."""
+    modes: Mapping[str, str]
+    """Reorganisation of ``video_word``, ``sentence_frame``, ``frame_word_words``, ``frame_word_frames``."""
+    masked: bool
+    temperature: float
+    matrices: dict[str, Tensor]
+    """Of the aggregations: ``video_word``, ``sentence_frame``, ``first_frames``, ``then_words``,
+    ``first_words``, ``then_frames``; a plain softmax where one is missing."""
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What the block's pairs are made of."""
+
+    logits: Float[Tensor, "texts queries heads frames videos"]
+    sides: Float[Tensor, "texts columns states videos"]
+    attended_root: Float[Tensor, "states states videos"]
+    mixed_root: Float[Tensor, "states_1 states_1 videos"]
+    output_root: Float[Tensor, "states_2 states_2 videos"]
+    offset: Float[Tensor, "frames videos"]
+    constant_side: Float[Tensor, "texts columns"]
+    bias_side: Float[Tensor, "texts columns"]
+    eps: tuple[float, float]
+
+
+def available(like: Tensor) -> bool:
+    """Whether :func:`pairs` can be used on tensors like this one."""
+    if _off or like.device.type != "cpu" or like.dtype != torch.float32:
+        return False
+    return _library() is not None
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Do without, inside this context: for comparing the two."""
+    global _off
+    before, _off = _off, True
+    try:
+        yield
+    finally:
+        _off = before
+
+
+def products(operands: Operands) -> Float[Tensor, "texts queries columns videos"]:
+    """What :func:`tcmgc.collapsed.products` gives after its matrix products. Differentiable once.
+
+    Raises:
+        MemoryError: no room for one text and a few videos.
+    """
+    found: Tensor = _Products.apply(*_tensors(operands), operands.eps)
+    return found
+
+
+def scores(
+    operands: Operands, contrasts: Contrasts, word_mask: Bool[Tensor, "texts words"]
+) -> Float[Tensor, "grains texts videos"]:
+    """Scores of the contrasts, without the products ever in memory. Not differentiable.
+
+    Raises:
+        MemoryError: no room for one text and a few videos.
+    """
+    tensors = _tensors(operands)
+    texts, words = word_mask.shape
+    modes = ("none", "remove", "fuse")
+    record = _Contrasts(
+        words=words,
+        kept_words=contrasts.kept_words,
+        kept_frames=contrasts.kept_frames,
+        whole=contrasts.whole,
+        local=contrasts.local,
+        **{name: modes.index(mode) for name, mode in contrasts.modes.items()},
+        masked=contrasts.masked,
+        count=len(contrasts.grains),
+        **{
+            f"to_{grain}": contrasts.grains.index(grain) if grain in contrasts.grains else -1
+            for grain in GRAINS
+        },
+        temperature=contrasts.temperature,
+    )
+    matrices = [contrasts.matrices.get(name) for name in _AGGREGATIONS]
+    matrices = [None if matrix is None else matrix.contiguous() for matrix in matrices]
+    mask = word_mask.contiguous()
+    found = operands.logits.new_empty(len(contrasts.grains), texts, operands.offset.shape[1])
+    _call(
+        *("pairs_scores", _sizes(tensors, operands.eps), _pointers(tensors)),
+        *(ctypes.byref(record), _pointers(matrices), mask, found),
+    )
+    return found
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *tensors, eps = arguments
+        logits, sides = tensors[:2]
+        ctx.save_for_backward(*tensors)
+        ctx.eps = eps
+        found = logits.new_empty(*logits.shape[:2], sides.shape[1], logits.shape[-1])
+        _call("pairs_forward", _sizes(tensors, eps), _pointers(tensors), found)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = list(ctx.saved_tensors)
+        logits, sides, attended, mixed, output, _, constant, bias = tensors
+        blocks = -(-logits.shape[-1] // _lanes())
+        into = [torch.empty_like(tensor) for tensor in (logits, sides, attended, mixed, output)]
+        into += [side.new_empty(blocks, *side.shape) for side in (constant, bias)]
+        grad = grad.contiguous()
+        sizes = _sizes(tensors, ctx.eps)
+        _call("pairs_backward", sizes, _pointers(tensors), grad, _pointers(into))
+        offset = into[0].sum((0, 1, 2)) if ctx.needs_input_grad[5] else None
+        return *into[:5], offset, into[5].sum(0), into[6].sum(0), None
+
+
+def _tensors(operands: Operands) -> list[Tensor]:
+    """The operands as the library takes them: contiguous, in its order."""
+    return [
+        getattr(operands, field.name).contiguous()
+        for field in fields(operands)
+        if field.name != "eps"
+    ]
+
+
+def _sizes(tensors: list[Tensor], eps: tuple[float, float]) -> Any:
+    logits, sides = tensors[:2]
+    texts, queries, heads, frames, videos = logits.shape
+    threads = torch.get_num_threads()
+    return ctypes.byref(
+        _Sizes(texts, queries, sides.shape[1], heads, frames, videos, threads, *eps)
+    )
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> Any:
+    """A C struct of pointers."""
+    return (ctypes.c_void_p * len(tensors))(
+        *(None if tensor is None else tensor.data_ptr() for tensor in tensors)
+    )
+
+
+def _call(name: str, *arguments: Any) -> None:
+    given = [
+        ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else argument
+        for argument in arguments
+    ]
+    if getattr(_library(), name)(*given):
+        raise MemoryError("no memory left for TC-MGC's similarity of a text and a few videos")
+
+
+@functools.cache
+def _lanes() -> int:
+    library = _library()
+    assert library is not None
+    return int(library.pairs_lanes())
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    if os.environ.get("TCMGC_NATIVE", "1") == "0":
+        return None
+    try:
+        return ctypes.CDLL(str(_built()))
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        warnings.warn(
+            "the C++ part of TC-MGC's similarity cannot be built or loaded, so it runs in torch: the "
+            f"same result, more slowly. A C++ compiler (g++) is what is usually missing. {detail.strip()[:400]}",
+            stacklevel=2,
+        )
+        return None
+
+
+def _built() -> Path:
+    """The library's path; built by whoever comes first, for this source, compiler and processor."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    sources = [path.read_text() for path in sorted(_SOURCE.parent.glob("*.[ch]*"))]
+    key = "\0".join([*sources, *_FLAGS, version, _processor()])
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcmgc"
+    target = cache / f"pairs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            aside = Path(folder) / target.name
+            subprocess.run(
+                [compiler, *_FLAGS, str(_SOURCE), "-o", str(aside)],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            aside.replace(target)
+    return target
+
+
+def _processor() -> str:
+    """What decides which instructions ``-march=native`` may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(
+        line
+        for line in dict.fromkeys(lines)
+        if line.startswith(("flags", "Features", "model name"))
+    )

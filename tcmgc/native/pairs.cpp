@@ -1,0 +1,154 @@
+// TC-MGC's similarity between its two matrix products and its scores, and the gradient of the first
+// half. float32, contiguous, videos innermost. No result depends on the number of threads.
+//
+// Every function returns 0, or 1 when there is no memory.
+
+#include "block.h"
+#include "contrasts.h"
+
+// Tensors: logits [texts, queries, states, videos], sides [texts, columns, states, videos], the three
+// roots [rows, rows, videos], offset [frames, videos], both sides' constants [texts, columns].
+struct Operands {
+    const float *logits, *sides, *attended, *mixed, *output, *offset, *constant_side, *bias_side;
+};
+
+// Products of one text and W videos, [queries, columns] of them, `stride` numbers from one to the next.
+static void products(float *found, int64_t stride, vec *space, const Block<const vec> &root, int64_t text,
+                     int64_t first, const Operands &x, const Sizes &z)
+{
+    const int64_t S = z.states(), Q = z.queries, C = z.columns, V = z.videos, count = V - first;
+    vec *const weights = space, *const sides = weights + GROUP * S, *const sums = sides + C * S;
+    const float *logits = x.logits + text * Q * S * V + first;
+    const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
+    gather(sides, x.sides + text * C * S * V + first, C * S, V, count);
+    int64_t q = 0;
+    for (; q + GROUP <= Q; q += GROUP)
+        forward<GROUP>(found + q * C * stride, stride, logits + q * S * V, sides, weights, sums, root, constants,
+                       biases, z, count);
+    for (; q < Q; q++)
+        forward<1>(found + q * C * stride, stride, logits + q * S * V, sides, weights, sums, root, constants,
+                   biases, z, count);
+}
+
+static int64_t products_space(const Sizes &z)
+{
+    return (GROUP + z.columns) * z.states() + Norms<GROUP>::room(z.states());
+}
+
+// found [texts, queries, columns, videos].
+extern "C" int pairs_forward(const Sizes *sizes, const Operands *operands, float *found)
+{
+    const Sizes &z = *sizes;
+    const Operands &x = *operands;
+    const int64_t S = z.states(), V = z.videos, size = Block<vec>::size(S);
+    const Room packed(z.blocks() * size);
+    if (!packed.vecs) return 1;
+    pack(packed.vecs, x.attended, x.mixed, x.output, x.offset, z);
+    int failed = 0;
+#pragma omp parallel num_threads(z.threads) reduction(| : failed)
+    {
+        const Room mine(products_space(z));
+        failed = !mine.vecs;
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t text = 0; text < z.texts; text++)
+            for (int64_t b = 0; b < z.blocks(); b++)
+                if (!failed)
+                    products(found + text * z.queries * z.columns * V + b * W, V, mine.vecs,
+                             Block<const vec>(packed.vecs + b * size, S), text, b * W, x, z);
+    }
+    return failed;
+}
+
+// scores [contrasts, texts, videos]; word_mask [texts, words].
+extern "C" int pairs_scores(const Sizes *sizes, const Operands *operands, const Contrasts *contrasts,
+                            const Aggregations *by, const bool *word_mask, float *scores)
+{
+    const Sizes &z = *sizes;
+    const Operands &x = *operands;
+    const int64_t S = z.states(), V = z.videos, size = Block<vec>::size(S), words = contrasts->words;
+    const int64_t matrix = z.queries * z.columns, own = products_space(z);
+    const Room packed(z.blocks() * size);
+    if (!packed.vecs) return 1;
+    pack(packed.vecs, x.attended, x.mixed, x.output, x.offset, z);
+    int failed = 0;
+#pragma omp parallel num_threads(z.threads) reduction(| : failed)
+    {
+        const Room mine(matrix + own + Space::vecs(words)), places(Space::indices(words));
+        failed = !mine.vecs || !places.vecs;
+        vec *const found = mine.vecs;
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t text = 0; text < z.texts; text++)
+            for (int64_t b = 0; b < z.blocks(); b++) {
+                if (failed) continue;
+                products((float *)found, W, found + matrix, Block<const vec>(packed.vecs + b * size, S), text,
+                         b * W, x, z);
+                vec of_pair[4];
+                contrast(of_pair, found, word_mask + text * words, *contrasts, *by, z.columns,
+                         Space(found + matrix + own, (int64_t *)places.vecs, words));
+                for (int64_t g = 0; g < contrasts->count; g++)
+                    store(scores + (g * z.texts + text) * V + b * W, of_pair[g], V - b * W);
+            }
+    }
+    return failed;
+}
+
+// What the gradient is written to: shapes as in Operands, but for those of the two sides, which come
+// for each block of W videos, [blocks, texts, columns].
+struct Grown {
+    float *logits, *sides, *attended, *mixed, *output, *constant_side, *bias_side;
+};
+
+extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, const float *grad, const Grown *grown)
+{
+    const Sizes &z = *sizes;
+    const Operands &x = *operands;
+    const int64_t S = z.states(), Q = z.queries, C = z.columns, V = z.videos, size = Block<vec>::size(S);
+    const Room packed(z.blocks() * size);
+    if (!packed.vecs) return 1;
+    pack(packed.vecs, x.attended, x.mixed, x.output, x.offset, z);
+    int failed = 0;
+#pragma omp parallel num_threads(z.threads) reduction(| : failed)
+    {
+        const Room mine(products_space(z) + GROUP * C + size + C * S + 2 * C + GROUP * S + GROUP * (S + 2));
+        failed = !mine.vecs;
+        vec *const weights = mine.vecs, *const side = weights + GROUP * S, *const sums = side + C * S;
+        vec *const given = sums + Norms<GROUP>::room(S), *const of_root = given + GROUP * C;
+        vec *const of_side = of_root + size, *const of_constant = of_side + C * S;
+        vec *const of_weights = of_constant + 2 * C, *const of_sums = of_weights + GROUP * S;
+        const Gradients into{Block<vec>(of_root, S), of_side, of_constant, of_constant + C, of_weights, of_sums};
+#pragma omp for schedule(static)
+        for (int64_t b = 0; b < z.blocks(); b++) {
+            if (failed) continue;
+            const int64_t first = b * W, count = V - first;
+            const Block<const vec> root(packed.vecs + b * size, S);
+            for (int64_t i = 0; i < size; i++) of_root[i] = vec{};
+            for (int64_t text = 0; text < z.texts; text++) {
+                const float *logits = x.logits + text * Q * S * V + first, *from = grad + text * Q * C * V + first;
+                const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
+                float *to = grown->logits + text * Q * S * V + first;
+                gather(side, x.sides + text * C * S * V + first, C * S, V, count);
+                for (int64_t i = 0; i < C * S + 2 * C; i++) of_side[i] = vec{};
+                int64_t q = 0;
+                for (; q + GROUP <= Q; q += GROUP)
+                    backward<GROUP>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights,
+                                    sums, given, root, constants, biases, z, count);
+                for (; q < Q; q++)
+                    backward<1>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights, sums,
+                                given, root, constants, biases, z, count);
+                scatter(grown->sides + text * C * S * V + first, of_side, C * S, V, count);
+                const int64_t row = (b * z.texts + text) * C;
+                for (int64_t c = 0; c < C; c++) {
+                    grown->constant_side[row + c] = total(into.constant_side[c]);
+                    grown->bias_side[row + c] = total(into.bias_side[c]);
+                }
+            }
+            scatter(grown->attended + first, into.root.attended, S * S, V, count);
+            scatter(grown->mixed + first, into.root.mixed, (S + 1) * (S + 1), V, count);
+            scatter(grown->output + first, into.root.output, (S + 2) * (S + 2), V, count);
+        }
+    }
+    return failed;
+}
+
+// Videos side by side.
+extern "C" int pairs_lanes() { return W; }

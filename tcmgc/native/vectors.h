@@ -1,0 +1,118 @@
+// W numbers side by side, one a video: the arithmetic that everything here is made of.
+
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+typedef float vec __attribute__((vector_size(4 * W)));
+typedef int32_t ivec __attribute__((vector_size(4 * W)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+// Queries that share what they load. Arrays of a group are [rows][GROUP].
+constexpr int GROUP = 4;
+
+// Of a call: what is compared with what, and how.
+struct Sizes {
+    int64_t texts, queries, columns, heads, frames, videos, threads;
+    float attended_eps, mixed_eps;
+
+    int64_t states() const { return heads * frames; }
+    int64_t blocks() const { return (videos + W - 1) / W; }
+};
+
+INLINE vec splat(float x)
+{
+    return vec{} + x;
+}
+
+INLINE vec load(const float *from, int64_t count)
+{
+    vec x = {};
+    if (count >= W)
+        memcpy(&x, from, sizeof x);
+    else
+        for (int64_t i = 0; i < count; i++) x[i] = from[i];
+    return x;
+}
+
+INLINE void store(float *to, vec x, int64_t count)
+{
+    if (count >= W)
+        memcpy(to, &x, sizeof x);
+    else
+        for (int64_t i = 0; i < count; i++) to[i] = x[i];
+}
+
+INLINE vec larger(vec a, vec b)
+{
+    return a > b ? a : b;
+}
+
+INLINE vec smaller(vec a, vec b)
+{
+    return a < b ? a : b;
+}
+
+INLINE vec inverse_root(vec x)
+{
+    vec y;
+    for (int i = 0; i < W; i++) y[i] = 1.0f / __builtin_sqrtf(x[i]);
+    return y;
+}
+
+// e^x for x <= 0, to two units in the last place; 0 where it would not be a normal number.
+INLINE vec exponential(vec x)
+{
+    const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
+    const ivec there = x > splat(-87.0f);
+    x = there ? x : vec{};
+    const vec shifted = x * 1.44269504088896341f + magic;
+    const vec n = shifted - magic;
+    x = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec y = x * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * x + 8.3334519073e-3f;
+    y = y * x + 4.1665795894e-2f;
+    y = y * x + 1.6666665459e-1f;
+    y = y * x + 5.0000001201e-1f;
+    y = y * (x * x) + x + 1.0f;
+    return (vec)(((ivec)y + ((ivec)shifted << 23)) & there);
+}
+
+INLINE float total(vec x)
+{
+    float sum = 0;
+    for (int i = 0; i < W; i++) sum += x[i];
+    return sum;
+}
+
+// Memory for vectors, given back when it goes out of scope.
+class Room {
+public:
+    explicit Room(int64_t count) : vecs((vec *)aligned_alloc(64, (count * sizeof(vec) + 63) / 64 * 64)) {}
+    ~Room() { free(vecs); }
+    Room(const Room &) = delete;
+    Room &operator=(const Room &) = delete;
+    vec *const vecs;
+};
+
+INLINE void gather(vec *to, const float *from, int64_t rows, int64_t videos, int64_t count)
+{
+    for (int64_t i = 0; i < rows; i++) to[i] = load(from + i * videos, count);
+}
+
+INLINE void scatter(float *to, const vec *from, int64_t rows, int64_t videos, int64_t count)
+{
+    for (int64_t i = 0; i < rows; i++) store(to + i * videos, from[i], count);
+}
+
