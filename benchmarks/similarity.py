@@ -39,6 +39,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tcmgc import native
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads import TcMgc, score_tiled
 from tcmgc.heads.literal import literal_score
@@ -130,9 +131,7 @@ def literal_xpool(head: TcMgc, text: TextFeatures, video: VideoFeatures) -> Tens
     )
 
 
-def case(
-    words: int, frames: int, kept: int, heads: int, rounds: int, peers: bool, compiled: bool = True
-) -> Iterator[Row]:
+def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: bool) -> Iterator[Row]:
     """One size: microseconds a pair of each method, in one interleaved run."""
     small = frames <= 16
     texts, videos = (128, 512) if small else (64, 128)
@@ -140,6 +139,11 @@ def case(
     head = TcMgc(DIM, words=words, frames=frames, heads=heads, keep_rate=kept / words).eval()
     part = (32, 128) if small else (4, 32)
     few_texts, few_videos = text[: part[0]], video[: part[1]]
+
+    def without_native() -> None:
+        with native.off():
+            score_tiled(head, text, record, compile=True)
+
     with torch.no_grad():
         record = head.record(video)
         bf16 = torch.bfloat16
@@ -150,11 +154,13 @@ def case(
                 lambda: score_tiled(head, text, record, compile=False),
             ),
         }
-        if compiled:
+        if native.available(text.sentence):
             methods["collapsed, compiled"] = (
                 texts * videos,
                 lambda: score_tiled(head, text, record, compile=True),
             )
+        if peers and small:
+            methods["collapsed, torch.compile"] = (texts * videos, without_native)
         quick = interleaved({name: run for name, (_, run) in methods.items()}, rounds)
         slow: dict[str, tuple[int, Callable[[], Any]]] = {
             "literal": (

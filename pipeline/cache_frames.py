@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import cli, cluster, prepare
+from tcmgc import storage
 from tcmgc.datasets import Clip
 from tcmgc.frames.cache import FrameCache
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         with place.open("w", newline="") as file:
             csv.writer(file, delimiter="\t").writerows([("video", "reason"), *failures.items()])
         print(f"unreadable:  {len(failures)} videos, listed in {place}")
-    print(f"frames:      {cache.folder}")
+    print(f"frames:      {storage.plain(cache.folder)}")
     return 1 if failures else 0
 
 

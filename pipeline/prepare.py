@@ -8,7 +8,7 @@ import ray
 
 from pipeline import stages
 from pipeline.cli import resolve
-from tcmgc import backbone, datasets, demo
+from tcmgc import backbone, datasets, demo, storage
 from tcmgc.config import Config
 from tcmgc.datasets import Clip, Corpus
 from tcmgc.frames.cache import FrameCache
@@ -83,15 +83,15 @@ def fill(
         verify: Read what is stored, and decode damaged records anew.
     """
     cache = frame_cache(config)
+    cache.remove_leftovers()
+    place = storage.plain(cache.folder)
     todo = cache.missing(clips, retry_failed=retry_failed, verify=verify)
     if not todo:
-        print(f"frames of {len(clips)} {what} videos: all in {cache.folder}")
+        print(f"frames of {len(clips)} {what} videos: all in {place}")
         return 0
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(config.cluster.decode_workers or cpus, len(todo))
-    print(
-        f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {cache.folder}"
-    )
+    print(f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {place}")
     start = said = time.monotonic()
     failed, lost = 0, list[int]()
     results = stages.decode(

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from ray.train import Checkpoint, UserCallback
 
 from pipeline.cli import CHECKOUT, home
+from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
 
 EXPERIMENT = "text-video retrieval"
@@ -80,7 +81,9 @@ def start(
         experiment(), run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
     )
     shown = flatten(config) if params is None else params
-    client().log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in shown.items()])
+    client().log_batch(
+        run.info.run_id, params=[Param(k, storage.plain(str(v))) for k, v in shown.items()]
+    )
     client().log_dict(run.info.run_id, to_dict(config), "config.json")
     return run.info.run_id
 
