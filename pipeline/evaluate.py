@@ -111,7 +111,8 @@ def evaluate(
         print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
     # Every worker needs a video of its own.
     few = min(config.train.workers, len(split))
-    config = replace(config, train=replace(config.train, workers=few, min_workers=0))
+    least = min(config.train.min_workers, few)
+    config = replace(config, train=replace(config.train, workers=few, min_workers=least))
     run, scratch = run_folder.split(folder)[0], f"evaluation-{uuid.uuid4().hex[:8]}"
     trainer = TorchTrainer(
         scoring.evaluate_worker,
@@ -125,6 +126,7 @@ def evaluate(
         run_config=ray.train.RunConfig(
             name=scratch,
             storage_path=run,
+            failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )

@@ -1,6 +1,6 @@
-// The collapsed attention block between its two matrix products (tcmgc/collapsed.py), for a group of
-// queries of one text and W videos, and its gradient.
+// The collapsed attention block after its two matrix products, and its gradient.
 //
+// The equations are those of tcmgc/collapsed.py, here for a group of queries of one text and W videos.
 // S is the number of states (heads x frames). Roots are lower triangular up to rounding, so sums
 // leave their upper triangle out; its gradient, which is not zero, is given.
 

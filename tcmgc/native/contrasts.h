@@ -1,5 +1,6 @@
-// From the products of queries and columns to the scores of the contrasts (Eq. 12-30), for one text
-// and W videos: what tcmgc/reorganise.py and tcmgc/aggregate.py do to all pairs.
+// From products to the scores of the contrasts (Eq. 12-30), for one text and W videos.
+//
+// What tcmgc/reorganise.py and tcmgc/aggregate.py do to all pairs at once.
 
 #pragma once
 

@@ -1,6 +1,6 @@
-// TC-MGC's similarity between its two matrix products and its scores, and the gradient of the first
-// half. float32, contiguous, videos innermost. No result depends on the number of threads.
+// What Python calls: products, scores, and the gradient of products, over all texts and videos.
 //
+// float32, contiguous, videos innermost. No result depends on the number of threads.
 // Every function returns 0, or 1 when there is no memory.
 
 #include "block.h"

@@ -1,4 +1,4 @@
-// W numbers side by side, one a video: the arithmetic that everything here is made of.
+// Arithmetic on W numbers side by side, one a video.
 
 #pragma once
 
