@@ -31,7 +31,6 @@ from pipeline import cluster, prepare, train
 from tcmgc import backbone, checkpoint, config, demo, model, optim, order, recipes
 from tcmgc.config import Config
 from tcmgc.datasets import Corpus
-from tcmgc.objective import Objective
 from tcmgc.step import Batch, backward
 
 EVERY = 50
@@ -45,7 +44,7 @@ def bare(settings: Config, corpus: Corpus, steps: int) -> list[float]:
     reader = prepare.frame_cache(settings).open(train_split.clips)
     tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
     pairs = list(train_split.pairs())
-    size, optimiser_settings, loss = settings.train.batch_size, settings.optim, settings.loss
+    size = settings.train.batch_size
     chosen = order.epoch_order(len(pairs), settings.train.seed, 0)
     batches = []
     for step in range(order.steps_per_epoch(len(pairs), size)):
@@ -54,22 +53,14 @@ def bare(settings: Config, corpus: Corpus, steps: int) -> list[float]:
         tokens = tokenise([caption for _, caption in mine])
         batches.append(Batch(tokens, torch.from_numpy(pixels), torch.from_numpy(mask)))
     retriever = model.build(settings).train()
-    optimiser = optim.build_optimiser(
-        retriever,
-        kind=optimiser_settings.kind,
-        lr_clip=optimiser_settings.lr_clip,
-        lr_new=optimiser_settings.lr_new,
-        betas=optimiser_settings.betas,
-        eps=optimiser_settings.eps,
-        weight_decay=optimiser_settings.weight_decay,
-    )
-    objective = Objective(alpha=loss.alpha, sdr_pairs=loss.sdr_pairs, directions=loss.directions)
+    optimiser = model.build_optimiser(settings, retriever)
+    objective = model.build_objective(settings)
     seconds = []
     for step in range(steps):
         start = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
         backward(retriever, batches[step % len(batches)], size, objective)
-        optim.clip_gradients(retriever, optimiser_settings.clip_norm)
+        optim.clip_gradients(retriever, settings.optim.clip_norm)
         optimiser.step()
         seconds.append(time.perf_counter() - start)
     return seconds

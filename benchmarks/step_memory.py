@@ -1,0 +1,84 @@
+"""Memory and time of a whole training step against the batch: directly, in chunks, with checkpointed towers.
+
+    python benchmarks/step_memory.py [--json FILE] [--batches 16 32 64 128]
+
+The demo's model on one worker, made-up pixels, one thread. Every line comes from a process of its own:
+memory is the most that it held during a step, above what it held with model and batch in memory.
+"""
+
+import argparse
+import json
+import logging
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from similarity import forget_peak, peak_memory
+
+from tcmgc import config, model, recipes
+from tcmgc.backbone import image_size, tokenizer
+from tcmgc.step import Batch, backward
+
+WAYS: dict[str, dict[str, Any]] = {
+    "all at once": {},
+    "all at once, activations recomputed": {"towers.checkpoint_activations": True},
+    "chunks of 16": {"train.chunk_size": 16},
+}
+
+
+def measure(changes: dict[str, Any], size: int, pipe: Any) -> None:
+    """Seconds and bytes of a step, sent through the pipe."""
+    logging.disable(logging.WARNING)  # weights are random: meant so
+    torch.set_num_threads(1)
+    settings = config.replace(recipes.demo(), {"train.batch_size": size, **changes})
+    data, side = settings.data, image_size(settings.towers.name)
+    pixels = torch.randint(256, (size, data.max_frames, 3, side, side), dtype=torch.uint8)
+    captions = [f"a red circle moves over picture {index}" for index in range(size)]
+    tokens = tokenizer(settings.towers.name, data.max_words)(captions)
+    batch = Batch(tokens, pixels, torch.ones(size, data.max_frames) > 0)
+    retriever, objective = model.build(settings).train(), model.build_objective(settings)
+
+    def step() -> None:
+        retriever.zero_grad(set_to_none=True)
+        backward(retriever, batch, size, objective, chunk_size=settings.train.chunk_size)
+
+    step()
+    retriever.zero_grad(set_to_none=True)
+    forget_peak()
+    before, start = peak_memory(), time.perf_counter()
+    step()
+    pipe.send((time.perf_counter() - start, peak_memory() - before))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128])
+    arguments = parser.parse_args()
+    context, rows = multiprocessing.get_context("spawn"), []
+    print(f"{'':38}{'batch':>6}{'MB':>9}{'seconds':>9}")
+    for way, changes in WAYS.items():
+        for size in arguments.batches:
+            mine, theirs = context.Pipe()
+            process = context.Process(target=measure, args=(changes, size, theirs))
+            process.start()
+            theirs.close()
+            seconds, memory = mine.recv()
+            process.join()
+            rows.append({"way": way, "batch": size, "mb": memory / 1e6, "seconds": seconds})
+            print(f"{way:38}{size:6}{memory / 1e6:9.0f}{seconds:9.2f}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
