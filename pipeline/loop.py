@@ -111,6 +111,9 @@ class Trainer:
             if self._wanted(wishes):
                 self._report(score=None)
                 last = time.perf_counter()
+            elif wishes & notices.TELL:
+                ray.train.report(self._news(score=None))
+                self.watch.note_told()
             if wishes & notices.STOP:
                 self._say(f"stopped at step {self.done}, after its checkpoint")
                 return True
@@ -178,14 +181,19 @@ class Trainer:
 
         return load
 
-    def _report(self, score: float | None) -> None:
-        """Hand history and a checkpoint to Ray Train; without a score it is never the best."""
-        metrics = {
+    def _news(self, score: float | None) -> dict[str, Any]:
+        """What Ray Train is told: the history since the last time, and how good the model is."""
+        news = {
             "history": self.history[self.reported :],
             SCORE: -1.0 if score is None else score,
             "step": self.done,
         }
         self.reported = len(self.history)
+        return news
+
+    def _report(self, score: float | None) -> None:
+        """Hand history and a checkpoint to Ray Train; without a score it is never the best."""
+        metrics = self._news(score)
         self.watch.note_saved()
         if self.rank:
             ray.train.report(metrics)

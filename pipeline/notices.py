@@ -11,11 +11,13 @@ import ray
 import ray.train
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-NOTHING, SAVE, STOP, ASK = 0, 1, 2, 4
-"""Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes."""
+NOTHING, SAVE, STOP, ASK, TELL = 0, 1, 2, 4, 8
+"""Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes; send
+the metrics so far."""
 
 _LOOK = 1.0
 _ASK = 5.0
+_TELL = 15.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -83,7 +85,7 @@ class Watch:
     def __init__(self, board: Any, minutes: float) -> None:
         self.board = board
         self.seconds = 60 * minutes
-        self.saved = self.looked = self.asked = time.monotonic()
+        self.saved = self.told = self.looked = self.asked = time.monotonic()
         self._answer: Any = None
         self._leaving: set[str] = set()
 
@@ -91,6 +93,8 @@ class Watch:
         """What rank 0 wants after this step; never waits."""
         now = time.monotonic()
         wishes = SAVE if self.seconds and now - self.saved >= self.seconds else NOTHING
+        if now - self.told >= _TELL:
+            wishes |= TELL
         if now - self.asked >= _ASK:
             self.asked = now
             wishes |= ASK
@@ -109,6 +113,10 @@ class Watch:
         self._leaving |= nodes
         return bool(new)
 
+    def note_told(self) -> None:
+        """Metrics were sent."""
+        self.told = time.monotonic()
+
     def note_saved(self) -> None:
-        """A checkpoint was made."""
-        self.saved = time.monotonic()
+        """A checkpoint was made, and metrics were sent with it."""
+        self.saved = self.told = time.monotonic()

@@ -112,7 +112,7 @@ def test_a_killed_worker_of_two_costs_no_precision(runs: Runs):
     assert_same(found, undisturbed)
 
 
-def test_the_clock_asks_for_checkpoints(monkeypatch: pytest.MonkeyPatch):
+def test_the_clock_asks_for_checkpoints_and_news(monkeypatch: pytest.MonkeyPatch):
     now = [1000.0]
     monkeypatch.setattr(notices.time, "monotonic", lambda: now[0])
     watch = notices.Watch(board=None, minutes=2.0)
@@ -122,8 +122,13 @@ def test_the_clock_asks_for_checkpoints(monkeypatch: pytest.MonkeyPatch):
     assert not watch.wishes() & notices.SAVE
     now[0] += 2
     assert watch.wishes() & notices.SAVE
+    assert watch.wishes() & notices.TELL
     watch.note_saved()
-    assert not watch.wishes() & notices.SAVE
+    assert not watch.wishes() & (notices.SAVE | notices.TELL)
+    now[0] += 16
+    assert watch.wishes() & notices.TELL
+    watch.note_told()
+    assert not watch.wishes() & notices.TELL
 
 
 def test_rows_wait_while_mlflow_is_away(monkeypatch: pytest.MonkeyPatch):

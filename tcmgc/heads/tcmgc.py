@@ -261,7 +261,7 @@ class TcMgc(Head):
         else:
             assert self.attention is not None
             side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
-            if native.available(texts.columns) and not torch.is_grad_enabled():
+            if native.available(texts.constant) and not torch.is_grad_enabled():
                 given = operands(side, videos, self.attention.eps)
                 return native.scores(given, self._plan(texts), texts.word_mask)
             found = products(side, videos, self.attention.eps, run)
@@ -346,7 +346,7 @@ class TcMgc(Head):
         states = record.frame_mask.shape[1]
         if isinstance(record, CollapsedVideos):
             states = record.outputs.shape[1]
-            if native.available(texts.columns) and not torch.is_grad_enabled():
+            if native.available(texts.constant) and not torch.is_grad_enabled():
                 return (queries + columns) * states * texts.queries.element_size()
         numbers = 3 * queries * columns + (5 * queries + columns) * states
         if isinstance(record, RawVideos):
