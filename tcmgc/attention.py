@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from tcmgc.features import _Batched
 
+_TOGETHER = 128
+"""Videos collapsed at a time without gradients: what is needed on the way is ten times the record."""
+
 
 @dataclass(frozen=True)
 class CollapsedVideos(_Batched):
@@ -162,6 +165,9 @@ class LanguageVideoAttention(nn.Module):
         the states over dim makes LN2 a division by the root of a quadratic form in the weights,
         and the fully connected layer, its residual and LN3's centring are linear after that.
         """
+        if len(frames) > _TOGETHER and not torch.is_grad_enabled():
+            parts = zip(frames.split(_TOGETHER), frame_mask.split(_TOGETHER), strict=True)
+            return CollapsedVideos.cat([self.collapse(*part) for part in parts])
         normed = self.norm_inputs(frames)
         states = self._through_out(self.value(normed))
         attended = _centred(states)

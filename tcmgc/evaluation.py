@@ -54,7 +54,8 @@ def similarity(
     """
     rank, workers = world()
     mine = text[share(len(text), rank, workers)]
+    record = model.head.record(video)
     scores: Scores = score_tiled(
-        model.head, mine, model.head.record(video), model.scale(), memory=memory
+        model.head, mine, record, model.scale(), memory=memory, grains=False
     )
     return gather(scores.similarity, len(text))

@@ -30,6 +30,9 @@ TILE = 32 * 2**20
 ROWS = 128
 """Texts that share one layout of their videos, roughly."""
 
+_CHECKED = 2**22
+"""Numbers that are looked at together for being finite."""
+
 
 @dataclass(frozen=True)
 class RawVideos(_Batched):
@@ -255,8 +258,11 @@ def check_video(video: VideoFeatures, dim: int, masked: bool = True) -> None:
 
 
 def _require_finite(features: Tensor, name: str) -> None:
-    if not bool(torch.isfinite(features).all()):
-        bad: Bool[Tensor, " items"] = ~torch.isfinite(features).flatten(1).all(1)
+    # Some at a time: the check's own results are as large as what it looks at.
+    parts = features.split(max(1, _CHECKED // max(1, features[:1].numel())))
+    finite = [torch.isfinite(part).flatten(1).all(1) for part in parts if len(part)]
+    bad = ~torch.cat(finite) if finite else torch.zeros(0, dtype=torch.bool)
+    if bad.any():
         raise ValueError(
             f"{name} is not finite for {int(bad.sum())} of {len(features)} items, the first at "
             f"index {int(bad.nonzero()[0])}"
