@@ -3,25 +3,24 @@
     python benchmarks/similarity.py [--json FILE] [--quick] [--only CASE ...]
 
 What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
-by keys, columns by outputs); everything else is about 0.06 MFLOP a pair and moves about 10 KB through
-the caches. So the products are the bound, and the column vs_gemm is the distance from it.
+by keys, columns by outputs), and about 0.06 besides, on 3 KB of their results. So the products are the
+bound, and the column vs_gemm is the distance from it. Of the 1.15 us that a pair costs on top of 4.47 us of
+products, about 0.9 are the C++ of tcmgc/native (some 0.4 of them if every cycle did two fused multiply-adds), the
+rest is the texts' and videos' own part and the last weighing.
 
-Provisional figures, NOT from a whole run of this script: single tiles and steps timed apart, on one
-thread of two AVX2 cores with a load average of 15 to 50, least CPU time of a few rounds. Microseconds
-a pair, 32 x 12 x 512, tile of 16 texts x 64 videos, the best of 6 runs with other layouts and tile shapes
-(which gave 1.77 to 2.35 x), without laying out texts and videos:
+Figures of whole parts of this script, two otherwise idle AVX2 cores at 2.45 GHz, 2026-11-24. "compiled" is the C++,
+"eager" torch without any compiled code, "torch.compile" the same compiled by torch alone. Microseconds a pair:
 
-    two GEMMs 8.9    collapsed, compiled 13.9 (1.57 x)    collapsed, eager 25.6 (2.87 x)
+SIZES
+bfloat16 operands do not pay on this processor, which has no instruction for them. Rankings agree all the same: over
+256 x 256 pairs the first video is the same for every text, the first ten for 96 %, similarities differ by 0.0012 at most.
 
-Another run, GEMMs 9.3: literal equations 942 (tile of 32 x 8), eager 29.4, X-CLIP as its authors
-compute it 14.3, X-Pool likewise 28.6. So compiled is about 68 times faster than literal across the two
-runs, and no faster than X-CLIP beyond the noise. The training step at batch 128: 2.8 CPU seconds and
-181 MB; the literal one, scaled by pairs from batch 16, 41 s and 11.8 GB (14.6 x the time, 65 x the memory).
-Not measured yet: 64 x 64, k above 3, several heads, 1000 x 1000, 15000 x 1500, growth.
+Training step of the head at batch 128: 0.83 s and 132 MB; the literal one, by pairs from batch 32, 23.2 s and 11.3 GB:
+1/28 of the time and 1/86 of the memory.
 
-bfloat16 operands do not pay on this processor: it has no such instruction, and the same two GEMMs took
-42 us a pair on two threads where float32 took 4.3. Rankings agree all the same: over 256 x 256 pairs
-the first video is the same for every text, the first ten for 97 %, similarities differ by 0.0012 at most.
+From features to all similarities, on top of the features' memory:
+
+RETRIEVAL
 """
 
 import argparse

@@ -13,6 +13,7 @@ from tcmgc import native
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads import TcMgc, XClip, score_tiled
 from tcmgc.heads.literal import literal_score
+from tcmgc.native.library import library
 from tcmgc.running import can_compile
 
 ADVERSARIAL: dict[str, Any] = {
@@ -218,10 +219,10 @@ def test_without_a_compiler_torch_does_the_same(monkeypatch: pytest.MonkeyPatch)
     with native.off():
         expected = score_tiled(head, text, record)
     monkeypatch.setenv("CXX", "/no/such/compiler")
-    native._library.cache_clear()
+    library.cache_clear()
     try:
         with pytest.warns(UserWarning, match="the same result, more slowly"):
             found = score_tiled(head, text, record)
     finally:
-        native._library.cache_clear()
+        library.cache_clear()
     agree(found, expected, 0)

@@ -6,18 +6,8 @@ computed by torch's own operations, more slowly.
 """
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,23 +16,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tcmgc.config import GRAINS
+from tcmgc.native.library import available, lanes, library, off
 
-_SOURCE = Path(__file__).with_name("pairs.cpp")
+__all__ = ["Contrasts", "Operands", "available", "off", "products", "scores"]
+
 _AGGREGATIONS = (
     *("video_word", "sentence_frame"),
     *("first_frames", "then_words", "first_words", "then_frames"),
 )
-_FLAGS = [
-    "-O3",
-    "-march=native",
-    "-std=gnu++17",
-    "-fopenmp",
-    "-shared",
-    "-fPIC",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-]
-_off = False
 
 
 class _Sizes(ctypes.Structure):
@@ -104,24 +85,6 @@ class Operands:
     constant_side: Float[Tensor, "texts columns"]
     bias_side: Float[Tensor, "texts columns"]
     eps: tuple[float, float]
-
-
-def available(like: Tensor) -> bool:
-    """Whether :func:`pairs` can be used on tensors like this one."""
-    if _off or like.device.type != "cpu" or like.dtype != torch.float32:
-        return False
-    return _library() is not None
-
-
-@contextmanager
-def off() -> Iterator[None]:
-    """Do without, inside this context: for comparing the two."""
-    global _off
-    before, _off = _off, True
-    try:
-        yield
-    finally:
-        _off = before
 
 
 def products(operands: Operands) -> Float[Tensor, "texts queries columns videos"]:
@@ -187,7 +150,7 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tensors = list(ctx.saved_tensors)
         logits, sides, attended, mixed, output, _, constant, bias = tensors
-        blocks = -(-logits.shape[-1] // _lanes())
+        blocks = -(-logits.shape[-1] // lanes())
         into = [torch.empty_like(tensor) for tensor in (logits, sides, attended, mixed, output)]
         into += [side.new_empty(blocks, *side.shape) for side in (constant, bias)]
         grad = grad.contiguous()
@@ -227,65 +190,5 @@ def _call(name: str, *arguments: Any) -> None:
         ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else argument
         for argument in arguments
     ]
-    if getattr(_library(), name)(*given):
+    if getattr(library(), name)(*given):
         raise MemoryError("no memory left for TC-MGC's similarity of a text and a few videos")
-
-
-@functools.cache
-def _lanes() -> int:
-    library = _library()
-    assert library is not None
-    return int(library.pairs_lanes())
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    if os.environ.get("TCMGC_NATIVE", "1") == "0":
-        return None
-    try:
-        return ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        warnings.warn(
-            "the C++ part of TC-MGC's similarity cannot be built or loaded, so it runs in torch: the "
-            f"same result, more slowly. A C++ compiler (g++) is what is usually missing. {detail.strip()[:400]}",
-            stacklevel=2,
-        )
-        return None
-
-
-def _built() -> Path:
-    """The library's path; built by whoever comes first, for this source, compiler and processor."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, check=True
-    ).stdout
-    sources = [path.read_text() for path in sorted(_SOURCE.parent.glob("*.[ch]*"))]
-    key = "\0".join([*sources, *_FLAGS, version, _processor()])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcmgc"
-    target = cache / f"pairs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            aside = Path(folder) / target.name
-            subprocess.run(
-                [compiler, *_FLAGS, str(_SOURCE), "-o", str(aside)],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            aside.replace(target)
-    return target
-
-
-def _processor() -> str:
-    """What decides which instructions ``-march=native`` may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "".join(
-        line
-        for line in dict.fromkeys(lines)
-        if line.startswith(("flags", "Features", "model name"))
-    )

@@ -30,7 +30,7 @@ struct Space {
     vec *rows, *columns, *along_words, *along_frames, *values, *spare;
     int64_t *places, *row_slots, *column_slots, *vector_slots;
 
-    static int64_t vecs(int64_t words) { return 2 * (words + 1) * (words + 1) + 5 * (words + 2); }
+    static int64_t size(int64_t words) { return 2 * (words + 1) * (words + 1) + 5 * (words + 2); }
     static int64_t indices(int64_t words) { return 4 * (words + 1); }
 
     Space(vec *start, int64_t *index, int64_t words)

@@ -73,7 +73,7 @@ extern "C" int pairs_scores(const Sizes *sizes, const Operands *operands, const 
     int failed = 0;
 #pragma omp parallel num_threads(z.threads) reduction(| : failed)
     {
-        const Room mine(matrix + own + Space::vecs(words)), places(Space::indices(words));
+        const Room mine(matrix + own + Space::size(words)), places(Space::indices(words));
         failed = !mine.vecs || !places.vecs;
         vec *const found = mine.vecs;
 #pragma omp for collapse(2) schedule(static)
