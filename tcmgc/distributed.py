@@ -57,11 +57,13 @@ def gather(local: Tensor, total: int) -> Tensor:
 def sum_gradients(module: nn.Module, bucket_bytes: int = 32 * 2**20) -> None:
     """Add up every parameter's gradient over the workers, in buckets.
 
-    A parameter that took no part on any worker keeps ``None``; that set is the same everywhere,
-    since all run one graph.
+    Of an embedding only the rows that any worker used travel: a batch has a few hundred of a
+    vocabulary's 49,408 words. A parameter that took no part on any worker keeps ``None``; that set
+    is the same everywhere, since all run one graph.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
+    tables = {m.weight for m in module.modules() if isinstance(m, nn.Embedding)}
     bucket: list[Tensor] = []
     pending: list[tuple[Tensor, list[Tensor], dist.Work]] = []
 
@@ -74,6 +76,9 @@ def sum_gradients(module: nn.Module, bucket_bytes: int = 32 * 2**20) -> None:
     for parameter in reversed(list(module.parameters())):
         if parameter.grad is None:
             continue
+        if parameter in tables:
+            _sum_rows(parameter.grad)
+            continue
         if bucket and (size > bucket_bytes or bucket[0].dtype != parameter.grad.dtype):
             send()
             size = 0
@@ -85,6 +90,16 @@ def sum_gradients(module: nn.Module, bucket_bytes: int = 32 * 2**20) -> None:
         work.wait()
         for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(total.view_as(grad))
+
+
+def _sum_rows(grad: Tensor) -> None:
+    """Add up a gradient over the workers, sending only rows that are not zero on all of them."""
+    used = (grad != 0).any(1).to(torch.uint8)
+    dist.all_reduce(used, op=dist.ReduceOp.MAX)
+    rows = used.nonzero().flatten()
+    part = grad[rows]
+    dist.all_reduce(part)
+    grad[rows] = part
 
 
 def sum_over_workers(value: Tensor) -> Tensor:

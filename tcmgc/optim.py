@@ -97,10 +97,11 @@ def build_optimiser(
         group["params"].append(parameter)
     if not groups:
         raise ValueError("nothing to train: every weight is frozen; see towers.freeze")
-    classes = {"adam": BertAdam, "adamw": torch.optim.AdamW}
-    return classes[kind](
-        list(groups.values()), lr=lr_new, betas=betas, eps=eps, weight_decay=weight_decay
-    )
+    rest: dict[str, Any] = {"lr": lr_new, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+    if kind == "adam":
+        return BertAdam(list(groups.values()), **rest)
+    # Fused: one pass over the weights in place of seven, which two workers on one machine share.
+    return torch.optim.AdamW(list(groups.values()), **rest, fused=True)
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
