@@ -180,7 +180,8 @@ def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, floa
     """How many trials run at a time, and the CPUs of each of their workers.
 
     A trial's driver takes no CPU, so trials can never hold each other's: what is counted here is
-    their workers. Without being asked, a trial on CPUs gets two or more for each worker.
+    their workers. Without being asked, a trial on CPUs gets two or more for each worker, but two
+    trials run where they fit: while one starts, the other trains.
 
     Raises:
         ValueError: not one trial fits.
@@ -194,7 +195,7 @@ def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, floa
         return min(asked or fits, fits), place.cpus
     each = config.cluster.cpus_per_worker
     fits = max(1, int(cpus // (workers * (each or 1))))
-    usual = max(1, int(cpus // (workers * (each or 2))))
+    usual = max(min(2, fits), int(cpus // (workers * (each or 2))))
     at_once = min(asked or usual, fits)
     share = cpus / (at_once * workers)
     return at_once, each or (share if share < 1 else float(int(share)))

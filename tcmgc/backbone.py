@@ -4,12 +4,12 @@ Any open_clip model whose text tower is CLIP's own (causal, one end token) will 
 there, by one of the JSON files in ``tcmgc/towers/``, or by the path of such a file.
 """
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
@@ -17,20 +17,28 @@ from torch import Tensor, nn
 TOWERS = Path(__file__).parent / "towers"
 
 
+@functools.cache
+def _open_clip() -> Any:
+    """The package: its import takes seconds, and the processes that only direct others never need it."""
+    import open_clip
+
+    return open_clip
+
+
 def known_towers() -> list[str]:
     """Names that :func:`load_towers` takes, ours first."""
-    return [path.stem for path in sorted(TOWERS.glob("*.json"))] + open_clip.list_models()
+    return [path.stem for path in sorted(TOWERS.glob("*.json"))] + _open_clip().list_models()
 
 
 def _register(name: str) -> str:
     """Make one of our JSON files, or the user's, known to open_clip; give its name there."""
     path = TOWERS / f"{name}.json" if not name.endswith(".json") else Path(name)
     if path.is_file():
-        open_clip.add_model_config(path)
+        _open_clip().add_model_config(path)
         return path.stem
     if name.endswith(".json"):
         raise ValueError(f"towers.name: there is no file {name}; expected an open_clip model JSON")
-    if name not in open_clip.list_models():
+    if name not in _open_clip().list_models():
         import difflib
 
         near = difflib.get_close_matches(name, known_towers(), n=4) or known_towers()[:4]
@@ -43,7 +51,7 @@ def _register(name: str) -> str:
 
 def _configuration(name: str) -> dict[str, Any]:
     registered = _register(name)
-    configuration = open_clip.get_model_config(registered)
+    configuration = _open_clip().get_model_config(registered)
     if configuration is None:
         raise ValueError(f"towers.name: {name!r} is not an open_clip model: {json.dumps(name)}")
     return configuration
@@ -66,13 +74,13 @@ def tokenizer(name: str, max_words: int) -> Callable[[Sequence[str]], Int[Tensor
         raise ValueError(
             f"data.max_words is {max_words}; {name} has positions for {limit} words at most"
         )
-    tokenise = open_clip.get_tokenizer(_register(name), context_length=max_words)
+    tokenise = _open_clip().get_tokenizer(_register(name), context_length=max_words)
     return lambda captions: tokenise(list(captions), context_length=max_words)
 
 
 def caption_lengths(name: str, captions: Sequence[str]) -> list[int]:
     """Positions that each caption takes uncut, start and end included; counted up to 1024."""
-    tokenise = open_clip.get_tokenizer(_register(name))
+    tokenise = _open_clip().get_tokenizer(_register(name))
     return (tokenise(list(captions), context_length=1024) != 0).sum(1).tolist()
 
 
@@ -82,7 +90,7 @@ def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[
     A word is a token; tokens that are no whole character alone are put together. The start and
     the end are left out, and so is what is cut off.
     """
-    tokenise: Any = open_clip.get_tokenizer(_register(name), context_length=max_words)
+    tokenise: Any = _open_clip().get_tokenizer(_register(name), context_length=max_words)
     decode = getattr(tokenise, "decode", None) or tokenise.tokenizer.decode
 
     def spell(caption: str) -> list[tuple[str, list[int]]]:
@@ -145,8 +153,8 @@ class VisualTower(nn.Module):
     def __init__(self, clip: Any) -> None:
         super().__init__()
         self.visual = clip.visual
-        mean = getattr(clip.visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
-        std = getattr(clip.visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+        mean = getattr(clip.visual, "image_mean", None) or _open_clip().OPENAI_DATASET_MEAN
+        std = getattr(clip.visual, "image_std", None) or _open_clip().OPENAI_DATASET_STD
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
@@ -189,14 +197,14 @@ def load_towers(
     """
     registered = _register(name)
     if pretrained is not None and not Path(pretrained).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(registered)
+        tags = _open_clip().list_pretrained_tags_by_model(registered)
         if pretrained not in tags:
             raise ValueError(
                 f"towers.pretrained: {pretrained!r} is neither a file nor a tag of {name}; "
                 f"its tags: {', '.join(tags) or 'none'}"
             )
     try:
-        clip: Any = open_clip.create_model(
+        clip: Any = _open_clip().create_model(
             registered, pretrained=pretrained, load_weights=pretrained is not None
         )
     except (RuntimeError, OSError) as error:

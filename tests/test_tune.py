@@ -97,7 +97,8 @@ def test_a_sample_starts_from_the_recipe_and_leaves_out_what_frozen_towers_do_no
 @pytest.mark.parametrize(
     ("resources", "words", "asked", "expected"),
     [
-        ({"CPU": 2.0}, [], 0, (1, 2.0)),
+        ({"CPU": 2.0}, [], 0, (2, 1.0)),
+        ({"CPU": 2.0}, ["--train.workers", "2"], 0, (1, 1.0)),
         ({"CPU": 2.0}, [], 2, (2, 1.0)),
         ({"CPU": 2.0}, [], 9, (2, 1.0)),
         ({"CPU": 16.0}, [], 0, (8, 2.0)),
