@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tcmgc import native
+
 _CACHED = 2**17
 """Numbers that stay in a core's cache while they are added to."""
 
@@ -91,7 +93,12 @@ class _Largest(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, kept = ctx.saved_tensors
-        dim = ctx.dim
+        dim = ctx.dim % x.ndim
+        if native.available(x) and dim < x.ndim - 1:
+            start, end = x.shape[:dim], x.shape[dim + 1 :]
+            flat = (math.prod(start), -1, math.prod(end))
+            parts = (part.reshape(flat) for part in (x, kept, grad))
+            return native.largest_backward(*parts).view(x.shape), None, None
         into = torch.zeros_like(x)
         for value, flow in zip(kept.split(1, dim), grad.split(1, dim), strict=True):
             same = (x == value).to(x.dtype)

@@ -13,6 +13,7 @@ from tcmgc import native
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads import TcMgc, XClip, score_tiled
 from tcmgc.heads.literal import literal_score
+from tcmgc.lanes import largest
 from tcmgc.native.library import library
 from tcmgc.running import can_compile
 
@@ -226,3 +227,17 @@ def test_without_a_compiler_torch_does_the_same(monkeypatch: pytest.MonkeyPatch)
     finally:
         library.cache_clear()
     agree(found, expected, 0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dim", [-3, -2])
+@pytest.mark.parametrize("kept", [1, 4, 6])
+def test_native_gradient_of_the_largest(dim: int, kept: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Whole numbers: equal values everywhere, also across the cut.
+    values = torch.randint(4, (3, 6, 6, 11), generator=generator).float().requires_grad_()
+    weights = torch.randn(largest(values, kept, dim).shape, generator=generator)
+    found = torch.autograd.grad((weights * largest(values, kept, dim)).sum(), values)[0]
+    exact = values.detach().double().requires_grad_()
+    expected = torch.autograd.grad((weights * largest(exact, kept, dim)).sum(), exact)[0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from tcmgc.config import GRAINS
 from tcmgc.native.library import available, lanes, library, off
 
-__all__ = ["Contrasts", "Operands", "available", "off", "products", "scores"]
+__all__ = ["Contrasts", "Operands", "available", "largest_backward", "off", "products", "scores"]
 
 _AGGREGATIONS = (
     *("video_word", "sentence_frame"),
@@ -132,6 +132,24 @@ def scores(
         *(ctypes.byref(record), _pointers(matrices), mask, found),
     )
     return found
+
+
+def largest_backward(
+    values: Float[Tensor, "outer size inner"],
+    top: Float[Tensor, "outer kept inner"],
+    grad: Float[Tensor, "outer kept inner"],
+) -> Float[Tensor, "outer size inner"]:
+    """The gradient of :func:`tcmgc.lanes.largest` along the middle axis."""
+    values, top, grad = values.contiguous(), top.contiguous(), grad.contiguous()
+    into = torch.empty_like(values)
+    found = library()
+    assert found is not None
+    sizes = (*values.shape[:2], top.shape[1], values.shape[2], torch.get_num_threads())
+    found.largest_backward(
+        *(ctypes.c_int64(size) for size in sizes),
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (values, top, grad, into)),
+    )
+    return into
 
 
 class _Products(torch.autograd.Function):

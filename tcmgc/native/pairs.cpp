@@ -1,7 +1,7 @@
 // What Python calls: products, scores, and the gradient of products, over all texts and videos.
 //
 // float32, contiguous, videos innermost. No result depends on the number of threads.
-// Every function returns 0, or 1 when there is no memory.
+// A function that needs room to work returns 0, or 1 when there is none.
 
 #include "block.h"
 #include "contrasts.h"
@@ -148,6 +148,34 @@ extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, cons
         }
     }
     return failed;
+}
+
+// Gradient of the `kept` largest of `size` values, tensors [outer, size or kept, inner]: each goes to where
+// its value came from; equal values share it.
+extern "C" void largest_backward(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
+                                 const float *values, const float *top, const float *grad, float *into)
+{
+    const int64_t blocks = (inner + W - 1) / W;
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+    for (int64_t o = 0; o < outer; o++)
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t count = inner - b * W;
+            const float *value = values + o * size * inner + b * W;
+            float *to = into + o * size * inner + b * W;
+            for (int64_t i = 0; i < size; i++) store(to + i * inner, vec{}, count);
+            for (int64_t k = 0; k < kept; k++) {
+                const int64_t at = (o * kept + k) * inner + b * W;
+                const vec wanted = load(top + at, count);
+                vec same = {};
+                for (int64_t i = 0; i < size; i++)
+                    same += load(value + i * inner, count) == wanted ? splat(1.0f) : vec{};
+                const vec part = load(grad + at, count) / same;
+                for (int64_t i = 0; i < size; i++) {
+                    const vec more = load(value + i * inner, count) == wanted ? part : vec{};
+                    store(to + i * inner, load(to + i * inner, count) + more, count);
+                }
+            }
+        }
 }
 
 // Videos side by side.
