@@ -19,7 +19,6 @@ from pipeline import (
     cli,
     cluster,
     evaluate,
-    inspect_run,
     lock,
     loop,
     notices,
@@ -226,6 +225,9 @@ def _finish(
     # By its own name: Ray's leaves out the scheme of a URI.
     chosen = storage.join(place, Path(best(result).path).name)
     metrics = evaluate.evaluate(config, chosen, corpus["test"], "test")
+    # Here and not above: a trial of a search draws no page, and starts sooner without matplotlib.
+    from pipeline import inspect_run
+
     tags = {"checkpoint": chosen, "unreadable": str(len(unreadable))}
     with tempfile.TemporaryDirectory() as made:
         page, listed = Path(made) / "validation.html", Path(made) / "unreadable.tsv"
