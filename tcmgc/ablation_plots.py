@@ -1,5 +1,6 @@
 """Figures of searches: a score against what was varied, with its spread over seeds."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,11 +71,13 @@ def _draw(ax: Axes, panel: Chart) -> None:
             capsize=2.5,
             label=curve.name,
         )
-        for x, y, note in zip(xs, curve.mean, curve.notes, strict=False):
+        # In turn above and below, so that notes of neighbours keep clear of each other.
+        heights = itertools.cycle((5, -12, 17, -24))
+        for x, y, note, height in zip(xs, curve.mean, curve.notes, heights, strict=False):
             ax.annotate(
                 note,
                 (x, y),
-                xytext=(4, 5),
+                xytext=(4, height),
                 textcoords="offset points",
                 fontsize=8,
                 color=INK,
