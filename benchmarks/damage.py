@@ -10,6 +10,7 @@ for which no error was raised: what nobody can know without a checksum of the fi
 import argparse
 import json
 import random
+import sys
 import tempfile
 from collections import Counter
 from fractions import Fraction
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import av
 from decode import pictures
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tcmgc.video import DecodeError, sample_frames
 

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tcmgc.video import sample_frames
 from tcmgc.video.pixels import square

@@ -10,6 +10,7 @@ process's resident size after each epoch.
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ import pyarrow as pa
 import pyarrow.dataset as pd
 import pyarrow.parquet as pq
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.loop import prefetch
 from tcmgc.datasets.rows import Clip
