@@ -4,8 +4,8 @@
 
 What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
 by keys, columns by outputs), and about 0.06 besides, on 3 KB of their results. So the products are the
-bound, and the column vs_gemm is the distance from it. Of the 1.2 to 1.4 us that a pair costs on top of its products,
-about 0.9 are the C++ of tcmgc/native, the rest is the texts' and videos' own part and the last weighing.
+bound, and the column vs_gemm is the distance from it. On top of it a pair costs 1.2 to 1.4 us: the C++ of
+tcmgc/native, the texts' and videos' own part, and the last weighing.
 
 Figures of whole parts of this script, two otherwise idle AVX2 cores at 2.45 GHz, 2026-11-24. "compiled" is the C++,
 "eager" torch without any compiled code, "torch.compile" the same compiled by torch alone. Microseconds a pair:

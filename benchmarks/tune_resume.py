@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -50,19 +51,20 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def finish(process: object) -> str:
-    said, _ = process.communicate()  # type: ignore[attr-defined]
-    if process.returncode:  # type: ignore[attr-defined]
+def finish(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate()
+    if process.returncode:
         raise SystemExit(said)
     return said
 
 
-def kill_half_way(process: object) -> bool:
-    for line in process.stdout:  # type: ignore[attr-defined]
+def kill_half_way(process: subprocess.Popen[str]) -> bool:
+    assert process.stdout
+    for line in process.stdout:
         found = re.match(r"\[(\d+) of (\d+)\]", line)
         if found and 2 * int(found[1]) >= int(found[2]):
-            process.send_signal(signal.SIGKILL)  # type: ignore[attr-defined]
-            process.wait()  # type: ignore[attr-defined]
+            process.send_signal(signal.SIGKILL)
+            process.wait()
             return True
     return False
 

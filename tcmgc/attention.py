@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tcmgc.features import _Batched
 
 _TOGETHER = 128
-"""Videos collapsed at a time without gradients: what is needed on the way is ten times the record."""
+"""Videos collapsed at a time without gradients: what is needed on the way is larger than the record."""
 
 
 @dataclass(frozen=True)

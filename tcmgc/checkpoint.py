@@ -106,6 +106,8 @@ def load_optimiser(
     tensors = _read(Path(folder) / OPTIMISER)
     names = {parameter: name for name, parameter in retriever.named_parameters()}
     for group in optimiser.param_groups:
+        # Where Adam counts its steps: a fused one beside the weights, any other on the CPU.
+        counts_beside = group.get("fused", False)
         for parameter in group["params"]:
             start = f"state.{names[parameter]}."
             state = {
@@ -113,7 +115,7 @@ def load_optimiser(
             }
             if state:
                 optimiser.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device)
+                    key: value.to(parameter.device) if key != "step" or counts_beside else value
                     for key, value in state.items()
                 }
     torch.set_rng_state(tensors["generator.cpu"])

@@ -100,7 +100,7 @@ def build_optimiser(
     rest: dict[str, Any] = {"lr": lr_new, "betas": betas, "eps": eps, "weight_decay": weight_decay}
     if kind == "adam":
         return BertAdam(list(groups.values()), **rest)
-    # Fused: one pass over the weights in place of seven, which two workers on one machine share.
+    # Fused: one pass over the weights in place of several, for a memory bus that all workers of a machine share.
     return torch.optim.AdamW(list(groups.values()), **rest, fused=True)
 
 

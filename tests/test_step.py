@@ -98,17 +98,6 @@ def whole_batch(pairs: int) -> Batch:
     return Batch(tokens, pixels, torch.arange(FRAMES) < frames[:, None])
 
 
-def objective(settings: Config) -> Objective:
-    loss = settings.loss
-    return Objective(
-        alpha=loss.alpha,
-        sdr_pairs=loss.sdr_pairs,
-        sdr_biased=loss.sdr_biased,
-        sdr_on_logits=loss.sdr_on_logits,
-        directions=loss.directions,
-    )
-
-
 def step(
     case: str, tower: str, pairs: int, chunk_size: int, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -125,7 +114,7 @@ def step(
     rank, workers = world()
     mine = share(pairs, rank, workers)
     local = Batch(*[tensor[mine] for tensor in vars(whole_batch(pairs)).values()])
-    terms = backward(retriever, local, pairs, objective(chosen), chunk_size=chunk_size)
+    terms = backward(retriever, local, pairs, model.build_objective(chosen), chunk_size=chunk_size)
     grads = {name: p.grad for name, p in retriever.named_parameters() if p.grad is not None}
     return terms, grads
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import ray
 
-from pipeline import cli, plan, progress, tracking, train, trials, tune
+from pipeline import cli, cluster, plan, progress, tracking, train, trials, tune
 from tcmgc import config, recipes
 from tune_spaces import SPACES, Space, Variant
 
@@ -289,3 +289,13 @@ def test_a_search_that_trains(cluster, without_test_videos, tower, capsys):
     planned = search("residual", *words)
     assert tune.main(["residual", "demo", *words]) == 0
     check_search(planned, capsys.readouterr().out)
+
+
+def test_elastic_workers_on_labelled_nodes_need_gpus(monkeypatch):
+    words = ["--train.min-workers", "1", "--train.workers", "2", "--cluster.train-node", "train"]
+    chosen = arguments(*words).config
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    with pytest.raises(ValueError, match=r"needs workers on GPUs; leave cluster.train_node empty"):
+        cluster.placement(chosen)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    assert cluster.placement(chosen).gpu

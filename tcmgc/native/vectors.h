@@ -71,7 +71,7 @@ INLINE vec inverse_root(vec x)
     return y;
 }
 
-// e^x for x <= 0, to two units in the last place; 0 where it would not be a normal number.
+// e^x for x <= 0, and 0 from -87 down.
 INLINE vec exponential(vec x)
 {
     const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
