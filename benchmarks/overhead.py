@@ -3,11 +3,12 @@
     python benchmarks/overhead.py [--json FILE]
 
 * Through Ray (``pipeline.train.fit``: frames from the cache, metrics, reports) against a bare PyTorch
-  loop over the same batches held in memory; the same model, the same one thread.
+  loop over the same batches held in memory; the same model, allocator and one thread.
 * Two workers with a core each against one worker with one.
 * A checkpoint of the model and Adam's state, as a share of the time of 50 steps.
 
-The demo's model and batch. Medians over steps: on a busy machine the figures mean little.
+The demo's model and batch. The three take turns, round after round, and a run is compared with its
+neighbours of the same round only; what is given is the median over rounds, and their range.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import itertools
 import torch
 
 from pipeline import cluster, prepare, train
-from tcmgc import backbone, checkpoint, config, demo, model, optim, order, recipes
+from tcmgc import backbone, checkpoint, config, demo, model, optim, order, recipes, running
 from tcmgc.config import Config
 from tcmgc.datasets import Corpus
 from tcmgc.step import Batch, backward
@@ -37,9 +38,54 @@ EVERY = 50
 """Steps between checkpoints that the share is given for."""
 
 
+MEANING = {
+    "bare": "bare loop, samples a second",
+    "one_worker": "through Ray, samples a second",
+    "two_workers": "two workers, samples a second",
+    "cost": "Ray's cost of a step, percent",
+    "gain": "two workers against one",
+    "drift": "bare loop, second against first of a round, percent",
+    "besides": "start-up, validation and end of a run, seconds",
+    "checkpoint": "a checkpoint, seconds",
+    "checkpoint_share": f"a checkpoint every {EVERY} steps, percent",
+}
+
+
+class Round:
+    """One turn of all three, and what they say of each other.
+
+    Args:
+        before: Seconds of the bare loop's steps, before.
+        one: One worker's run.
+        after: Seconds of the bare loop's steps, after.
+        two: Two workers' run.
+        last: One worker's run once more.
+        batch: Pairs in a step.
+    """
+
+    def __init__(
+        self,
+        before: list[float],
+        one: dict[str, Any],
+        after: list[float],
+        two: dict[str, Any],
+        last: dict[str, Any],
+        batch: int,
+    ) -> None:
+        # The first steps of each warm up.
+        plain = statistics.median([*before[2:], *after[2:]])
+        first, pair, second = (statistics.median(run["steps"][2:]) for run in (one, two, last))
+        self.bare, self.one_worker, self.two_workers = batch / plain, batch / first, batch / pair
+        self.cost = 100 * (first / plain - 1)
+        self.gain = (first + second) / 2 / pair
+        self.drift = 100 * (statistics.median(after[2:]) / statistics.median(before[2:]) - 1)
+        self.besides = one["besides"]
+
+
 def bare(settings: Config, corpus: Corpus, steps: int) -> list[float]:
     """Seconds of each step of a plain loop on one thread over batches in memory."""
     torch.set_num_threads(1)
+    running.keep_freed_memory()
     train_split = corpus["train"]
     reader = prepare.frame_cache(settings).open(train_split.clips)
     tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
@@ -97,6 +143,7 @@ def main() -> None:
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--videos", type=int, default=168, help="training videos of the corpus")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tcmgc-overhead-") as home:
@@ -114,34 +161,29 @@ def main() -> None:
         corpus = prepare.corpus(settings)
         cluster.connect()
         prepare.fill(settings, [*corpus["train"].clips, *corpus["val"].clips], "all")
-        half = max(8, 13 * arguments.epochs // 2)
-        before = bare(settings, corpus, half)
         # A checkpoint is written beside the next steps, and would be felt in their times.
         steady = config.replace(settings, {"train.checkpoint_steps": 0})
-        one = through_ray(steady, corpus, "one", f"{home}/runs", workers=1)
-        after = bare(settings, corpus, half)
-        two = through_ray(steady, corpus, "two", f"{home}/runs", workers=2)
+        rounds = []
+        for number in range(arguments.rounds):
+            half = max(8, 13 * arguments.epochs // 2)
+            before = bare(settings, corpus, half)
+            one = through_ray(steady, corpus, f"one{number}", f"{home}/runs", workers=1)
+            after = bare(settings, corpus, half)
+            two = through_ray(steady, corpus, f"two{number}", f"{home}/runs", workers=2)
+            last = through_ray(steady, corpus, f"last{number}", f"{home}/runs", workers=1)
+            rounds.append(Round(before, one, after, two, last, arguments.batch))
+            print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
         saving = through_ray(settings, corpus, "saving", f"{home}/runs", workers=1)
-    # The first steps of each warm up.
-    plain = statistics.median([*before[2:], *after[2:]])
-    ray_one = statistics.median(one["steps"][2:])
-    ray_two = statistics.median(two["steps"][2:])
-    saved = statistics.median(saving["checkpoints"])
-    size = arguments.batch
     figures = {
-        "bare loop, samples a second": size / plain,
-        "through Ray, samples a second": size / ray_one,
-        "Ray's cost of a step, percent": 100 * (ray_one / plain - 1),
-        "two workers, samples a second": size / ray_two,
-        "two workers against one": ray_one / ray_two,
-        "a checkpoint, seconds": saved,
-        f"a checkpoint every {EVERY} steps, percent": 100 * saved / (EVERY * ray_one),
-        "start-up, validation and end of the run, seconds": one["besides"],
-        "bare loop, spread between its halves, percent": 100
-        * (statistics.median(after[2:]) / statistics.median(before[2:]) - 1),
+        name: [getattr(one, name) for one in rounds]
+        for name in ("bare", "one_worker", "two_workers", "cost", "gain", "drift", "besides")
     }
-    for name, value in figures.items():
-        print(f"{name:50}{value:10.2f}")
+    saved = statistics.median(saving["checkpoints"])
+    step = statistics.median(saving["steps"][2:])
+    figures |= {"checkpoint": [saved], "checkpoint_share": [100 * saved / (EVERY * step)]}
+    for name, values in figures.items():
+        spread = f"   {min(values):.2f} to {max(values):.2f}" if len(values) > 1 else ""
+        print(f"{MEANING[name]:56}{statistics.median(values):10.2f}{spread}")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
 

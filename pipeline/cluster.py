@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 import ray.train
+from ray._private import services
 from ray.train.v2._internal import constants
 
 from pipeline.cli import CHECKOUT, home, in_job
@@ -33,6 +34,12 @@ def connect(*, search: bool = False) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     variables = {} if in_job() else {"PYTHONPATH": str(CHECKOUT)}
     variables["TCMGC_HOME"] = str(home())
+    if services.get_ray_address_from_environment(None, None) is None:
+        # Started here, for this process: SIGTERM says that this machine, the only one, must go.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # Every idle process sends measurements, every 10 s by default: seldom, and Ray's
+        # processes take half as much of a core.
+        os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
     ray.init(
         runtime_env={"env_vars": variables},
         log_to_driver=not search,

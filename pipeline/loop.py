@@ -46,7 +46,7 @@ def train_worker(settings: dict[str, Any]) -> int | None:
 class Trainer:
     """The state of a run on one worker."""
 
-    def __init__(self, config: Config, corpus: Corpus, folder: str, board: Any) -> None:
+    def __init__(self, config: Config, corpus: Corpus, folder: str, board: notices.Board) -> None:
         self.config, self.folder = config, folder
         self.watch = notices.Watch(board, config.train.checkpoint_minutes)
         context = ray.train.get_context()

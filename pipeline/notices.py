@@ -3,13 +3,13 @@
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import ray
 import ray.train
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.experimental import internal_kv
 
 NOTHING, SAVE, STOP, ASK, TELL = 0, 1, 2, 4, 8
 """Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes; send
@@ -28,23 +28,30 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"{signal_name}: stopped {where}")
 
 
-class _Board:
-    """Where the driver leaves word for the workers."""
+class Board:
+    """Where the driver leaves word for the workers: a key in the cluster's own store.
+
+    An actor would do as well, but is a process more for every run and every trial of a search.
+    """
 
     def __init__(self) -> None:
-        self.word = ""
+        self.key = f"tcmgc/word/{uuid.uuid4().hex}"
 
     def leave(self, word: str) -> None:
-        """Leave word; it stays."""
-        self.word = word
+        """Leave word; it stays until it is wiped off."""
+        internal_kv._internal_kv_put(self.key, word)
 
     def read(self) -> str:
-        """The word that was left, or nothing."""
-        return self.word
+        """The word that was left, or nothing; takes about a millisecond."""
+        return (internal_kv._internal_kv_get(self.key) or b"").decode()
+
+    def wipe(self) -> None:
+        """Leave nothing behind in the cluster."""
+        internal_kv._internal_kv_del(self.key)
 
 
 @contextmanager
-def on_sigterm(board: Any) -> Iterator[list[str]]:
+def on_sigterm(board: Board) -> Iterator[list[str]]:
     """While the block runs, SIGTERM leaves word on the board instead of ending the process.
 
     Gives a list that holds the signal's name once it has come. A second SIGTERM ends the
@@ -58,7 +65,7 @@ def on_sigterm(board: Any) -> Iterator[list[str]]:
 
     def handle(number: int, frame: Any) -> None:
         came.append(signal.Signals(number).name)
-        board.leave.remote(came[0])
+        board.leave(came[0])
         signal.signal(signal.SIGTERM, before)
 
     before = signal.signal(signal.SIGTERM, handle)
@@ -66,12 +73,6 @@ def on_sigterm(board: Any) -> Iterator[list[str]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def board() -> Any:
-    """A board on this machine: it lives as long as the driver, whatever becomes of other nodes."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
 
 class Watch:
@@ -82,15 +83,14 @@ class Watch:
         minutes: Time between checkpoints; 0 for no such limit.
     """
 
-    def __init__(self, board: Any, minutes: float) -> None:
+    def __init__(self, board: Board, minutes: float) -> None:
         self.board = board
         self.seconds = 60 * minutes
         self.saved = self.told = self.looked = self.asked = time.monotonic()
-        self._answer: Any = None
         self._leaving: set[str] = set()
 
     def wishes(self) -> int:
-        """What rank 0 wants after this step; never waits."""
+        """What rank 0 wants after this step."""
         now = time.monotonic()
         wishes = SAVE if self.seconds and now - self.saved >= self.seconds else NOTHING
         if now - self.told >= _TELL:
@@ -98,11 +98,9 @@ class Watch:
         if now - self.asked >= _ASK:
             self.asked = now
             wishes |= ASK
-        if self._answer is None and now - self.looked >= _LOOK:
-            self.looked, self._answer = now, self.board.read.remote()
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            answer, self._answer = self._answer, None
-            wishes |= STOP | SAVE if ray.get(answer) else NOTHING
+        if now - self.looked >= _LOOK:
+            self.looked = now
+            wishes |= STOP | SAVE if self.board.read() else NOTHING
         return wishes
 
     def leaving(self) -> bool:

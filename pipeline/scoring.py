@@ -10,7 +10,7 @@ import torch
 
 from pipeline import checkpoints, cli, prepare
 from pipeline.prefetch import prefetch
-from tcmgc import backbone, checkpoint, model
+from tcmgc import backbone, checkpoint, model, running
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Clip, Split
 from tcmgc.distributed import share
@@ -76,5 +76,6 @@ def _pixels(
 def settle() -> None:
     """Ray gives a worker its CPUs; PyTorch would take one thread or all of them. And no chatter."""
     cli.quiet()
+    running.keep_freed_memory()
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
     torch.set_num_threads(max(1, int(cpus)))

@@ -172,7 +172,7 @@ def fit(
     """
     train, place = config.train, storage.join(folder, name)
     checkpoints.settle(place, loop.SCORE)
-    board = notices.board()
+    board = notices.Board()
     trainer = TorchTrainer(
         loop.train_worker,
         train_loop_config={
@@ -204,6 +204,8 @@ def fit(
             if isinstance(cause, ValueError | FloatingPointError):
                 raise ValueError(str(cause)) from error
         raise
+    finally:
+        board.wipe()
 
 
 def best(result: ray.train.Result) -> ray.train.Checkpoint:

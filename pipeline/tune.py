@@ -280,7 +280,7 @@ def _tuner(search: Search, trainable: Any, at_once: int) -> tune.Tuner:
             num_samples=search.samples or 1,
             max_concurrent_trials=None if searcher else at_once,
             # A driver that waits for its trainer cannot be called back: one that is stopped goes.
-            reuse_actors=search.frozen,
+            reuse_actors=search.frozen or space.scheduler == "grid",
         ),
         run_config=tune.RunConfig(
             name="tune",

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from tcmgc.activation import QuickGELU
+
 TOWERS = Path(__file__).parent / "towers"
 
 
@@ -216,9 +218,23 @@ def load_towers(
     if checkpoint_activations:
         clip.set_grad_checkpointing(True)
     text, visual = TextTower(clip), VisualTower(clip)
+    for tower in (text, visual):
+        _lighten(tower)
     _freeze(text, visual, freeze)
     dim = _configuration(name)["embed_dim"]
     return text, visual, dim
+
+
+def _lighten(tower: nn.Module) -> None:
+    """Put our activation, the same function, in the place of open_clip's."""
+    theirs = [
+        (parent, name)
+        for parent in tower.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, _open_clip().transformer.QuickGELU)
+    ]
+    for parent, name in theirs:
+        setattr(parent, name, QuickGELU())
 
 
 def _freeze(text: TextTower, visual: VisualTower, what: str) -> None:

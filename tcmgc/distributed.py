@@ -1,8 +1,13 @@
 """The one gather with gradient, and sums over workers. Without a process group all are the identity."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.distributed as dist
+from jaxtyping import Int
 from torch import Tensor, nn
+
+from tcmgc.features import VideoFeatures
 
 
 def world() -> tuple[int, int]:
@@ -54,18 +59,47 @@ def gather(local: Tensor, total: int) -> Tensor:
     return _Gather.apply(local, total)
 
 
-def sum_gradients(module: nn.Module, bucket_bytes: int = 32 * 2**20) -> None:
+def gather_videos(local: VideoFeatures, total: int) -> VideoFeatures:
+    """All workers' videos as one message, like :func:`gather` for each of its tensors.
+
+    A tensor that stands in them twice travels once.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return local
+    tensors = {id(tensor): tensor for tensor in vars(local).values()}
+    dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
+    packed = torch.cat([t.flatten(1).to(dtype) for t in tensors.values()], 1)
+    widths = [t.flatten(1).shape[1] for t in tensors.values()]
+    parts = gather(packed, total).split(widths, 1)
+    whole = {
+        key: part.reshape(-1, *tensor.shape[1:]).to(tensor.dtype)
+        for (key, tensor), part in zip(tensors.items(), parts, strict=True)
+    }
+    return local.map(lambda tensor: whole[id(tensor)])
+
+
+def sum_gradients(
+    module: nn.Module,
+    bucket_bytes: int = 32 * 2**20,
+    rows: Mapping[nn.Parameter, Int[Tensor, " rows"]] | None = None,
+) -> None:
     """Add up every parameter's gradient over the workers, in buckets.
 
-    Of an embedding only the rows that any worker used travel: a batch has a few hundred of a
-    vocabulary's 49,408 words. A parameter that took no part on any worker keeps ``None``; that set
-    is the same everywhere, since all run one graph.
+    A parameter that took no part on any worker keeps ``None``; that set is the same everywhere,
+    since all run one graph.
+
+    Args:
+        module: Holds the parameters.
+        bucket_bytes: Size of a message.
+        rows: Of an embedding, the rows that any worker's batch used, the same on every worker:
+            no others travel. A batch has a few hundred words of a vocabulary's 49,408.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
-    tables = {m.weight for m in module.modules() if isinstance(m, nn.Embedding)}
+    rows = rows or {}
     bucket: list[Tensor] = []
     pending: list[tuple[Tensor, list[Tensor], dist.Work]] = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def send() -> None:
         flat = torch.cat([grad.reshape(-1) for grad in bucket])
@@ -74,32 +108,27 @@ def sum_gradients(module: nn.Module, bucket_bytes: int = 32 * 2**20) -> None:
 
     size = 0
     for parameter in reversed(list(module.parameters())):
-        if parameter.grad is None:
+        grad = parameter.grad
+        if grad is None:
             continue
-        if parameter in tables:
-            _sum_rows(parameter.grad)
-            continue
-        if bucket and (size > bucket_bytes or bucket[0].dtype != parameter.grad.dtype):
+        if parameter in rows:
+            used = rows[parameter]
+            part = grad[used]
+            parts.append((grad, used, part))
+            grad = part
+        if bucket and (size > bucket_bytes or bucket[0].dtype != grad.dtype):
             send()
             size = 0
-        bucket.append(parameter.grad)
-        size += parameter.grad.nbytes
+        bucket.append(grad)
+        size += grad.nbytes
     if bucket:
         send()
     for flat, grads, work in pending:
         work.wait()
         for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(total.view_as(grad))
-
-
-def _sum_rows(grad: Tensor) -> None:
-    """Add up a gradient over the workers, sending only rows that are not zero on all of them."""
-    used = (grad != 0).any(1).to(torch.uint8)
-    dist.all_reduce(used, op=dist.ReduceOp.MAX)
-    rows = used.nonzero().flatten()
-    part = grad[rows]
-    dist.all_reduce(part)
-    grad[rows] = part
+    for grad, used, part in parts:
+        grad[used] = part
 
 
 def sum_over_workers(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from tcmgc.distributed import gather, share, sum_gradients, world
+from tcmgc.distributed import gather, gather_videos, share, sum_gradients, world
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
@@ -50,14 +50,18 @@ def backward(
         video = model.encode_video(batch.pixels, batch.frame_mask)
         terms = _terms(model, text, video, total, objective)
         terms["loss"].backward()
-    sum_gradients(model)
+    words = model.text.token_embedding.weight
+    if words.grad is None or world()[1] == 1:
+        sum_gradients(model)
+    else:
+        sum_gradients(model, rows={words: gather(batch.tokens, total).unique()})
     return {name: term.detach() for name, term in terms.items()}
 
 
 def _terms(
     model: Retriever, text: TextFeatures, video: VideoFeatures, total: int, objective: Objective
 ) -> dict[str, Tensor]:
-    everyone = video.map(lambda tensor: gather(tensor, total))
+    everyone = gather_videos(video, total)
     scale = model.scale()
     scores = model.head.score(text, model.head.record(everyone), scale)
     rank, workers = world()

@@ -5,13 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-
-class QuickGELU(nn.Module):
-    """x sigmoid(1.702 x), the activation of OpenAI's CLIP."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Applied elementwise."""
-        return x * torch.sigmoid(1.702 * x)
+from tcmgc.activation import QuickGELU
 
 
 class FeedForward(nn.Module):

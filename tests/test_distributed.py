@@ -6,7 +6,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from workers import Workers
 
-from tcmgc.distributed import gather, share, sum_gradients, sum_over_workers, world
+from tcmgc.distributed import (
+    gather,
+    gather_videos,
+    share,
+    sum_gradients,
+    sum_over_workers,
+    world,
+)
+from tcmgc.features import VideoFeatures
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +116,55 @@ def _total() -> Tensor:
 
 def test_values_add_up_and_stay_as_they_were(three: Workers):
     assert [t.tolist() for t in three.run(_total)] == [[3.0, 3.0]] * 3
+
+
+class _Table(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(50, 2)
+        self.weight = nn.Parameter(torch.zeros(3))
+
+
+def _sum_with_rows() -> tuple[Tensor, Tensor, list[int]]:
+    module, rank = _Table(), world()[0]
+    ids = torch.tensor([[1, 7 + rank], [7 + rank, 40]])
+    module.words(ids).sum().backward()
+    module.weight.grad = torch.full((3,), float(rank))
+    sizes, real = [], dist.all_reduce
+    dist.all_reduce = lambda flat, **kwargs: sizes.append(flat.numel()) or real(flat, **kwargs)
+    try:
+        rows = {module.words.weight: gather(ids, 6).unique()}
+        sum_gradients(module, rows=rows)
+    finally:
+        dist.all_reduce = real
+    assert module.words.weight.grad is not None
+    return module.words.weight.grad, module.weight.grad, sizes
+
+
+def test_of_a_table_only_the_used_rows_travel(three: Workers):
+    wanted = torch.zeros(50, 2)
+    wanted[1], wanted[40], wanted[7:10] = 3, 3, 2
+    for table, weight, sizes in three.run(_sum_with_rows):
+        assert torch.equal(table, wanted)
+        assert weight.tolist() == [3.0] * 3
+        assert sizes == [5 * 2 + 3]
+
+
+def _gather_videos(shared: bool) -> VideoFeatures:
+    rank, workers = world()
+    frames = torch.arange(5 * 2 * 3, dtype=torch.float64).reshape(5, 2, 3)
+    mine = share(5, rank, workers)
+    encoded = frames[mine] if shared else -frames[mine]
+    local = VideoFeatures(frames[mine], encoded, frames[mine, :, 0] % 4 > 1)
+    if shared:
+        local = VideoFeatures(local.frames, local.frames, local.frame_mask)
+    return gather_videos(local, 5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_videos_travel_together(three: Workers, shared: bool):
+    frames = torch.arange(5 * 2 * 3, dtype=torch.float64).reshape(5, 2, 3)
+    for found in three.run(_gather_videos, shared):
+        assert torch.equal(found.frames, frames)
+        assert torch.equal(found.encoded, frames if shared else -frames)
+        assert torch.equal(found.frame_mask, frames[:, :, 0] % 4 > 1)
