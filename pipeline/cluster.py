@@ -14,6 +14,14 @@ from ray.train.v2._internal import constants
 from pipeline.cli import CHECKOUT, home, in_job
 from tcmgc.config import Config
 
+_OURS = False
+"""Whether this process started the cluster that it is in."""
+
+
+def is_ours() -> bool:
+    """Whether the cluster was started by this process, for one run, and ends with it."""
+    return _OURS
+
 
 def connect(*, search: bool = False) -> None:
     """Join the cluster of this job or machine, or start one here.
@@ -22,9 +30,9 @@ def connect(*, search: bool = False) -> None:
     dependencies; ``ray job submit --working-dir .`` does that by itself.
 
     Args:
-        search: Start the dashboard with a cluster that is started here, since Ray Train asks it
-            whether a trial that was stopped still holds its workers' place; and keep what workers
-            print off the terminal, which shows how trials come out.
+        search: Start the dashboard with a cluster that is started here (nine processes), since
+            Ray Train asks it whether a trial that was stopped still holds its workers' place; and
+            keep what workers print off the terminal, which shows how trials come out.
     """
     if ray.is_initialized():
         return
@@ -34,17 +42,21 @@ def connect(*, search: bool = False) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     variables = {} if in_job() else {"PYTHONPATH": str(CHECKOUT)}
     variables["TCMGC_HOME"] = str(home())
+    options: dict[str, Any] = {}
     if services.get_ray_address_from_environment(None, None) is None:
-        # Started here, for this process: SIGTERM says that this machine, the only one, must go.
+        global _OURS
+        _OURS = not search
+        # SIGTERM says that this machine, the only one, is about to leave.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Every idle process sends measurements, every 10 s by default: seldom, and Ray's
         # processes take half as much of a core.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
+        options["include_dashboard"] = search
     ray.init(
         runtime_env={"env_vars": variables},
         log_to_driver=not search,
         logging_level="WARNING",
-        include_dashboard=True if search else None,
+        **options,
     )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()

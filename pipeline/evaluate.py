@@ -10,9 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
 
 from pipeline import checkpoints, cli, cluster, prepare, run_folder, scoring
+from pipeline.trainer import Trainer
 from tcmgc import checkpoint, storage
 from tcmgc.config import Config, to_dict
 from tcmgc.datasets import Split
@@ -114,7 +114,7 @@ def evaluate(
     least = min(config.train.min_workers, few)
     config = replace(config, train=replace(config.train, workers=few, min_workers=least))
     run, scratch = run_folder.split(folder)[0], f"evaluation-{uuid.uuid4().hex[:8]}"
-    trainer = TorchTrainer(
+    trainer = Trainer(
         scoring.evaluate_worker,
         train_loop_config={
             "config": to_dict(config),

@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
 
 from pipeline import (
     checkpoints,
@@ -26,6 +25,7 @@ from pipeline import (
     run_folder,
     tracking,
 )
+from pipeline.trainer import Trainer
 from tcmgc import backbone, checkpoint, model, order, storage
 from tcmgc.config import Config, fingerprint, to_dict
 from tcmgc.datasets import Corpus
@@ -173,7 +173,7 @@ def fit(
     train, place = config.train, storage.join(folder, name)
     checkpoints.settle(place, loop.SCORE)
     board = notices.Board()
-    trainer = TorchTrainer(
+    trainer = Trainer(
         loop.train_worker,
         train_loop_config={
             "config": to_dict(config),

@@ -128,7 +128,7 @@ def test_a_finished_run_says_so(outcome, capsys):
     assert "decoding" not in shown
 
 
-def test_the_same_seed_gives_the_same_numbers_on_two_workers(outcome, home):
+def test_the_same_seed_gives_the_same_first_losses_on_two_workers(outcome, home):
     words = [*outcome.words[:-1], "two", "--train.workers", "2"]
     assert train.main(words) == 0
     other = json.loads((home / "runs/two/result.json").read_text())
@@ -140,8 +140,10 @@ def test_the_same_seed_gives_the_same_numbers_on_two_workers(outcome, home):
         ]
         for result in (outcome.result, other)
     ]
-    shared = min(map(len, histories))
-    assert histories[1][:shared] == pytest.approx(histories[0][:shared], rel=1e-4)
+    # Gradients are summed in another order: they agree to rounding (test_step.py), and young
+    # weights multiply that by two or three every step.
+    assert min(map(len, histories)) >= 8
+    assert histories[1][:8] == pytest.approx(histories[0][:8], rel=1e-4)
 
 
 def test_a_checkpoint_of_another_shape(outcome, tmp_path):
