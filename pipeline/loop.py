@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,6 +58,7 @@ class Trainer:
         self.pairs = list(corpus["train"].pairs())
         self.steps = order.steps_per_epoch(len(self.pairs), config.train.batch_size)
         self.tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
+        self.tokens = Tokens([caption for _, caption in self.pairs], self.tokenise)
         self.model = model.build(config).to(self.device)
         self.optimiser = model.build_optimiser(config, self.model)
         self.objective = model.build_objective(config)
@@ -172,12 +173,11 @@ class Trainer:
         return replace(batch, pixels=random_resized_crop_flip(batch.pixels, chance, share=part))
 
     def _load(self, pairs: NDArray[np.int64]) -> Callable[[], Batch]:
-        mine = [self.pairs[i] for i in pairs[share(len(pairs), self.rank, self.workers)]]
+        mine = pairs[share(len(pairs), self.rank, self.workers)]
 
         def load() -> Batch:
-            pixels, mask = self.reader.read([clip for clip, _ in mine])
-            tokens = self.tokenise([caption for _, caption in mine])
-            return Batch(tokens, torch.from_numpy(pixels), torch.from_numpy(mask))
+            pixels, mask = self.reader.read([self.pairs[i][0] for i in mine])
+            return Batch(self.tokens.of(mine), torch.from_numpy(pixels), torch.from_numpy(mask))
 
         return load
 
@@ -234,6 +234,32 @@ class Trainer:
     def _say(self, line: str) -> None:
         if self.rank == 0:
             print(line, flush=True)
+
+
+class Tokens:
+    """Captions' tokens, made when they are first asked for and kept.
+
+    A caption comes round every epoch, and making its tokens is Python, which holds up the thread
+    that trains.
+    """
+
+    def __init__(
+        self, captions: Sequence[str], tokenise: Callable[[Sequence[str]], torch.Tensor]
+    ) -> None:
+        self.captions, self.tokenise = captions, tokenise
+        self.ids: NDArray[np.int32] | None = None
+        self.made = np.zeros(len(captions), dtype=bool)
+
+    def of(self, rows: NDArray[np.int64]) -> torch.Tensor:
+        """Tokens of some of the captions, by number; int64 (captions, words)."""
+        missing = np.unique(rows[~self.made[rows]])
+        if len(missing):
+            fresh = self.tokenise([self.captions[i] for i in missing]).numpy()
+            if self.ids is None:
+                self.ids = np.zeros((len(self.captions), fresh.shape[1]), dtype=np.int32)
+            self.ids[missing], self.made[missing] = fresh, True
+        assert self.ids is not None
+        return torch.from_numpy(self.ids[rows].astype(np.int64))
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
