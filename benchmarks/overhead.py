@@ -4,10 +4,11 @@
 
 * Through Ray (``pipeline.train.fit``: frames from the cache, metrics, reports) against a bare PyTorch
   loop over the same batches held in memory; the same model, allocator and one thread.
-* Two workers with a core each against one worker with one.
+* Two workers with a core each against one worker with one: through Ray, and as two bare loops that
+  gloo joins, before Ray is started. On two cores Ray's own processes take turns with the workers.
 * A checkpoint of the model and Adam's state, as a share of the time of 50 steps.
 
-The demo's model and batch. The three take turns, round after round, and a run is compared with its
+The demo's model and batch. All take turns, round after round, and a run is compared with its
 neighbours of the same round only; what is given is the median over rounds, and their range.
 """
 
@@ -26,12 +27,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import itertools
 
+import ray
 import torch
+import torch.distributed as dist
 
 from pipeline import cluster, prepare, train
 from tcmgc import backbone, checkpoint, config, demo, model, optim, order, recipes, running
 from tcmgc.config import Config
 from tcmgc.datasets import Corpus
+from tcmgc.distributed import share
 from tcmgc.step import Batch, backward
 
 EVERY = 50
@@ -44,6 +48,7 @@ MEANING = {
     "two_workers": "two workers, samples a second",
     "cost": "Ray's cost of a step, percent",
     "gain": "two workers against one",
+    "bare_gain": "two bare workers against one, no Ray",
     "drift": "bare loop, second against first of a round, percent",
     "besides": "start-up, validation and end of a run, seconds",
     "checkpoint": "a checkpoint, seconds",
@@ -74,15 +79,17 @@ class Round:
     ) -> None:
         # The first steps of each warm up.
         plain = statistics.median([*before[2:], *after[2:]])
-        first, pair, second = (statistics.median(run["steps"][2:]) for run in (one, two, last))
-        self.bare, self.one_worker, self.two_workers = batch / plain, batch / first, batch / pair
+        first, both, second = (statistics.median(run["steps"][2:]) for run in (one, two, last))
+        self.bare, self.one_worker, self.two_workers = batch / plain, batch / first, batch / both
         self.cost = 100 * (first / plain - 1)
-        self.gain = (first + second) / 2 / pair
+        self.gain = (first + second) / 2 / both
         self.drift = 100 * (statistics.median(after[2:]) / statistics.median(before[2:]) - 1)
         self.besides = one["besides"]
 
 
-def bare(settings: Config, corpus: Corpus, steps: int) -> list[float]:
+def bare(
+    settings: Config, corpus: Corpus, steps: int, rank: int = 0, workers: int = 1
+) -> list[float]:
     """Seconds of each step of a plain loop on one thread over batches in memory."""
     torch.set_num_threads(1)
     running.keep_freed_memory()
@@ -94,7 +101,7 @@ def bare(settings: Config, corpus: Corpus, steps: int) -> list[float]:
     chosen = order.epoch_order(len(pairs), settings.train.seed, 0)
     batches = []
     for step in range(order.steps_per_epoch(len(pairs), size)):
-        mine = [pairs[i] for i in order.batch_of(chosen, step, size)]
+        mine = [pairs[i] for i in order.batch_of(chosen, step, size)[share(size, rank, workers)]]
         pixels, mask = reader.read([clip for clip, _ in mine])
         tokens = tokenise([caption for _, caption in mine])
         batches.append(Batch(tokens, torch.from_numpy(pixels), torch.from_numpy(mask)))
@@ -110,6 +117,43 @@ def bare(settings: Config, corpus: Corpus, steps: int) -> list[float]:
         optimiser.step()
         seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def bare_pair(settings: Config, corpus: Corpus, steps: int) -> list[float]:
+    """The same on two processes that nothing but gloo joins."""
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.Queue()
+    with tempfile.TemporaryDirectory() as place:
+        processes = [
+            context.Process(
+                target=_one_of_pair, args=(rank, settings, corpus, steps, f"{place}/met", results)
+            )
+            for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        seconds = results.get()
+        for process in processes:
+            process.join()
+    return seconds
+
+
+def _one_of_pair(
+    rank: int, settings: Config, corpus: Corpus, steps: int, meeting: str, results: Any
+) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    seconds = bare(settings, corpus, steps, rank, 2)
+    if rank == 0:
+        results.put(seconds)
+    dist.destroy_process_group()
+
+
+def _gain_alone(settings: Config, corpus: Corpus, steps: int) -> float:
+    """Speed of two bare workers against one, with no Ray on the machine."""
+    before = bare(settings, corpus, steps)
+    pair = bare_pair(settings, corpus, steps)
+    after = bare(settings, corpus, steps)
+    return statistics.median([*before[2:], *after[2:]]) / statistics.median(pair[2:])
 
 
 def through_ray(
@@ -161,11 +205,14 @@ def main() -> None:
         corpus = prepare.corpus(settings)
         cluster.connect()
         prepare.fill(settings, [*corpus["train"].clips, *corpus["val"].clips], "all")
+        ray.shutdown()
+        half = max(8, 13 * arguments.epochs // 2)
+        alone = [_gain_alone(settings, corpus, half) for _ in range(arguments.rounds)]
+        cluster.connect()
         # A checkpoint is written beside the next steps, and would be felt in their times.
         steady = config.replace(settings, {"train.checkpoint_steps": 0})
         rounds = []
         for number in range(arguments.rounds):
-            half = max(8, 13 * arguments.epochs // 2)
             before = bare(settings, corpus, half)
             one = through_ray(steady, corpus, f"one{number}", f"{home}/runs", workers=1)
             after = bare(settings, corpus, half)
@@ -176,8 +223,18 @@ def main() -> None:
         saving = through_ray(settings, corpus, "saving", f"{home}/runs", workers=1)
     figures = {
         name: [getattr(one, name) for one in rounds]
-        for name in ("bare", "one_worker", "two_workers", "cost", "gain", "drift", "besides")
+        for name in (
+            "bare",
+            "one_worker",
+            "two_workers",
+            "cost",
+            "gain",
+            "bare_gain",
+            "drift",
+            "besides",
+        )
     }
+    figures["bare_gain"] = alone
     saved = statistics.median(saving["checkpoints"])
     step = statistics.median(saving["steps"][2:])
     figures |= {"checkpoint": [saved], "checkpoint_share": [100 * saved / (EVERY * step)]}
