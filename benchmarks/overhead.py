@@ -229,7 +229,6 @@ def main() -> None:
             "two_workers",
             "cost",
             "gain",
-            "bare_gain",
             "drift",
             "besides",
         )
