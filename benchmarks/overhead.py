@@ -8,7 +8,7 @@
   gloo joins, before Ray is started. On two cores Ray's own processes take turns with the workers.
 * A checkpoint of the model and Adam's state, as a share of the time of 50 steps.
 
-The demo's model and batch. All take turns, round after round, and a run is compared with its
+The demo's model, 64 pairs a step in its two pieces (``--batch``, ``--pieces``). All take turns, round after round, and a run is compared with its
 neighbours of the same round only; what is given is the median over rounds, and their range.
 """
 
@@ -112,7 +112,8 @@ def bare(
     for step in range(steps):
         start = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
-        backward(retriever, batches[step % len(batches)], size, objective)
+        batch = batches[step % len(batches)]
+        backward(retriever, batch, size, objective, pieces=settings.train.pieces)
         optim.clip_gradients(retriever, settings.optim.clip_norm)
         optimiser.step()
         seconds.append(time.perf_counter() - start)
@@ -189,6 +190,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--pieces", type=int, default=recipes.demo().train.pieces, help="train.pieces of all runs"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tcmgc-overhead-") as home:
         os.environ["TCMGC_HOME"] = home
@@ -199,6 +203,7 @@ def main() -> None:
                 "data.val_videos": 16,
                 "train.epochs": arguments.epochs,
                 "train.batch_size": arguments.batch,
+                "train.pieces": arguments.pieces,
                 "train.checkpoint_steps": 4,
             },
         )

@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         cache=arguments.cache or config.data.cache,
     )
     config = replace(
-        config, data=data, train=replace(config.train, workers=arguments.workers, min_workers=0)
+        config,
+        data=data,
+        train=config.train.on(arguments.workers),
     )
     corpus = prepare.corpus(config)
     if arguments.split not in corpus:
@@ -109,10 +111,6 @@ def evaluate(
     split = split.without(unreadable)
     if lost:
         print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
-    # Every worker needs a video of its own.
-    few = min(config.train.workers, len(split))
-    least = min(config.train.min_workers, few)
-    config = replace(config, train=replace(config.train, workers=few, min_workers=least))
     run, scratch = run_folder.split(folder)[0], f"evaluation-{uuid.uuid4().hex[:8]}"
     trainer = Trainer(
         scoring.evaluate_worker,

@@ -16,7 +16,7 @@ from pipeline import cli, cluster, prepare, tracking
 from tcmgc import backbone, checkpoint
 from tcmgc.config import Config
 from tcmgc.datasets import Split
-from tcmgc.evaluation import encode_texts, encode_videos
+from tcmgc.evaluation import VIDEOS, batches_of, encode_texts, encode_videos
 from tcmgc.frames.cache import FrameReader
 from tcmgc.pages import measures, page, pairs
 from tcmgc.pages.subject import Subject
@@ -25,8 +25,6 @@ SMALL_VIDEOS = 48
 """Videos of the page that training makes at its end."""
 ARTIFACTS = "inspection"
 """The pages' folder among a run's artifacts."""
-_BATCH = 16
-"""Videos encoded together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,8 +143,8 @@ def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subj
 def _batches(
     reader: FrameReader, split: Split, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for start in range(0, len(split), _BATCH):
-        pixels, mask = reader.read(split.clips[start : start + _BATCH])
+    for batch in batches_of(len(split), VIDEOS):
+        pixels, mask = reader.read(split.clips[batch])
         yield torch.from_numpy(pixels).to(device), torch.from_numpy(mask).to(device)
 
 

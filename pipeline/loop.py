@@ -62,6 +62,8 @@ class Trainer:
         self.model = model.build(config).to(self.device)
         self.optimiser = model.build_optimiser(config, self.model)
         self.objective = model.build_objective(config)
+        self.pieces = config.train.pieces_of(self.workers)
+        self.threads = scoring.side_by_side(config, self.model, self.device)
         self.done = 0
         """Steps taken since the run began."""
         self.history: list[dict[str, float]] = []
@@ -76,7 +78,13 @@ class Trainer:
             if self._epoch(epoch):
                 return self.done
             metrics = scoring.evaluate_split(
-                self.config, self.model, self.reader, self.val, self.tokenise, self.device
+                self.config,
+                self.model,
+                self.reader,
+                self.val,
+                self.tokenise,
+                self.device,
+                self.threads,
             )
             row = {f"val/{name}": value for name, value in metrics.items()}
             self.history.append({"step": self.done, "time": time.time(), "epoch": epoch + 1, **row})
@@ -139,7 +147,13 @@ class Trainer:
         if config.data.augment:
             batch = self._augmented(batch)
         shares = backward(
-            self.model, batch, total, self.objective, chunk_size=config.train.chunk_size
+            self.model,
+            batch,
+            total,
+            self.objective,
+            chunk_size=config.train.chunk_size,
+            pieces=self.pieces,
+            threads=self.threads,
         )
         norm = optim.clip_gradients(self.model, config.optim.clip_norm)
         self.optimiser.step()

@@ -13,10 +13,10 @@ from pipeline.prefetch import prefetch
 from tcmgc import backbone, checkpoint, model, running
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Clip, Split
-from tcmgc.distributed import share
-from tcmgc.evaluation import encode_texts, encode_videos, similarity
+from tcmgc.evaluation import VIDEOS, batches_of, encode_texts, encode_videos, similarity
 from tcmgc.frames.cache import FrameReader
 from tcmgc.metrics import retrieval_metrics
+from tcmgc.threads import ONE, Threads
 
 
 def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
@@ -34,6 +34,7 @@ def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
         split,
         backbone.tokenizer(config.towers.name, config.data.max_words),
         device,
+        side_by_side(config, retriever, device),
     )
 
 
@@ -44,23 +45,23 @@ def evaluate_split(
     split: Split,
     tokenise: Callable[[Sequence[str]], torch.Tensor],
     device: torch.device,
+    threads: Threads,
 ) -> dict[str, float]:
     """Retrieval metrics over all captions and videos of a split, the same on every worker."""
     retriever.eval()
-    context = ray.train.get_context()
-    clips = split.clips[share(len(split), context.get_world_rank(), context.get_world_size())]
-    size = config.train.chunk_size or max(1, config.train.batch_size // context.get_world_size())
+    size = config.train.chunk_size or VIDEOS
     batches = (
         tuple(tensor.to(device) for tensor in pair)
         for pair in prefetch(
-            _pixels(reader, clips[start : start + size]) for start in range(0, len(clips), size)
+            _pixels(reader, split.clips[batch]) for batch in batches_of(len(split), size)
         )
     )
-    video = encode_videos(retriever, batches, len(split))
+    video = encode_videos(retriever, batches, len(split), batch_size=size, threads=threads)
     captions = [caption for _, caption in split.pairs()]
     owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
-    text = encode_texts(retriever, captions, tokenise, device=device)
-    return retrieval_metrics(similarity(retriever, text, video).cpu().numpy(), owners)
+    text = encode_texts(retriever, captions, tokenise, device=device, threads=threads)
+    scores = similarity(retriever, text, video, threads=threads)
+    return retrieval_metrics(scores.cpu().numpy(), owners)
 
 
 def _pixels(
@@ -77,5 +78,17 @@ def settle() -> None:
     """Ray gives a worker its CPUs; PyTorch would take one thread or all of them. And no chatter."""
     cli.quiet()
     running.keep_freed_memory()
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_threads(_cpus())
+
+
+def side_by_side(config: Config, retriever: model.Retriever, device: torch.device) -> Threads:
+    """A thread for each piece of a batch that falls to this worker, as far as its CPUs go."""
+    workers = ray.train.get_context().get_world_size()
+    count = min(config.train.pieces_of(workers) // workers, _cpus())
+    if count <= 1 or device.type != "cpu" or retriever.draws:
+        return ONE
+    return Threads(count, _cpus())
+
+
+def _cpus() -> int:
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))

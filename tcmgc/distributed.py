@@ -15,19 +15,23 @@ def world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def share(total: int, rank: int, workers: int) -> slice:
-    """The part of ``total`` items that one worker takes: in rank order, sizes differing by one at most."""
-    size, rest = divmod(total, workers)
+def share(total: int, rank: int, workers: int, block: int = 1) -> slice:
+    """The part of ``total`` items that one worker takes: in rank order, sizes differing by one at most.
+
+    With ``block`` whole blocks of so many items are dealt out, the last one perhaps smaller.
+    """
+    size, rest = divmod(-(-total // block), workers)
     start = rank * size + min(rank, rest)
-    return slice(start, start + size + (rank < rest))
+    stop = start + size + (rank < rest)
+    return slice(min(start * block, total), min(stop * block, total))
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, local: Tensor, total: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, local: Tensor, total: int, block: int) -> Tensor:  # type: ignore[no-untyped-def]
         rank, workers = world()
-        ctx.mine, ctx.dtype = share(total, rank, workers), local.dtype
-        sizes = [share(total, r, workers) for r in range(workers)]
+        ctx.mine, ctx.dtype = share(total, rank, workers, block), local.dtype
+        sizes = [share(total, r, workers, block) for r in range(workers)]
         largest = max(part.stop - part.start for part in sizes)
         wire = local.to(torch.uint8) if local.dtype == torch.bool else local
         padded = wire.new_zeros(largest, *wire.shape[1:])
@@ -40,15 +44,15 @@ class _Gather(torch.autograd.Function):
         return whole.to(local.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         # Every worker's loss may depend on every item: the true gradient is the sum of all.
         grad = grad.contiguous()
         dist.all_reduce(grad)
-        return grad[ctx.mine], None
+        return grad[ctx.mine], None, None
 
 
-def gather(local: Tensor, total: int) -> Tensor:
-    """All workers' items in rank order; each worker holds ``share(total, rank, workers)``.
+def gather(local: Tensor, total: int, block: int = 1) -> Tensor:
+    """All workers' items in rank order; each worker holds ``share(total, rank, workers, block)``.
 
     The backward pass sums the gradients that all workers have for an item and hands them to its
     owner. The gather of CLIP4Clip's family returns the local slice alone, which makes the
@@ -56,7 +60,7 @@ def gather(local: Tensor, total: int) -> Tensor:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return local
-    return _Gather.apply(local, total)
+    return _Gather.apply(local, total, block)
 
 
 def gather_videos(local: VideoFeatures, total: int) -> VideoFeatures:
@@ -82,6 +86,8 @@ def sum_gradients(
     module: nn.Module,
     bucket_bytes: int = 32 * 2**20,
     rows: Mapping[nn.Parameter, Int[Tensor, " rows"]] | None = None,
+    *,
+    in_order: bool = False,
 ) -> None:
     """Add up every parameter's gradient over the workers, in buckets.
 
@@ -93,17 +99,23 @@ def sum_gradients(
         bucket_bytes: Size of a message.
         rows: Of an embedding, the rows that any worker's batch used, the same on every worker:
             no others travel. A batch has a few hundred words of a vocabulary's 49,408.
+        in_order: By :func:`sum_in_order`.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     rows = rows or {}
     bucket: list[Tensor] = []
-    pending: list[tuple[Tensor, list[Tensor], dist.Work]] = []
+    pending: list[tuple[Tensor, list[Tensor], dist.Work | None]] = []
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def send() -> None:
         flat = torch.cat([grad.reshape(-1) for grad in bucket])
-        pending.append((flat, bucket.copy(), dist.all_reduce(flat, async_op=True)))
+        work = None
+        if in_order:
+            sum_in_order(flat)
+        else:
+            work = dist.all_reduce(flat, async_op=True)
+        pending.append((flat, bucket.copy(), work))
         bucket.clear()
 
     size = 0
@@ -124,16 +136,36 @@ def sum_gradients(
     if bucket:
         send()
     for flat, grads, work in pending:
-        work.wait()
+        if work is not None:
+            work.wait()
         for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(total.view_as(grad))
     for grad, used, part in parts:
         grad[used] = part
 
 
+def sum_in_order(value: Tensor) -> None:
+    """Sum over a power of two of workers, in place, as a tree over ranks: neighbours first.
+
+    An all-reduce leaves the order to the library, and it changes with the number of workers.
+    """
+    rank, workers = world()
+    distance = 1
+    while distance < workers:
+        mine, partner = value.contiguous(), rank ^ distance
+        other = torch.empty_like(mine)
+        sent = dist.P2POp(dist.isend, mine, partner)
+        received = dist.P2POp(dist.irecv, other, partner)
+        for work in dist.batch_isend_irecv([sent, received]):
+            work.wait()
+        value += other
+        distance *= 2
+
+
 def sum_over_workers(value: Tensor) -> Tensor:
-    """The sum of a tensor over all workers, without gradient."""
-    value = value.detach().clone()
-    if dist.is_initialized():
-        dist.all_reduce(value)
-    return value
+    """The sum of a small tensor over all workers, without gradient, in one order: neighbours first."""
+    parts = list(gather(value.detach()[None], world()[1]))
+    while len(parts) > 1:
+        rest = parts[len(parts) // 2 * 2 :]
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + rest
+    return parts[0]

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from tcmgc import backbone, config, optim
+from tcmgc.attention import LanguageVideoAttention
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads import Head, TcMgc, XClip, XPool
 from tcmgc.objective import Objective
@@ -72,6 +73,15 @@ class Retriever(nn.Module):
         self.scale = scale or LogitScale()
         self.encode_padding = encode_padding
         self.autocast = autocast
+
+    @property
+    def draws(self) -> bool:
+        """Whether a training step draws random numbers (dropout)."""
+        return any(
+            module.dropout > 0
+            for module in self.modules()
+            if isinstance(module, LanguageVideoAttention)
+        )
 
     def encode_text(self, tokens: Int[Tensor, "texts words"]) -> TextFeatures:
         """Sentence and word features of tokenised captions."""

@@ -42,19 +42,23 @@ class Objective:
         self.sdr_on_logits = sdr_on_logits
         self.weight = {"sum": 1.0, "mean": 0.5}[directions]
 
-    def __call__(self, scores: Scores, scale: Tensor, mine: slice) -> dict[str, Tensor]:
+    def __call__(
+        self, scores: Scores, scale: Tensor, mine: slice, columns: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Shares of ``loss`` and its terms.
 
         Args:
             scores: This worker's texts against all videos.
             scale: Logit scale.
             mine: Which of the batch's pairs this worker holds.
+            columns: All texts against this worker's videos; None gathers them.
         """
         total = scores.similarity.shape[1]
         rows = scores.similarity
         target = torch.arange(mine.start, mine.stop, device=rows.device)
-        # A column needs every worker's texts: only the scores travel, not the features.
-        columns = gather(rows, total)[:, mine]
+        if columns is None:
+            # A column needs every worker's texts: only the scores travel, not the features.
+            columns = gather(rows, total)[:, mine]
         t2v = F.cross_entropy(scale * rows, target, reduction="sum") / total
         v2t = F.cross_entropy(scale * columns.T, target, reduction="sum") / total
         terms = {"info_nce_t2v": t2v, "info_nce_v2t": v2t}

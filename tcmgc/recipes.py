@@ -43,7 +43,7 @@ def demo() -> Config:
         temporal=Temporal(layers=1, heads=4),
         loss=Loss(scale=20.0),
         optim=Optim(kind="adamw", lr_clip=1.5e-3, lr_new=1.5e-3, weight_decay=0.05),
-        train=Train(epochs=4, batch_size=32),
+        train=Train(epochs=4, batch_size=32, pieces=2),
     )
 
 

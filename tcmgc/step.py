@@ -1,33 +1,27 @@
 """One training step over any number of workers, with the gradients of one worker on the whole batch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
+from tcmgc.batch import Batch, Encoded
 from tcmgc.distributed import gather, gather_videos, share, sum_gradients, world
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
+from tcmgc.pieces import backward_in_pieces
+from tcmgc.threads import ONE, Threads
 
-
-@dataclass(frozen=True)
-class Batch:
-    """This worker's share of a batch: text i belongs to video i."""
-
-    tokens: Int[Tensor, "pairs words"]
-    pixels: UInt8[Tensor, "pairs frames 3 size size"]
-    frame_mask: Bool[Tensor, "pairs frames"]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
+__all__ = ["Batch", "backward"]
 
 
 def backward(
-    model: Retriever, batch: Batch, total: int, objective: Objective, *, chunk_size: int = 0
+    model: Retriever,
+    batch: Batch,
+    total: int,
+    objective: Objective,
+    *,
+    chunk_size: int = 0,
+    pieces: int = 0,
+    threads: Threads = ONE,
 ) -> dict[str, Tensor]:
     """Leave the whole batch's gradient in every parameter and give this worker's share of each loss term.
 
@@ -39,22 +33,33 @@ def backward(
         batch: This worker's pairs, ``share(total, rank, workers)`` of the global batch.
         total: Pairs in the global batch.
         objective: The loss.
-        chunk_size: Pairs that are embedded at a time: first without graph, then once more with
-            it, when the gradient of the features is known (gradient caching). The result is the
-            same; memory no longer grows with the batch. 0 embeds all at once.
+        chunk_size: Pairs that are embedded at a time; 0 for all at once. See :class:`Encoded`.
+        pieces: Compute the batch in so many pieces, whose sums do not depend on the number of
+            workers, to the bit; 0: each worker its share at once. See :mod:`tcmgc.pieces`.
+        threads: Compute a worker's pieces side by side.
+
+    Raises:
+        ValueError: pieces that cannot be dealt out evenly.
     """
-    if chunk_size:
-        terms = _backward_in_chunks(model, batch, total, objective, chunk_size)
+    workers = world()[1]
+    if pieces and (pieces & (pieces - 1) or pieces % workers or total % pieces):
+        raise ValueError(
+            f"train.pieces is {pieces}: it must be a power of two, a multiple of the {workers} workers, "
+            f"and divide the batch of {total} pairs"
+        )
+    if pieces:
+        terms = backward_in_pieces(
+            model, batch, total, objective, pieces=pieces, chunk_size=chunk_size, threads=threads
+        )
     else:
-        text = model.encode_text(batch.tokens)
-        video = model.encode_video(batch.pixels, batch.frame_mask)
-        terms = _terms(model, text, video, total, objective)
+        encoded = Encoded(model, batch, chunk_size)
+        terms = _terms(model, encoded.text, encoded.video, total, objective)
         terms["loss"].backward()
-    words = model.text.token_embedding.weight
-    if words.grad is None or world()[1] == 1:
-        sum_gradients(model)
-    else:
-        sum_gradients(model, rows={words: gather(batch.tokens, total).unique()})
+        encoded.backward()
+    words, rows = model.text.token_embedding.weight, {}
+    if workers > 1 and words.grad is not None:
+        rows = {words: gather(batch.tokens, total).unique()}
+    sum_gradients(model, rows=rows, in_order=pieces > 0)
     return {name: term.detach() for name, term in terms.items()}
 
 
@@ -66,44 +71,3 @@ def _terms(
     scores = model.head.score(text, model.head.record(everyone), scale)
     rank, workers = world()
     return objective(scores, scale, share(total, rank, workers))
-
-
-def _backward_in_chunks(
-    model: Retriever, batch: Batch, total: int, objective: Objective, size: int
-) -> dict[str, Tensor]:
-    chunks = [slice(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
-
-    def text_of(chunk: slice) -> TextFeatures:
-        return model.encode_text(batch.tokens[chunk])
-
-    def video_of(chunk: slice) -> VideoFeatures:
-        return model.encode_video(batch.pixels[chunk], batch.frame_mask[chunk])
-
-    with torch.no_grad():
-        text = TextFeatures.cat([text_of(chunk) for chunk in chunks]).map(_leaf)
-        video = VideoFeatures.cat([video_of(chunk) for chunk in chunks]).map(_leaf)
-    terms = _terms(model, text, video, total, objective)
-    terms["loss"].backward()
-    for leaves, encode in ((text, text_of), (video, video_of)):
-        for chunk in chunks:
-            _push(encode, chunk, leaves)
-    return terms
-
-
-def _leaf(tensor: Tensor) -> Tensor:
-    return tensor.detach().requires_grad_(tensor.is_floating_point())
-
-
-def _push(
-    encode: Callable[[slice], Any], chunk: slice, leaves: TextFeatures | VideoFeatures
-) -> None:
-    """Send the features' gradients back through one chunk of the towers."""
-    features = encode(chunk)
-    outputs, gradients = [], []
-    for name in vars(leaves):
-        output, gradient = getattr(features, name), getattr(leaves, name).grad
-        if output.requires_grad and gradient is not None:
-            outputs.append(output)
-            gradients.append(gradient[chunk])
-    if outputs:
-        torch.autograd.backward(outputs, gradients)

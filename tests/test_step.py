@@ -16,6 +16,7 @@ from tcmgc.distributed import share, world
 from tcmgc.losses import info_nce_directions, similarity_decorrelation
 from tcmgc.objective import Objective
 from tcmgc.step import Batch, backward
+from tcmgc.threads import Threads
 
 WORDS, FRAMES, SIZE, VOCABULARY = 12, 4, 32, 60
 TOWER = {
@@ -53,6 +54,12 @@ CASES: dict[str, dict[str, Any]] = {
     "activations recomputed": {"towers.checkpoint_activations": True},
 }
 
+DROPOUT: dict[str, dict[str, Any]] = {
+    "TC-MGC with dropout": {"head.attention.dropout": 0.3},
+    "X-Pool with dropout": {"head": config.XPoolHead(dropout=0.3), "loss": NO_SDR},
+}
+"""What whole batches cannot be held against: they draw other numbers than pieces do."""
+
 
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -69,7 +76,7 @@ def group(request: pytest.FixtureRequest) -> Iterator[Workers]:
 
 
 def settings(case: str, tower: str) -> Config:
-    changes = dict(CASES[case])
+    changes = dict((CASES | DROPOUT)[case])
     base = Config(
         data=Data(dataset="demo", root="nowhere", max_words=WORDS, max_frames=FRAMES),
         towers=Towers(name=tower, pretrained=None, freeze="none"),
@@ -99,7 +106,13 @@ def whole_batch(pairs: int) -> Batch:
 
 
 def step(
-    case: str, tower: str, pairs: int, chunk_size: int, dtype: torch.dtype
+    case: str,
+    tower: str,
+    pairs: int,
+    chunk_size: int,
+    dtype: torch.dtype,
+    pieces: int = 0,
+    threads: int = 1,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Loss terms and gradients on this worker after one step."""
     torch.set_num_threads(1)
@@ -114,7 +127,15 @@ def step(
     rank, workers = world()
     mine = share(pairs, rank, workers)
     local = Batch(*[tensor[mine] for tensor in vars(whole_batch(pairs)).values()])
-    terms = backward(retriever, local, pairs, model.build_objective(chosen), chunk_size=chunk_size)
+    terms = backward(
+        retriever,
+        local,
+        pairs,
+        model.build_objective(chosen),
+        chunk_size=chunk_size,
+        pieces=pieces,
+        threads=Threads(threads),
+    )
     grads = {name: p.grad for name, p in retriever.named_parameters() if p.grad is not None}
     return terms, grads
 
@@ -164,6 +185,42 @@ def test_chunks_have_the_gradients_of_the_whole(case: str, group: Workers, tower
         assert_same([alone(case, tower, 6, chunk_size, torch.float64)], wanted, torch.float64)
     together = group.run(step, case, tower, 6, 1, torch.float64)
     assert_same(together, wanted, torch.float64)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pieces_have_the_gradients_of_the_whole(case: str, group: Workers, tower: str):
+    wanted = alone(case, tower, 8, 0, torch.float64)
+    for pieces, chunk_size in ((4, 0), (8, 0), (4, 1)):
+        together = group.run(step, case, tower, 8, chunk_size, torch.float64, pieces)
+        assert_same(together, wanted, torch.float64)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 1])
+@pytest.mark.parametrize("case", [*CASES, *DROPOUT])
+def test_pieces_are_the_same_to_the_bit_on_any_number_of_workers(
+    case: str, chunk_size: int, group: Workers, tower: str
+):
+    _, wanted = alone(case, tower, 8, chunk_size, torch.float32, 4, 1 if case in DROPOUT else 3)
+    for _, got in group.run(step, case, tower, 8, chunk_size, torch.float32, 4):
+        assert got.keys() == wanted.keys()
+        for name, grad in wanted.items():
+            assert torch.equal(got[name], grad), name
+
+
+def test_without_pieces_bits_depend_on_the_workers(group: Workers, tower: str):
+    """The comparison itself: shares computed at once agree to rounding, and no further."""
+    case = "TC-MGC as the paper has it"
+    _, wanted = alone(case, tower, 8, 0, torch.float32)
+    _, got = group.run(step, case, tower, 8, 0, torch.float32)[0]
+    assert any(not torch.equal(got[name], grad) for name, grad in wanted.items())
+
+
+def test_pieces_that_cannot_be_dealt_out(tower: str):
+    for pieces in (3, 4):
+        with pytest.raises(
+            ValueError, match=f"train.pieces is {pieces}: it must be a power of two"
+        ):
+            step("TC-MGC as the paper has it", tower, 6, 0, torch.float32, pieces)
 
 
 def test_a_gather_without_gradient_would_be_noticed(tower: str, monkeypatch: pytest.MonkeyPatch):

@@ -128,22 +128,23 @@ def test_a_finished_run_says_so(outcome, capsys):
     assert "decoding" not in shown
 
 
-def test_the_same_seed_gives_the_same_first_losses_on_two_workers(outcome, home):
+def test_the_same_seed_gives_the_same_numbers_on_two_workers(outcome, home):
     words = [*outcome.words[:-1], "two", "--train.workers", "2"]
     assert train.main(words) == 0
     other = json.loads((home / "runs/two/result.json").read_text())
-    histories = [
-        [
-            row["train/loss"]
-            for row in checkpoint.read_training(result["checkpoint"])["history"]
-            if "train/loss" in row
-        ]
+    runs = [
+        checkpoint.read_training(result["checkpoint"])["history"]
         for result in (outcome.result, other)
     ]
-    # Gradients are summed in another order: they agree to rounding (test_step.py), and young
-    # weights multiply that by two or three every step.
-    assert min(map(len, histories)) >= 8
-    assert histories[1][:8] == pytest.approx(histories[0][:8], rel=1e-4)
+    for history in runs:
+        for row in history:
+            for clock in ("time", "train/data_wait", "train/samples_per_second"):
+                row.pop(clock, None)
+    # The demo's batches are computed in two pieces, whoever computes them: not a bit differs.
+    assert sum("train/loss" in row for row in runs[0]) == 20
+    assert sum("val/SumR" in row for row in runs[0]) == 2
+    assert runs[1] == runs[0]
+    assert other["metrics"] == outcome.result["metrics"]
 
 
 def test_a_checkpoint_of_another_shape(outcome, tmp_path):

@@ -4,7 +4,7 @@ A recipe (:mod:`tcmgc.recipes`) is a function that returns a :class:`Config`; th
 replaces single fields. Modules never see these classes: :func:`tcmgc.model.build` unpacks them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 GRAINS = ("video_sentence", "video_word", "sentence_frame", "frame_word")
@@ -292,6 +292,10 @@ class Train:
     """Pairs a step over all workers together: the result does not depend on their number."""
     chunk_size: int = 0
     """Pairs embedded at a time (gradient caching); 0 embeds a worker's whole share at once."""
+    pieces: int = 0
+    """Compute a batch in so many pieces (a power of two) of which sums are taken in one order: the same
+    losses, to the bit, on any number of workers that divides it. 0 lets rounding depend on the workers;
+    so does an elastic number while it does not divide the pieces."""
     seed: int = 0
     """Decides starting weights, the order of pairs, augmentation and the validation videos."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -310,6 +314,14 @@ class Train:
     """Checkpoints kept by validation score; the last one is kept besides."""
     max_failures: int = 3
     """Times a run may lose workers and go on from its last checkpoint; -1 for ever."""
+
+    def on(self, workers: int) -> "Train":
+        """The same with so many workers, neither more nor fewer."""
+        return replace(self, workers=workers, min_workers=0, pieces=self.pieces_of(workers))
+
+    def pieces_of(self, workers: int) -> int:
+        """`pieces`, or 0 where so many workers do not divide it."""
+        return self.pieces if self.pieces % workers == 0 else 0
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"train.epochs must be at least 1; got {self.epochs}")
@@ -330,6 +342,16 @@ class Train:
         require(
             self.chunk_size >= 0, f"train.chunk_size must not be negative; got {self.chunk_size}"
         )
+        require(
+            self.pieces >= 0 and not self.pieces & (self.pieces - 1),
+            f"train.pieces must be 0 or a power of two; got {self.pieces}",
+        )
+        if self.pieces:
+            require(
+                self.pieces % self.workers == 0 and self.batch_size % self.pieces == 0,
+                f"train.pieces ({self.pieces}) must be a multiple of train.workers ({self.workers}) "
+                f"and divide train.batch_size ({self.batch_size}), or be 0",
+            )
         require(
             self.checkpoint_steps >= 0 and self.checkpoint_minutes >= 0,
             "train.checkpoint_steps and train.checkpoint_minutes must not be negative; "

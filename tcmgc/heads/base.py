@@ -191,7 +191,8 @@ def _tiles(
 
     pairs = max(1, min(memory, TILE) // head.pair_bytes(head.prepare_texts(text[:1]), record))
     wide = min(len(record), VIDEOS, pairs)
-    tall = min(len(text), TEXTS, max(1, pairs // wide))
+    # A power of two, so that shares of texts that begin at a multiple of it have the same tiles.
+    tall = min(len(text), TEXTS, 1 << (max(1, pairs // wide).bit_length() - 1))
     step = tall * max(1, ROWS // tall)
     for top in range(0, len(text), step):
         group = []

@@ -1,0 +1,182 @@
+"""A training step in pieces of fixed size: the same result, to the bit, whoever computes them.
+
+Workers that compute their shares at once agree to rounding: sums are taken in another order, and
+matrix products of another size round differently. Under Adam young weights multiply that until
+the losses part. Here a batch is cut into the same pieces on any number of workers, a piece is
+computed alone, and sums over pieces follow one tree.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tcmgc.batch import Batch, Encoded, leaf
+from tcmgc.distributed import gather, gather_videos, share, sum_in_order, world
+from tcmgc.features import Scores, VideoFeatures
+from tcmgc.model import Retriever
+from tcmgc.objective import Objective
+from tcmgc.threads import ONE, Threads
+
+Values = list[Tensor | None]
+
+
+def backward_in_pieces(
+    model: Retriever,
+    batch: Batch,
+    total: int,
+    objective: Objective,
+    *,
+    pieces: int,
+    chunk_size: int = 0,
+    threads: Threads = ONE,
+) -> dict[str, Tensor]:
+    """Leave the sum over this worker's pieces in every gradient; give the sum of their loss terms.
+
+    Args:
+        model: The same weights on every worker.
+        batch: This worker's pairs, ``share(total, rank, workers)`` of the global batch.
+        total: Pairs in the global batch.
+        objective: The loss.
+        pieces: A power of two that divides ``total`` and is a multiple of the workers.
+        chunk_size: Pairs of a piece that are embedded at a time; see :class:`Encoded`.
+        threads: Compute pieces side by side; one at a time where the model draws random numbers.
+    """
+    rank, workers = world()
+    spans = [share(total, piece, pieces) for piece in range(pieces)[share(pieces, rank, workers)]]
+    first = spans[0].start
+    parts = threads(
+        lambda span: _Piece(model, batch[span.start - first : span.stop - first], span, chunk_size),
+        spans,
+    )
+    local = VideoFeatures.cat([part.encoded.video.map(Tensor.detach) for part in parts])
+    everyone = gather_videos(local, total)
+    seed = int(torch.randint(2**62, ())) if model.draws else None
+    rows = torch.cat(threads(lambda part: part.score(everyone, seed), parts))
+    columns = gather(rows, total)
+    terms = [objective(part.scores, part.scale, part.span, columns[:, part.span]) for part in parts]
+    torch.autograd.backward([term["loss"] for term in terms])
+
+    from_scores = threads(_Piece.backward_to_features, parts)
+    of_videos = _tree([videos for _, videos in from_scores])
+    for gradient in of_videos:
+        if gradient is not None:
+            sum_in_order(gradient)
+    from_features = threads(lambda part: part.backward_through_towers(of_videos), parts)
+    gradients = _plus(_tree([weights for weights, _ in from_scores]), _tree(from_features))
+    for weight, gradient in zip(_learnt(model), gradients, strict=True):
+        weight.grad = gradient
+    losses = _tree([[value.detach().clone() for value in term.values()] for term in terms])
+    return dict(zip(terms[0], losses, strict=True))  # type: ignore[arg-type]
+
+
+class _Piece:
+    """Features of a piece, its rows of scores, and the way back in two stretches."""
+
+    def __init__(self, model: Retriever, batch: Batch, span: slice, chunk_size: int) -> None:
+        self.model, self.span = model, span
+        self.weights = _learnt(model)
+        self.encoded = Encoded(model, batch, chunk_size)
+
+    def score(self, everyone: VideoFeatures, seed: int | None) -> Tensor:
+        """This piece's texts against all videos; the loss's gradient will be in :attr:`scores`.
+
+        With a seed, what the head draws is this piece's own, and PyTorch's generators stay as they are.
+        """
+        if seed is not None:
+            device = everyone.frames.device
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(seed + self.span.start)
+                return self.score(everyone, None)
+        self.seen = everyone.map(leaf)
+        self.lambda_ = self.model.scale()
+        self.scale = leaf(self.lambda_)
+        head = self.model.head
+        self.made = head.score(self.encoded.text, head.record(self.seen), self.lambda_)
+        grains = {name: leaf(grain) for name, grain in self.made.grains.items()}
+        self.scores = Scores(leaf(self.made.similarity), grains)
+        return self.scores.similarity
+
+    def backward_to_features(self) -> tuple[Values, Values]:
+        """Gradients of the weights of head and scale, and of all videos' features.
+
+        Those of this piece's texts are left in its features.
+        """
+        texts, seen = list(vars(self.encoded.text).values()), list(vars(self.seen).values())
+        outputs = [self.made.similarity, self.lambda_, *self.made.grains.values()]
+        leaves = [self.scores.similarity, self.scale, *self.scores.grains.values()]
+        found = _gradients(
+            outputs, [value.grad for value in leaves], [*self.weights, *texts, *seen]
+        )
+        del self.made
+        of_weights, of_texts, of_videos = _split(found, len(self.weights), len(texts), len(seen))
+        for tensor, gradient in zip(texts, of_texts, strict=True):
+            tensor.grad = gradient
+        return of_weights, of_videos
+
+    def backward_through_towers(self, videos: Values) -> Values:
+        """Gradients of the towers' weights, from those of all videos' features from all texts."""
+        for tensor, gradient in zip(vars(self.encoded.video).values(), videos, strict=True):
+            tensor.grad = None if gradient is None else gradient[self.span]
+        total: Values = [None] * len(self.weights)
+        for outputs, gradients in self.encoded.ways_back():
+            total = _plus(total, _gradients(outputs, gradients, self.weights))
+        return total
+
+
+def _learnt(model: Retriever) -> list[Tensor]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _gradients(
+    outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]
+) -> Values:
+    """Gradients of the inputs; None for those that take no part."""
+    roots = [
+        (output, gradient)
+        for output, gradient in zip(outputs, gradients, strict=True)
+        if output.requires_grad and gradient is not None
+    ]
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(wanted)
+    if roots and wanted:
+        found = torch.autograd.grad(
+            [output for output, _ in roots],
+            wanted,
+            [gradient for _, gradient in roots],
+            allow_unused=True,
+        )
+    each = iter(found)
+    taken: set[int] = set()
+    return [_own(next(each), taken) if tensor.requires_grad else None for tensor in inputs]
+
+
+def _own(gradient: Tensor | None, taken: set[int]) -> Tensor | None:
+    """The gradient in memory of its own: autograd hands one tensor to all summands of a sum."""
+    if gradient is None:
+        return None
+    if gradient.untyped_storage().data_ptr() in taken:
+        return gradient.clone(memory_format=torch.contiguous_format)
+    taken.add(gradient.untyped_storage().data_ptr())
+    return gradient.contiguous()
+
+
+def _split(values: Values, *sizes: int) -> list[Values]:
+    each = iter(values)
+    return [list(itertools.islice(each, size)) for size in sizes]
+
+
+def _tree(summands: list[Values]) -> Values:
+    """The sum of a power of two of summands, which are overwritten: pairs of neighbours, then pairs of those."""
+    while len(summands) > 1:
+        summands = [_plus(*pair) for pair in zip(summands[::2], summands[1::2], strict=True)]
+    return summands[0]
+
+
+def _plus(first: Values, second: Values) -> Values:
+    """Element by element, into the first."""
+    return [
+        b if a is None else a if b is None else a.add_(b)
+        for a, b in zip(first, second, strict=True)
+    ]
