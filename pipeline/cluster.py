@@ -48,8 +48,8 @@ def connect(*, search: bool = False) -> None:
         _OURS = not search
         # SIGTERM says that this machine, the only one, is about to leave.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # Every idle process sends measurements, every 10 s by default: seldom, and Ray's
-        # processes take half as much of a core.
+        # Every idle process sends measurements, every 10 s by default, and takes the core that
+        # a worker trains on.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
         options["include_dashboard"] = search
     ray.init(

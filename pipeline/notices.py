@@ -42,7 +42,7 @@ class Board:
         internal_kv._internal_kv_put(self.key, word)
 
     def read(self) -> str:
-        """The word that was left, or nothing; takes about a millisecond."""
+        """The word that was left, or nothing."""
         return (internal_kv._internal_kv_get(self.key) or b"").decode()
 
     def wipe(self) -> None:

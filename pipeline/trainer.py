@@ -8,7 +8,7 @@ from pipeline import cluster
 
 
 class Trainer(TorchTrainer):
-    """A `TorchTrainer` that starts two processes fewer, of a second or two of CPU time each.
+    """A `TorchTrainer` that starts two processes fewer.
 
     Frames come from the cache and not from Ray Data's datasets, which need a manager. And where the
     cluster ends with this process, no one has to look after a place group that outlives its trial.

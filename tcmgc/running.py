@@ -60,8 +60,8 @@ def many_shapes() -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, instead of handing every large tensor back at once.
 
-    glibc maps each allocation above 32 MB afresh, and the system fills it with zeros page by page:
-    with the demo's model and one thread, a tenth of a training step. Elsewhere nothing changes.
+    glibc maps each allocation above 32 MB afresh, and the system fills it with zeros page by page.
+    Where there is no glibc nothing changes.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
