@@ -1,13 +1,16 @@
 """The one gather with gradient, and sums over workers. Without a process group all are the identity."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from tcmgc.features import VideoFeatures
+from tcmgc.features import _Batched
+
+Record = TypeVar("Record", bound=_Batched)
 
 
 def world() -> tuple[int, int]:
@@ -63,8 +66,8 @@ def gather(local: Tensor, total: int, block: int = 1) -> Tensor:
     return _Gather.apply(local, total, block)
 
 
-def gather_videos(local: VideoFeatures, total: int) -> VideoFeatures:
-    """All workers' videos as one message, like :func:`gather` for each of its tensors.
+def gather_records(local: Record, total: int) -> Record:
+    """All workers' records as one message, like :func:`gather` for each of their tensors.
 
     A tensor that stands in them twice travels once.
     """
@@ -76,7 +79,7 @@ def gather_videos(local: VideoFeatures, total: int) -> VideoFeatures:
     widths = [t.flatten(1).shape[1] for t in tensors.values()]
     parts = gather(packed, total).split(widths, 1)
     whole = {
-        key: part.reshape(-1, *tensor.shape[1:]).to(tensor.dtype)
+        key: part.reshape(-1, *tensor.shape[1:]).to(tensor.dtype).contiguous()
         for (key, tensor), part in zip(tensors.items(), parts, strict=True)
     }
     return local.map(lambda tensor: whole[id(tensor)])

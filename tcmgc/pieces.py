@@ -8,13 +8,14 @@ computed alone, and sums over pieces follow one tree.
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tcmgc.batch import Batch, Encoded, leaf
-from tcmgc.distributed import gather, gather_videos, share, sum_in_order, world
-from tcmgc.features import Scores, VideoFeatures
+from tcmgc.distributed import gather, gather_records, share, sum_in_order, world
+from tcmgc.features import Scores
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
 from tcmgc.threads import ONE, Threads
@@ -50,21 +51,22 @@ def backward_in_pieces(
         lambda span: _Piece(model, batch[span.start - first : span.stop - first], span, chunk_size),
         spans,
     )
-    local = VideoFeatures.cat([part.encoded.video.map(Tensor.detach) for part in parts])
-    everyone = gather_videos(local, total)
+    records = [part.record.map(Tensor.detach) for part in parts]
+    everyone = gather_records(type(records[0]).cat(records), total)
     seed = int(torch.randint(2**62, ())) if model.draws else None
     rows = torch.cat(threads(lambda part: part.score(everyone, seed), parts))
     columns = gather(rows, total)
     terms = [objective(part.scores, part.scale, part.span, columns[:, part.span]) for part in parts]
     torch.autograd.backward([term["loss"] for term in terms])
 
-    from_scores = threads(_Piece.backward_to_features, parts)
-    of_videos = _tree([videos for _, videos in from_scores])
-    for gradient in of_videos:
+    from_scores = threads(_Piece.backward_to_records, parts)
+    of_records = _tree([records for _, records in from_scores])
+    for gradient in of_records:
         if gradient is not None:
             sum_in_order(gradient)
-    from_features = threads(lambda part: part.backward_through_towers(of_videos), parts)
-    gradients = _plus(_tree([weights for weights, _ in from_scores]), _tree(from_features))
+    from_records = threads(lambda part: part.backward_to_pixels(of_records), parts)
+    each = zip(from_scores, from_records, strict=True)
+    gradients = _tree([_plus(head, rest) for (head, _), rest in each])
     for weight, gradient in zip(_learnt(model), gradients, strict=True):
         weight.grad = gradient
     losses = _tree([[value.detach().clone() for value in term.values()] for term in terms])
@@ -72,34 +74,34 @@ def backward_in_pieces(
 
 
 class _Piece:
-    """Features of a piece, its rows of scores, and the way back in two stretches."""
+    """Features and records of a piece, its rows of scores, and the way back in two stretches."""
 
     def __init__(self, model: Retriever, batch: Batch, span: slice, chunk_size: int) -> None:
         self.model, self.span = model, span
         self.weights = _learnt(model)
         self.encoded = Encoded(model, batch, chunk_size)
+        self.record = model.head.record(self.encoded.video)
 
-    def score(self, everyone: VideoFeatures, seed: int | None) -> Tensor:
+    def score(self, everyone: Any, seed: int | None) -> Tensor:
         """This piece's texts against all videos; the loss's gradient will be in :attr:`scores`.
 
         With a seed, what the head draws is this piece's own, and PyTorch's generators stay as they are.
         """
         if seed is not None:
-            device = everyone.frames.device
+            device = self.encoded.text.sentence.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 torch.manual_seed(seed + self.span.start)
                 return self.score(everyone, None)
         self.seen = everyone.map(leaf)
         self.lambda_ = self.model.scale()
         self.scale = leaf(self.lambda_)
-        head = self.model.head
-        self.made = head.score(self.encoded.text, head.record(self.seen), self.lambda_)
+        self.made = self.model.head.score(self.encoded.text, self.seen, self.lambda_)
         grains = {name: leaf(grain) for name, grain in self.made.grains.items()}
         self.scores = Scores(leaf(self.made.similarity), grains)
         return self.scores.similarity
 
-    def backward_to_features(self) -> tuple[Values, Values]:
-        """Gradients of the weights of head and scale, and of all videos' features.
+    def backward_to_records(self) -> tuple[Values, Values]:
+        """Gradients of the weights of head and scale, and of all videos' records.
 
         Those of this piece's texts are left in its features.
         """
@@ -110,16 +112,19 @@ class _Piece:
             outputs, [value.grad for value in leaves], [*self.weights, *texts, *seen]
         )
         del self.made
-        of_weights, of_texts, of_videos = _split(found, len(self.weights), len(texts), len(seen))
+        of_weights, of_texts, of_records = _split(found, len(self.weights), len(texts), len(seen))
         for tensor, gradient in zip(texts, of_texts, strict=True):
             tensor.grad = gradient
-        return of_weights, of_videos
+        return of_weights, of_records
 
-    def backward_through_towers(self, videos: Values) -> Values:
-        """Gradients of the towers' weights, from those of all videos' features from all texts."""
-        for tensor, gradient in zip(vars(self.encoded.video).values(), videos, strict=True):
-            tensor.grad = None if gradient is None else gradient[self.span]
-        total: Values = [None] * len(self.weights)
+    def backward_to_pixels(self, records: Values) -> Values:
+        """Gradients of the weights of towers and head, from those of all videos' records from all texts."""
+        videos = list(vars(self.encoded.video).values())
+        mine = [None if gradient is None else gradient[self.span] for gradient in records]
+        found = _gradients(list(vars(self.record).values()), mine, [*self.weights, *videos])
+        total, of_videos = _split(found, len(self.weights), len(videos))
+        for tensor, gradient in zip(videos, of_videos, strict=True):
+            tensor.grad = gradient
         for outputs, gradients in self.encoded.ways_back():
             total = _plus(total, _gradients(outputs, gradients, self.weights))
         return total

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from tcmgc.batch import Batch, Encoded
-from tcmgc.distributed import gather, gather_videos, share, sum_gradients, world
+from tcmgc.distributed import gather, gather_records, share, sum_gradients, world
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
@@ -66,8 +66,9 @@ def backward(
 def _terms(
     model: Retriever, text: TextFeatures, video: VideoFeatures, total: int, objective: Objective
 ) -> dict[str, Tensor]:
-    everyone = gather_videos(video, total)
+    # Each worker makes the records of its own videos: made of all, they would cost as many times over.
+    everyone = gather_records(model.head.record(video), total)
     scale = model.scale()
-    scores = model.head.score(text, model.head.record(everyone), scale)
+    scores = model.head.score(text, everyone, scale)
     rank, workers = world()
     return objective(scores, scale, share(total, rank, workers))

@@ -8,7 +8,7 @@ from workers import Workers
 
 from tcmgc.distributed import (
     gather,
-    gather_videos,
+    gather_records,
     share,
     sum_gradients,
     sum_over_workers,
@@ -150,7 +150,7 @@ def test_of_a_table_only_the_used_rows_travel(three: Workers):
         assert sizes == [5 * 2 + 3]
 
 
-def _gather_videos(shared: bool) -> VideoFeatures:
+def _gather_records(shared: bool) -> VideoFeatures:
     rank, workers = world()
     frames = torch.arange(5 * 2 * 3, dtype=torch.float64).reshape(5, 2, 3)
     mine = share(5, rank, workers)
@@ -158,13 +158,13 @@ def _gather_videos(shared: bool) -> VideoFeatures:
     local = VideoFeatures(frames[mine], encoded, frames[mine, :, 0] % 4 > 1)
     if shared:
         local = VideoFeatures(local.frames, local.frames, local.frame_mask)
-    return gather_videos(local, 5)
+    return gather_records(local, 5)
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_videos_travel_together(three: Workers, shared: bool):
     frames = torch.arange(5 * 2 * 3, dtype=torch.float64).reshape(5, 2, 3)
-    for found in three.run(_gather_videos, shared):
+    for found in three.run(_gather_records, shared):
         assert torch.equal(found.frames, frames)
         assert torch.equal(found.encoded, frames if shared else -frames)
         assert torch.equal(found.frame_mask, frames[:, :, 0] % 4 > 1)

@@ -230,7 +230,9 @@ def test_a_gather_without_gradient_would_be_noticed(tower: str, monkeypatch: pyt
     case = "TC-MGC as the paper has it"
     wanted = alone(case, tower, 6, 0, torch.float64)
     monkeypatch.setattr(
-        tcmgc.step, "gather_videos", lambda video, total: video.map(lambda tensor: tensor.detach())
+        tcmgc.step,
+        "gather_records",
+        lambda record, total: record.map(lambda tensor: tensor.detach()),
     )
     dropped = step(case, tower, 6, 0, torch.float64)
     with pytest.raises(AssertionError):
