@@ -38,7 +38,8 @@ def test_a_folder_keeps_to_its_config(tmp_path: Path):
     run_folder.enter(folder, base)
     # Where and how often is free to change; what decides the result is not.
     run_folder.enter(
-        folder, config.replace(base, {"train.workers": 4, "train.checkpoint_minutes": 5.0})
+        folder,
+        config.replace(base, {"train.workers": 2, "train.checkpoint_minutes": 5.0}),
     )
     with pytest.raises(ValueError, match=r"train.epochs \d+ there, 7 now.*--run.name"):
         run_folder.enter(folder, config.replace(base, {"train.epochs": 7}))

@@ -350,7 +350,8 @@ class Train:
             require(
                 self.pieces % self.workers == 0 and self.batch_size % self.pieces == 0,
                 f"train.pieces ({self.pieces}) must be a multiple of train.workers ({self.workers}) "
-                f"and divide train.batch_size ({self.batch_size}), or be 0",
+                f"and divide train.batch_size ({self.batch_size}): try a larger power of two, "
+                "or 0, where losses depend on the workers to rounding",
             )
         require(
             self.checkpoint_steps >= 0 and self.checkpoint_minutes >= 0,
