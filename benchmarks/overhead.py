@@ -33,10 +33,11 @@ import torch.distributed as dist
 
 from pipeline import cluster, prepare, train
 from tcmgc import backbone, checkpoint, config, demo, model, optim, order, recipes, running
+from tcmgc.batch import Batch
 from tcmgc.config import Config
 from tcmgc.datasets import Corpus
 from tcmgc.distributed import share
-from tcmgc.step import Batch, backward
+from tcmgc.step import backward
 
 EVERY = 50
 """Steps between checkpoints that the share is given for."""

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tcmgc import model, optim, recipes, running
 from tcmgc.backbone import image_size, tokenizer
+from tcmgc.batch import Batch
 from tcmgc.config import Config
-from tcmgc.step import Batch, backward
+from tcmgc.step import backward
 from tcmgc.threads import ONE, Threads
 
 

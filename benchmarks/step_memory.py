@@ -19,11 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pieces import made_up
 from similarity import forget_peak, peak_memory
 
 from tcmgc import config, model, recipes
-from tcmgc.backbone import image_size, tokenizer
-from tcmgc.step import Batch, backward
+from tcmgc.step import backward
 
 WAYS: dict[str, dict[str, Any]] = {
     "all at once": {},
@@ -37,11 +37,7 @@ def measure(changes: dict[str, Any], size: int, pipe: Any) -> None:
     logging.disable(logging.WARNING)  # weights are random: meant so
     torch.set_num_threads(1)
     settings = config.replace(recipes.demo(), {"train.batch_size": size, **changes})
-    data, side = settings.data, image_size(settings.towers.name)
-    pixels = torch.randint(256, (size, data.max_frames, 3, side, side), dtype=torch.uint8)
-    captions = [f"a red circle moves over picture {index}" for index in range(size)]
-    tokens = tokenizer(settings.towers.name, data.max_words)(captions)
-    batch = Batch(tokens, pixels, torch.ones(size, data.max_frames) > 0)
+    batch = made_up(settings)
     retriever, objective = model.build(settings).train(), model.build_objective(settings)
 
     def step() -> None:

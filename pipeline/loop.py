@@ -16,10 +16,11 @@ from pipeline import checkpoints, notices, prepare, scoring
 from pipeline.prefetch import prefetch
 from tcmgc import backbone, checkpoint, model, optim, order
 from tcmgc.augment import random_resized_crop_flip
+from tcmgc.batch import Batch
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Corpus
 from tcmgc.distributed import share, sum_over_workers
-from tcmgc.step import Batch, backward
+from tcmgc.step import backward
 
 SCORE = "val/SumR"
 """What checkpoints are chosen by."""
@@ -63,6 +64,11 @@ class Trainer:
         self.optimiser = model.build_optimiser(config, self.model)
         self.objective = model.build_objective(config)
         self.pieces = config.train.pieces_of(self.workers)
+        if self.pieces != config.train.pieces:
+            self._say(
+                f"{self.workers} workers do not divide train.pieces {config.train.pieces}: "
+                "until their number changes, last digits depend on it"
+            )
         self.threads = scoring.side_by_side(config, self.model, self.device)
         self.done = 0
         """Steps taken since the run began."""

@@ -82,12 +82,17 @@ def settle() -> None:
 
 
 def side_by_side(config: Config, retriever: model.Retriever, device: torch.device) -> Threads:
-    """A thread for each piece of a batch that falls to this worker, as far as its CPUs go."""
+    """A thread for each piece of a batch that falls to this worker, as far as its CPUs go.
+
+    Each has its share of the CPUs. Where the model draws random numbers, pieces are computed in turn
+    with as few: their last digits would tell how many workers there are.
+    """
     workers = ray.train.get_context().get_world_size()
     count = min(config.train.pieces_of(workers) // workers, _cpus())
-    if count <= 1 or device.type != "cpu" or retriever.draws:
+    if count <= 1 or device.type != "cpu":
         return ONE
-    return Threads(count, _cpus())
+    torch.set_num_threads(_cpus() // count)
+    return ONE if retriever.draws else Threads(count)
 
 
 def _cpus() -> int:

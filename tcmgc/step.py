@@ -10,8 +10,6 @@ from tcmgc.objective import Objective
 from tcmgc.pieces import backward_in_pieces
 from tcmgc.threads import ONE, Threads
 
-__all__ = ["Batch", "backward"]
-
 
 def backward(
     model: Retriever,

@@ -1,15 +1,13 @@
 """Threads that compute pieces of one result side by side, each as it would be computed alone.
 
-On a CPU, last digits depend on how many threads share an operation. These give every piece the same
-number of threads, whether one process has many pieces or many processes have one each.
+On a CPU, last digits depend on how many threads share an operation (`torch.set_num_threads`). With
+these, a process with many pieces can give each as many as a process with one piece has.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
-
-import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,14 +20,10 @@ class Threads:
 
     Args:
         count: Items computed at a time. With one, the calling thread computes them in turn.
-        cpus: Shared out among them, for the operations of every thread of this process; None
-            leaves their number of threads as it is.
     """
 
-    def __init__(self, count: int = 1, cpus: int | None = None) -> None:
+    def __init__(self, count: int = 1) -> None:
         self.count = count
-        if cpus is not None:
-            torch.set_num_threads(max(1, cpus // count))
         self._pool = ThreadPoolExecutor(count, "piece") if count > 1 else None
 
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

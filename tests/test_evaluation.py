@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from small_tower import FRAMES, SIZE, TOWER, VOCABULARY, WORDS
 from torch import Tensor
 from workers import Workers
 
@@ -12,24 +13,6 @@ from tcmgc.config import Config, Data, Loss, Temporal, Towers
 from tcmgc.distributed import world
 from tcmgc.threads import Threads
 
-WORDS, FRAMES, SIZE, VOCABULARY = 12, 3, 32, 60
-TOWER = {
-    "embed_dim": 32,
-    "vision_cfg": {
-        "image_size": SIZE,
-        "layers": 1,
-        "width": 32,
-        "head_width": 16,
-        "patch_size": 16,
-    },
-    "text_cfg": {
-        "context_length": WORDS,
-        "vocab_size": VOCABULARY,
-        "width": 32,
-        "heads": 2,
-        "layers": 1,
-    },
-}
 HEADS = {
     "TC-MGC": config.TcMgcHead(),
     "X-Pool": config.XPoolHead(),

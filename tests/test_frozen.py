@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from tcmgc import config, frozen, model, optim, order, recipes
+from tcmgc.batch import Batch
 from tcmgc.objective import Objective
-from tcmgc.step import Batch, backward
+from tcmgc.step import backward
 
 PAIRS, VIDEOS, FRAMES, WORDS = 12, 6, 3, 8
 

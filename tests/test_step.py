@@ -7,35 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from small_tower import FRAMES, SIZE, TOWER, VOCABULARY, WORDS
 from torch import Tensor
 from workers import Workers
 
 from tcmgc import config, model, recipes
+from tcmgc.batch import Batch
 from tcmgc.config import Config, Data, Loss, Temporal, Towers
 from tcmgc.distributed import share, world
 from tcmgc.losses import info_nce_directions, similarity_decorrelation
 from tcmgc.objective import Objective
-from tcmgc.step import Batch, backward
+from tcmgc.step import backward
 from tcmgc.threads import Threads
 
-WORDS, FRAMES, SIZE, VOCABULARY = 12, 4, 32, 60
-TOWER = {
-    "embed_dim": 32,
-    "vision_cfg": {
-        "image_size": SIZE,
-        "layers": 1,
-        "width": 32,
-        "head_width": 16,
-        "patch_size": 16,
-    },
-    "text_cfg": {
-        "context_length": WORDS,
-        "vocab_size": VOCABULARY,
-        "width": 32,
-        "heads": 2,
-        "layers": 2,
-    },
-}
 NO_SDR = Loss(alpha=0.0, directions="mean", learn_scale=True, scale=20.0)
 CASES: dict[str, dict[str, Any]] = {
     "TC-MGC as the paper has it": {},
