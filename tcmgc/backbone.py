@@ -6,11 +6,13 @@ there, by one of the JSON files in ``tcmgc/towers/``, or by the path of such a f
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -110,6 +112,60 @@ def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[
     return spell
 
 
+class WordEmbedding(nn.Module):
+    """Vectors of token ids, of which a training step can learn those that it uses, and no others.
+
+    A batch has a few hundred words of CLIP's 49,408. A gradient of the whole table is zeros that
+    every piece of a batch writes, adds up and sends.
+
+    Args:
+        weight: A vector for each id.
+    """
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+        self.used: Tensor | None = None
+        """Inside :meth:`only`, the rows in use, of which the gradient is taken."""
+        self._ids = torch.empty(0, dtype=torch.int64)
+        self._grad: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, ids: Int[Tensor, "texts words"]) -> Float[Tensor, "texts words width"]:
+        """The ids' vectors."""
+        if self.used is None:
+            return F.embedding(ids, self.weight)
+        return F.embedding(torch.searchsorted(self._ids, ids), self.used)
+
+    @contextmanager
+    def only(self, ids: Int[Tensor, "texts words"]) -> Iterator[None]:
+        """No other ids are used inside; afterwards the weight's gradient is that of :attr:`used`.
+
+        Nothing changes where the weight is not learnt.
+        """
+        if not self.weight.requires_grad:
+            yield
+            return
+        self._ids = ids.unique()
+        self.used = self.weight.detach()[self._ids].requires_grad_()
+        try:
+            yield
+            if self.used.grad is not None:
+                self.weight.grad = self._spread(self.used.grad)
+        finally:
+            self.used = None
+
+    def _spread(self, grad: Tensor) -> Tensor:
+        """The table's gradient, in memory kept from step to step: only rows used last become zero again."""
+        whole, written = self._grad or (torch.zeros_like(self.weight), self._ids)
+        if (whole.device, whole.dtype) != (grad.device, grad.dtype):
+            whole = torch.zeros_like(self.weight)
+        else:
+            whole[written] = 0
+        whole[self._ids] = grad
+        self._grad = whole, self._ids
+        return whole
+
+
 class TextTower(nn.Module):
     """CLIP's text transformer, giving every word position and not only the sentence."""
 
@@ -123,7 +179,7 @@ class TextTower(nn.Module):
                 f"towers.name: the text tower of {type(clip).__name__} is not CLIP's (causal, with one end token); "
                 "choose a model whose open_clip JSON has a plain text_cfg, such as ViT-B-32-quickgelu"
             )
-        self.token_embedding = source.token_embedding
+        self.token_embedding = WordEmbedding(source.token_embedding.weight)
         self.positional_embedding = source.positional_embedding
         self.transformer = source.transformer
         self.ln_final = source.ln_final

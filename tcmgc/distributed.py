@@ -1,12 +1,11 @@
 """The one gather with gradient, and sums over workers. Without a process group all are the identity."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from tcmgc.features import _Batched
 
@@ -86,33 +85,35 @@ def gather_records(local: Record, total: int) -> Record:
 
 
 def sum_gradients(
-    module: nn.Module,
-    bucket_bytes: int = 32 * 2**20,
-    rows: Mapping[nn.Parameter, Int[Tensor, " rows"]] | None = None,
-    *,
-    in_order: bool = False,
+    weights: Sequence[Tensor], bucket_bytes: int = 32 * 2**20, *, in_order: bool = False
 ) -> None:
-    """Add up every parameter's gradient over the workers, in buckets.
+    """Add up every weight's gradient over the workers.
 
-    A parameter that took no part on any worker keeps ``None``; that set is the same everywhere,
+    A weight that took no part on any worker keeps ``None``; that set is the same everywhere,
     since all run one graph.
+    """
+    # The last weights come first: their gradients are the first to be there.
+    gradients = [weight.grad for weight in reversed(weights) if weight.grad is not None]
+    sum_together(gradients, bucket_bytes, in_order=in_order)
+
+
+def sum_together(
+    tensors: Sequence[Tensor], bucket_bytes: int = 32 * 2**20, *, in_order: bool = False
+) -> None:
+    """Add up tensors over the workers, in place, many of them as one message.
 
     Args:
-        module: Holds the parameters.
+        tensors: Of the same shapes on every worker.
         bucket_bytes: Size of a message.
-        rows: Of an embedding, the rows that any worker's batch used, the same on every worker:
-            no others travel. A batch has a few hundred words of a vocabulary's 49,408.
         in_order: By :func:`sum_in_order`.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return
-    rows = rows or {}
     bucket: list[Tensor] = []
     pending: list[tuple[Tensor, list[Tensor], dist.Work | None]] = []
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def send() -> None:
-        flat = torch.cat([grad.reshape(-1) for grad in bucket])
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
         work = None
         if in_order:
             sum_in_order(flat)
@@ -122,29 +123,19 @@ def sum_gradients(
         bucket.clear()
 
     size = 0
-    for parameter in reversed(list(module.parameters())):
-        grad = parameter.grad
-        if grad is None:
-            continue
-        if parameter in rows:
-            used = rows[parameter]
-            part = grad[used]
-            parts.append((grad, used, part))
-            grad = part
-        if bucket and (size > bucket_bytes or bucket[0].dtype != grad.dtype):
+    for tensor in tensors:
+        if bucket and (size > bucket_bytes or bucket[0].dtype != tensor.dtype):
             send()
             size = 0
-        bucket.append(grad)
-        size += grad.nbytes
+        bucket.append(tensor)
+        size += tensor.nbytes
     if bucket:
         send()
-    for flat, grads, work in pending:
+    for flat, parts, work in pending:
         if work is not None:
             work.wait()
-        for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-            grad.copy_(total.view_as(grad))
-    for grad, used, part in parts:
-        grad[used] = part
+        for part, total in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
+            part.copy_(total.view_as(part))
 
 
 def sum_in_order(value: Tensor) -> None:

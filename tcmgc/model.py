@@ -83,6 +83,16 @@ class Retriever(nn.Module):
             if isinstance(module, LanguageVideoAttention)
         )
 
+    @property
+    def learnt(self) -> list[Tensor]:
+        """What a step takes gradients of: all weights that are learnt, of a word embedding in use the used rows."""
+        words = self.text.token_embedding
+        return [
+            words.used if weight is words.weight and words.used is not None else weight
+            for weight in self.parameters()
+            if weight.requires_grad
+        ]
+
     def encode_text(self, tokens: Int[Tensor, "texts words"]) -> TextFeatures:
         """Sentence and word features of tokenised captions."""
         with self._arithmetic(tokens.device):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tcmgc.batch import Batch, Encoded, leaf
-from tcmgc.distributed import gather, gather_records, share, sum_in_order, world
+from tcmgc.distributed import gather, gather_records, share, sum_together, world
 from tcmgc.features import Scores
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
@@ -61,13 +61,11 @@ def backward_in_pieces(
 
     from_scores = threads(_Piece.backward_to_records, parts)
     of_records = _tree([records for _, records in from_scores])
-    for gradient in of_records:
-        if gradient is not None:
-            sum_in_order(gradient)
+    sum_together([each for each in of_records if each is not None], in_order=True)
     from_records = threads(lambda part: part.backward_to_pixels(of_records), parts)
     each = zip(from_scores, from_records, strict=True)
     gradients = _tree([_plus(head, rest) for (head, _), rest in each])
-    for weight, gradient in zip(_learnt(model), gradients, strict=True):
+    for weight, gradient in zip(model.learnt, gradients, strict=True):
         weight.grad = gradient
     losses = _tree([[value.detach().clone() for value in term.values()] for term in terms])
     return dict(zip(terms[0], losses, strict=True))  # type: ignore[arg-type]
@@ -78,7 +76,7 @@ class _Piece:
 
     def __init__(self, model: Retriever, batch: Batch, span: slice, chunk_size: int) -> None:
         self.model, self.span = model, span
-        self.weights = _learnt(model)
+        self.weights = model.learnt
         self.encoded = Encoded(model, batch, chunk_size)
         self.record = model.head.record(self.encoded.video)
 
@@ -128,10 +126,6 @@ class _Piece:
         for outputs, gradients in self.encoded.ways_back():
             total = _plus(total, _gradients(outputs, gradients, self.weights))
         return total
-
-
-def _learnt(model: Retriever) -> list[Tensor]:
-    return [weight for weight in model.parameters() if weight.requires_grad]
 
 
 def _gradients(

@@ -45,19 +45,17 @@ def backward(
             f"train.pieces is {pieces}: it must be a power of two, a multiple of the {workers} workers, "
             f"and divide the batch of {total} pairs"
         )
-    if pieces:
-        terms = backward_in_pieces(
-            model, batch, total, objective, pieces=pieces, chunk_size=chunk_size, threads=threads
-        )
-    else:
-        encoded = Encoded(model, batch, chunk_size)
-        terms = _terms(model, encoded.text, encoded.video, total, objective)
-        terms["loss"].backward()
-        encoded.backward()
-    words, rows = model.text.token_embedding.weight, {}
-    if workers > 1 and words.grad is not None:
-        rows = {words: gather(batch.tokens, total).unique()}
-    sum_gradients(model, rows=rows, in_order=pieces > 0)
+    with model.text.token_embedding.only(gather(batch.tokens, total)):
+        if pieces:
+            terms = backward_in_pieces(
+                model, batch, total, objective, pieces=pieces, chunk_size=chunk_size, threads=threads
+            )
+        else:
+            encoded = Encoded(model, batch, chunk_size)
+            terms = _terms(model, encoded.text, encoded.video, total, objective)
+            terms["loss"].backward()
+            encoded.backward()
+        sum_gradients(model.learnt, in_order=pieces > 0)
     return {name: term.detach() for name, term in terms.items()}
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tcmgc import backbone
-from tcmgc.backbone import TOWERS, image_size, load_towers, tokenizer
+from tcmgc.backbone import TOWERS, WordEmbedding, image_size, load_towers, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +162,31 @@ def test_more_words_than_positions():
 
 def test_ours_are_listed_first():
     assert backbone.known_towers()[0] == "demo"
+
+
+def _table() -> WordEmbedding:
+    return WordEmbedding(torch.nn.Parameter(torch.arange(20.0).reshape(10, 2)))
+
+
+def test_gradients_of_the_used_rows_are_those_of_the_whole_table():
+    words, plain = _table(), _table()
+    # The second batch uses other rows: those of the first must be zero again.
+    for ids in (torch.tensor([[1, 7], [7, 9]]), torch.tensor([[0, 7]])):
+        scale = torch.arange(float(ids.numel())).reshape(*ids.shape, 1) + 1
+        with words.only(torch.cat([ids, torch.tensor([[3] * 2])])):
+            assert words.used is not None and words.used.shape[0] == ids.unique().numel() + 1
+            (words(ids) * scale).sum().backward()
+        plain.weight.grad = None
+        (plain(ids) * scale).sum().backward()
+        torch.testing.assert_close(words.weight.grad, plain.weight.grad)
+    assert words.used is None
+    torch.testing.assert_close(words(ids), plain(ids))
+
+
+def test_an_embedding_that_is_not_learnt_has_no_gradient():
+    words = _table().requires_grad_(False)
+    ids = torch.tensor([[1, 2]])
+    with words.only(ids):
+        assert words.used is None
+        assert not words(ids).requires_grad
+    assert words.weight.grad is None

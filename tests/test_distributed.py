@@ -89,7 +89,7 @@ def _sum(bucket_bytes: int) -> tuple[list[Tensor | None], int]:
     calls, real = [], dist.all_reduce
     dist.all_reduce = lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs)
     try:
-        sum_gradients(module, bucket_bytes)
+        sum_gradients(list(module.parameters()), bucket_bytes)
     finally:
         dist.all_reduce = real
     return [parameter.grad for parameter in module.parameters()], len(calls)
@@ -116,38 +116,6 @@ def _total() -> Tensor:
 
 def test_values_add_up_and_stay_as_they_were(three: Workers):
     assert [t.tolist() for t in three.run(_total)] == [[3.0, 3.0]] * 3
-
-
-class _Table(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.words = nn.Embedding(50, 2)
-        self.weight = nn.Parameter(torch.zeros(3))
-
-
-def _sum_with_rows() -> tuple[Tensor, Tensor, list[int]]:
-    module, rank = _Table(), world()[0]
-    ids = torch.tensor([[1, 7 + rank], [7 + rank, 40]])
-    module.words(ids).sum().backward()
-    module.weight.grad = torch.full((3,), float(rank))
-    sizes, real = [], dist.all_reduce
-    dist.all_reduce = lambda flat, **kwargs: sizes.append(flat.numel()) or real(flat, **kwargs)
-    try:
-        rows = {module.words.weight: gather(ids, 6).unique()}
-        sum_gradients(module, rows=rows)
-    finally:
-        dist.all_reduce = real
-    assert module.words.weight.grad is not None
-    return module.words.weight.grad, module.weight.grad, sizes
-
-
-def test_of_a_table_only_the_used_rows_travel(three: Workers):
-    wanted = torch.zeros(50, 2)
-    wanted[1], wanted[40], wanted[7:10] = 3, 3, 2
-    for table, weight, sizes in three.run(_sum_with_rows):
-        assert torch.equal(table, wanted)
-        assert weight.tolist() == [3.0] * 3
-        assert sizes == [5 * 2 + 3]
 
 
 def _gather_records(shared: bool) -> VideoFeatures:
