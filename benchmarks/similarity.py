@@ -197,12 +197,15 @@ def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: boo
                 part[0] * part[1],
                 lambda: literal_xpool(head, few_texts, few_videos),
             )
-            slow["two GEMMs, bf16"] = (1024, gemms(16, 64, words, frames, heads, bf16))
-            slow["collapsed, bf16"] = (
-                1024,
-                lambda: score_tiled(head, text[:16], record[:64], compile=False, bf16=True),
+            slow["two GEMMs, bf16"] = (
+                texts * videos,
+                gemms(texts, videos, words, frames, heads, bf16),
             )
-        found = quick | interleaved({name: run for name, (_, run) in slow.items()}, 2)
+            slow["collapsed, bf16"] = (
+                texts * videos,
+                lambda: score_tiled(head, text, record, compile=True, bf16=True),
+            )
+        found = quick | interleaved({name: run for name, (_, run) in slow.items()}, rounds)
     each = {name: found[name] / pairs * 1e6 for name, (pairs, _) in (methods | slow).items()}
     for name, microseconds in each.items():
         yield {

@@ -103,6 +103,8 @@ def products(
         run: how the pieces are run, :func:`tcmgc.running.eager` or ``compiled``.
     """
     given = operands(texts, videos, eps)
+    dtype = texts.constant.dtype
+    given = replace(given, logits=given.logits.to(dtype), sides=given.sides.to(dtype))
     if native.available(given.logits):
         return native.products(given)
     weights = run(attention_weights, given.logits, videos.offset)
@@ -112,11 +114,10 @@ def products(
 
 
 def operands(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Operands:
-    """The two matrix products, and what else the pairs are made of."""
-    dtype = texts.constant.dtype
+    """The two matrix products, in their operands' type, and what else the pairs are made of."""
     return native.Operands(
-        logits=attention_logits(texts.queries, videos).to(dtype),
-        sides=projections(texts.columns, videos).to(dtype),
+        logits=attention_logits(texts.queries, videos),
+        sides=projections(texts.columns, videos),
         attended_root=videos.attended_root,
         mixed_root=videos.mixed_root,
         output_root=videos.output_root,

@@ -48,7 +48,13 @@ def backward(
     with model.text.token_embedding.only(gather(batch.tokens, total)):
         if pieces:
             terms = backward_in_pieces(
-                model, batch, total, objective, pieces=pieces, chunk_size=chunk_size, threads=threads
+                model,
+                batch,
+                total,
+                objective,
+                pieces=pieces,
+                chunk_size=chunk_size,
+                threads=threads,
             )
         else:
             encoded = Encoded(model, batch, chunk_size)

@@ -174,7 +174,8 @@ def test_gradients_of_the_used_rows_are_those_of_the_whole_table():
     for ids in (torch.tensor([[1, 7], [7, 9]]), torch.tensor([[0, 7]])):
         scale = torch.arange(float(ids.numel())).reshape(*ids.shape, 1) + 1
         with words.only(torch.cat([ids, torch.tensor([[3] * 2])])):
-            assert words.used is not None and words.used.shape[0] == ids.unique().numel() + 1
+            assert words.used is not None
+            assert words.used.shape[0] == ids.unique().numel() + 1
             (words(ids) * scale).sum().backward()
         plain.weight.grad = None
         (plain(ids) * scale).sum().backward()

@@ -102,6 +102,8 @@ def scores(
 ) -> Float[Tensor, "grains texts videos"]:
     """Scores of the contrasts, without the products ever in memory. Not differentiable.
 
+    Logits and sides may both be bfloat16: what a matrix product of bfloat16 operands gives.
+
     Raises:
         MemoryError: no room for one text and a few videos.
     """
@@ -126,10 +128,11 @@ def scores(
     matrices = [contrasts.matrices.get(name) for name in _AGGREGATIONS]
     matrices = [None if matrix is None else matrix.contiguous() for matrix in matrices]
     mask = word_mask.contiguous()
-    found = operands.logits.new_empty(len(contrasts.grains), texts, operands.offset.shape[1])
+    found = operands.offset.new_empty(len(contrasts.grains), texts, operands.offset.shape[1])
+    bf16 = ctypes.c_int64(operands.logits.dtype == torch.bfloat16)
     _call(
         *("pairs_scores", _sizes(tensors, operands.eps), _pointers(tensors)),
-        *(ctypes.byref(record), _pointers(matrices), mask, found),
+        *(ctypes.byref(record), _pointers(matrices), mask, bf16, found),
     )
     return found
 

@@ -37,8 +37,8 @@ static void pack(vec *to, const float *attended, const float *mixed, const float
 }
 
 // Softmax over each head's frames, for the queries of a group.
-template <int many>
-INLINE void attend(vec *weights, const float *logits, const vec *offset, const Sizes &z, int64_t count)
+template <int many, typename Number>
+INLINE void attend(vec *weights, const Number *logits, const vec *offset, const Sizes &z, int64_t count)
 {
     const int64_t row = z.states() * z.videos;
     for (int64_t h = 0; h < z.heads; h++) {
@@ -162,8 +162,8 @@ INLINE void combine(float *found, int64_t stride, const vec *weights, const vec 
         for (int c = 0; c < wide; c++) store(found + (q * z.columns + c) * stride, sum[c][q], count);
 }
 
-template <int many>
-INLINE void forward(float *found, int64_t stride, const float *logits, const vec *sides, vec *weights, vec *sums,
+template <int many, typename Number>
+INLINE void forward(float *found, int64_t stride, const Number *logits, const vec *sides, vec *weights, vec *sums,
                     const Block<const vec> &root, const float *constant_side, const float *bias_side,
                     const Sizes &z, int64_t count)
 {
@@ -178,8 +178,8 @@ INLINE void forward(float *found, int64_t stride, const float *logits, const vec
     for (int64_t i = 0; i < S; i++)
         for (int q = 0; q < many; q++) weights[i * many + q] *= gain[q];
     int64_t c = 0;
-    for (; c + 2 <= z.columns; c += 2)
-        combine<many, 2>(found + c * stride, stride, weights, sides + c * S, constant, n.l, constant_side + c,
+    for (; c + WIDE <= z.columns; c += WIDE)
+        combine<many, WIDE>(found + c * stride, stride, weights, sides + c * S, constant, n.l, constant_side + c,
                          bias_side + c, z, count);
     for (; c < z.columns; c++)
         combine<many, 1>(found + c * stride, stride, weights, sides + c * S, constant, n.l, constant_side + c,

@@ -25,23 +25,6 @@ struct Aggregations {
     const float *video_word, *sentence_frame, *first_frames, *then_words, *first_words, *then_frames;
 };
 
-// Work space for one thread.
-struct Space {
-    vec *rows, *columns, *along_words, *along_frames, *values, *spare;
-    int64_t *places, *row_slots, *column_slots, *vector_slots;
-
-    static int64_t size(int64_t words) { return 2 * (words + 1) * (words + 1) + 5 * (words + 2); }
-    static int64_t indices(int64_t words) { return 4 * (words + 1); }
-
-    Space(vec *start, int64_t *index, int64_t words)
-        : rows(start), columns(rows + (words + 1) * (words + 1)), along_words(columns + (words + 1) * (words + 1)),
-          along_frames(along_words + words + 2), values(along_frames + words + 2), spare(values + words + 2),
-          places(index), row_slots(places + words + 1), column_slots(row_slots + words + 1),
-          vector_slots(column_slots + words + 1)
-    {
-    }
-};
-
 // The k largest of n values in falling order, and the others if `rest` is not null.
 // -inf stands in where there are fewer.
 template <int k>
@@ -147,60 +130,96 @@ INLINE int64_t slots_of(int64_t size, Mode mode, int64_t kept)
     return mode == NONE ? size : kept + (mode == FUSE);
 }
 
-// Scores of the contrasts that take part, from products [queries][columns] of one text.
-static void contrast(vec *scores, const vec *found, const bool *word_mask, const Contrasts &c,
-                     const Aggregations &by, int64_t columns, const Space &space)
-{
-    const float factor = 1.0f / c.temperature;
-    int64_t n = 0;
-    for (int64_t i = 0; i < c.words; i++)
-        if (!c.masked || word_mask[i]) space.places[n++] = i;
-    if (c.to_video_sentence >= 0) scores[c.to_video_sentence] = found[c.whole];
+// Scores of the contrasts that take part, of one text and W videos, from products that come row by row:
+// the sentence's first, then the words'. A row is reorganised while it is in the first cache.
+class Scorer {
+public:
+    static int64_t room(int64_t words) { return 2 * (words + 1) * (words + 1) + 6 * (words + 2); }
+    static int64_t indices(int64_t words) { return 4 * (words + 1); }
 
-    const auto vector = [&](const vec *values, int64_t stride, Mode mode, int64_t kept, const float *matrix) {
-        for (int64_t i = 0; i < n; i++) space.rows[i] = values[space.places[i] * stride];
-        const int64_t count = reorganise(space.values, space.row_slots, space.rows, 1, space.places, n, mode,
-                                         kept, c.masked, space.spare);
-        return aggregate(space.values, space.row_slots, count, matrix, slots_of(c.words, mode, kept), factor,
-                         space.spare);
-    };
-    if (c.to_video_word >= 0)
-        scores[c.to_video_word] = vector(found + 1, 1, c.video_word, c.kept_words, by.video_word);
-    if (c.to_sentence_frame >= 0)
-        scores[c.to_sentence_frame] =
-            vector(found + columns, columns, c.sentence_frame, c.kept_frames, by.sentence_frame);
-    if (c.to_frame_word < 0) return;
+    // `start` and `index`: room for so many vectors and numbers.
+    Scorer(const Contrasts &contrasts, const Aggregations &aggregations, vec *start, int64_t *index)
+        : c(contrasts), by(aggregations), size(c.words + 1), rows(start), columns(rows + size * size),
+          first(columns + size * size), along_words(first + size + 1), along_frames(along_words + size + 1),
+          values(along_frames + size + 1), spare(values + size + 1), places(index), row_slots(places + size),
+          column_slots(row_slots + size), vector_slots(column_slots + size)
+    {
+    }
 
-    // Bi-SR: along the words of each row, then along the rows of what is left.
-    const int64_t size = c.words + 1;
-    int64_t wide = 0, tall = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const vec *row = found + (1 + space.places[i]) * columns + c.local;
-        if (n < c.words) {
-            for (int64_t j = 0; j < n; j++) space.values[j] = row[space.places[j]];
-            row = space.values;
+    void begin(const bool *word_mask)
+    {
+        n = next = wide = 0;
+        for (int64_t i = 0; i < c.words; i++)
+            if (!c.masked || word_mask[i]) places[n++] = i;
+    }
+
+    void take(int64_t query, const vec *row)
+    {
+        if (!query) {
+            if (c.to_video_sentence >= 0) scores[c.to_video_sentence] = row[c.whole];
+            if (c.to_video_word >= 0)
+                scores[c.to_video_word] = vector(present(row + 1), c.video_word, c.kept_words, by.video_word);
+            return;
         }
-        wide = reorganise(space.rows + i * size, space.row_slots, row, 1, space.places, n, c.frame_word_words,
-                          c.kept_words, c.masked, space.spare);
+        if (next == n || places[next] != query - 1) return;
+        first[next] = row[0];
+        if (c.to_frame_word >= 0)
+            wide = reorganise(rows + next * size, row_slots, present(row + c.local), 1, places, n,
+                              c.frame_word_words, c.kept_words, c.masked, spare);
+        next++;
     }
-    for (int64_t w = 0; w < wide; w++)
-        tall = reorganise(space.columns + w * size, space.column_slots, space.rows + w, size, space.places, n,
-                          c.frame_word_frames, c.kept_frames, c.masked, space.spare);
 
-    // Bi-ISA, in both orders.
-    const int64_t word_size = slots_of(c.words, c.frame_word_words, c.kept_words);
-    const int64_t frame_size = slots_of(c.words, c.frame_word_frames, c.kept_frames);
-    for (int64_t w = 0; w < wide; w++)
-        space.along_words[w] = aggregate(space.columns + w * size, space.column_slots, tall, by.first_frames,
-                                         frame_size, factor, space.spare);
-    for (int64_t f = 0; f < tall; f++) {
-        for (int64_t w = 0; w < wide; w++) space.values[w] = space.columns[w * size + f];
-        space.along_frames[f] = aggregate(space.values, space.row_slots, wide, by.first_words, word_size,
-                                          factor, space.spare);
+    void finish(float *to, int64_t stride, int64_t count)
+    {
+        if (c.to_sentence_frame >= 0)
+            scores[c.to_sentence_frame] = vector(first, c.sentence_frame, c.kept_frames, by.sentence_frame);
+        if (c.to_frame_word >= 0) scores[c.to_frame_word] = frame_word();
+        for (int64_t g = 0; g < c.count; g++) store(to + g * stride, scores[g], count);
     }
-    const vec words = aggregate(space.along_words, space.row_slots, wide, by.then_words, word_size, factor,
-                                space.spare);
-    const vec frames = aggregate(space.along_frames, space.column_slots, tall, by.then_frames, frame_size,
-                                 factor, space.spare);
-    scores[c.to_frame_word] = (words + frames) * 0.5f;
-}
+
+private:
+    const Contrasts &c;
+    const Aggregations &by;
+    const int64_t size;
+    vec *const rows, *const columns, *const first, *const along_words, *const along_frames, *const values,
+        *const spare;
+    int64_t *const places, *const row_slots, *const column_slots, *const vector_slots;
+    int64_t n, next, wide;
+    vec scores[4];
+
+    // Those of a row that are of words which take part.
+    const vec *present(const vec *row)
+    {
+        if (n == c.words) return row;
+        for (int64_t i = 0; i < n; i++) values[i] = row[places[i]];
+        return values;
+    }
+
+    vec vector(const vec *x, Mode mode, int64_t kept, const float *matrix)
+    {
+        vec *const to = along_words;
+        const int64_t count = reorganise(to, vector_slots, x, 1, places, n, mode, kept, c.masked, spare);
+        return aggregate(to, vector_slots, count, matrix, slots_of(c.words, mode, kept), 1.0f / c.temperature, spare);
+    }
+
+    // Bi-SR along the frames of what is left of the words, then Bi-ISA in both orders.
+    vec frame_word()
+    {
+        const float factor = 1.0f / c.temperature;
+        int64_t tall = 0;
+        for (int64_t w = 0; w < wide; w++)
+            tall = reorganise(columns + w * size, column_slots, rows + w, size, places, n, c.frame_word_frames,
+                              c.kept_frames, c.masked, spare);
+        const int64_t word_size = slots_of(c.words, c.frame_word_words, c.kept_words);
+        const int64_t frame_size = slots_of(c.words, c.frame_word_frames, c.kept_frames);
+        for (int64_t w = 0; w < wide; w++)
+            along_words[w] = aggregate(columns + w * size, column_slots, tall, by.first_frames, frame_size, factor, spare);
+        for (int64_t f = 0; f < tall; f++) {
+            for (int64_t w = 0; w < wide; w++) values[w] = columns[w * size + f];
+            along_frames[f] = aggregate(values, row_slots, wide, by.first_words, word_size, factor, spare);
+        }
+        const vec words = aggregate(along_words, row_slots, wide, by.then_words, word_size, factor, spare);
+        const vec frames = aggregate(along_frames, column_slots, tall, by.then_frames, frame_size, factor, spare);
+        return (words + frames) * 0.5f;
+    }
+};

@@ -6,28 +6,47 @@
 #include "block.h"
 #include "contrasts.h"
 
+#include <algorithm>
+#include <type_traits>
+
 // Tensors: logits [texts, queries, states, videos], sides [texts, columns, states, videos], the three
 // roots [rows, rows, videos], offset [frames, videos], both sides' constants [texts, columns].
 struct Operands {
-    const float *logits, *sides, *attended, *mixed, *output, *offset, *constant_side, *bias_side;
+    const void *logits, *sides;  // float, or bfloat16 where the function says so
+    const float *attended, *mixed, *output, *offset, *constant_side, *bias_side;
 };
 
-// Products of one text and W videos, [queries, columns] of them, `stride` numbers from one to the next.
-static void products(float *found, int64_t stride, vec *space, const Block<const vec> &root, int64_t text,
+// Products of one text and W videos, a group of queries after the other: `place(query)` says where the
+// [group, columns] of them go, `stride` numbers from one to the next, and `use(query, group)` is told that
+// they are there.
+template <typename Number, typename Place, typename Use>
+static void products(Place place, Use use, int64_t stride, vec *space, const Block<const vec> &root, int64_t text,
                      int64_t first, const Operands &x, const Sizes &z)
 {
     const int64_t S = z.states(), Q = z.queries, C = z.columns, V = z.videos, count = V - first;
     vec *const weights = space, *const sides = weights + GROUP * S, *const sums = sides + C * S;
-    const float *logits = x.logits + text * Q * S * V + first;
+    const Number *logits = (const Number *)x.logits + text * Q * S * V + first;
+    const Number *columns = (const Number *)x.sides + text * C * S * V + first;
     const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
-    gather(sides, x.sides + text * C * S * V + first, C * S, V, count);
-    int64_t q = 0;
-    for (; q + GROUP <= Q; q += GROUP)
-        forward<GROUP>(found + q * C * stride, stride, logits + q * S * V, sides, weights, sums, root, constants,
-                       biases, z, count);
-    for (; q < Q; q++)
-        forward<1>(found + q * C * stride, stride, logits + q * S * V, sides, weights, sums, root, constants,
-                   biases, z, count);
+    gather(sides, columns, C * S, V, count);
+    for (int64_t q = 0; q < Q;) {
+        const auto group = [&](auto size) {
+            // The next group's logits, and a part of the next videos' sides.
+            const int64_t from = q + size, to = std::min<int64_t>(from + size, Q), start = C * S * q / Q;
+            fetch(logits + from * S * V, (to - from) * S, V);
+            fetch(columns + W + start * V, C * S * from / Q - start, V);
+            forward<size>(place(q), stride, logits + q * S * V, sides, weights, sums, root, constants, biases, z,
+                          count);
+            use(q, size);
+            q += size;
+        };
+        if (q + GROUP <= Q)
+            group(std::integral_constant<int, GROUP>());
+        else if (q + 4 <= Q)
+            group(std::integral_constant<int, 4>());
+        else
+            group(std::integral_constant<int, 1>());
+    }
 }
 
 static int64_t products_space(const Sizes &z)
@@ -40,7 +59,7 @@ extern "C" int pairs_forward(const Sizes *sizes, const Operands *operands, float
 {
     const Sizes &z = *sizes;
     const Operands &x = *operands;
-    const int64_t S = z.states(), V = z.videos, size = Block<vec>::size(S);
+    const int64_t S = z.states(), V = z.videos, size = Block<vec>::size(S), row = z.columns * V;
     const Room packed(z.blocks() * size);
     if (!packed.vecs) return 1;
     pack(packed.vecs, x.attended, x.mixed, x.output, x.offset, z);
@@ -53,43 +72,51 @@ extern "C" int pairs_forward(const Sizes *sizes, const Operands *operands, float
         for (int64_t text = 0; text < z.texts; text++)
             for (int64_t b = 0; b < z.blocks(); b++)
                 if (!failed)
-                    products(found + text * z.queries * z.columns * V + b * W, V, mine.vecs,
-                             Block<const vec>(packed.vecs + b * size, S), text, b * W, x, z);
+                    products<float>([&](int64_t q) { return found + (text * z.queries + q) * row + b * W; },
+                                    [](int64_t, int64_t) {}, V, mine.vecs,
+                                    Block<const vec>(packed.vecs + b * size, S), text, b * W, x, z);
     }
     return failed;
 }
 
-// scores [contrasts, texts, videos]; word_mask [texts, words].
-extern "C" int pairs_scores(const Sizes *sizes, const Operands *operands, const Contrasts *contrasts,
-                            const Aggregations *by, const bool *word_mask, float *scores)
+template <typename Number>
+static int scores_of(const Sizes &z, const Operands &x, const Contrasts &contrasts, const Aggregations &by,
+                     const bool *word_mask, float *scores)
 {
-    const Sizes &z = *sizes;
-    const Operands &x = *operands;
-    const int64_t S = z.states(), V = z.videos, size = Block<vec>::size(S), words = contrasts->words;
-    const int64_t matrix = z.queries * z.columns, own = products_space(z);
+    const int64_t S = z.states(), V = z.videos, C = z.columns, size = Block<vec>::size(S), words = contrasts.words;
+    const int64_t own = products_space(z);
     const Room packed(z.blocks() * size);
     if (!packed.vecs) return 1;
     pack(packed.vecs, x.attended, x.mixed, x.output, x.offset, z);
     int failed = 0;
 #pragma omp parallel num_threads(z.threads) reduction(| : failed)
     {
-        const Room mine(matrix + own + Space::size(words)), places(Space::indices(words));
+        const Room mine(GROUP * C + own + Scorer::room(words)), places(Scorer::indices(words));
         failed = !mine.vecs || !places.vecs;
-        vec *const found = mine.vecs;
+        vec *const found = mine.vecs, *const space = found + GROUP * C;
+        Scorer scorer(contrasts, by, space + own, (int64_t *)places.vecs);
 #pragma omp for collapse(2) schedule(static)
         for (int64_t text = 0; text < z.texts; text++)
             for (int64_t b = 0; b < z.blocks(); b++) {
                 if (failed) continue;
-                products((float *)found, W, found + matrix, Block<const vec>(packed.vecs + b * size, S), text,
-                         b * W, x, z);
-                vec of_pair[4];
-                contrast(of_pair, found, word_mask + text * words, *contrasts, *by, z.columns,
-                         Space(found + matrix + own, (int64_t *)places.vecs, words));
-                for (int64_t g = 0; g < contrasts->count; g++)
-                    store(scores + (g * z.texts + text) * V + b * W, of_pair[g], V - b * W);
+                scorer.begin(word_mask + text * words);
+                products<Number>([&](int64_t) { return (float *)found; },
+                                 [&](int64_t query, int64_t group) {
+                                     for (int64_t q = 0; q < group; q++) scorer.take(query + q, found + q * C);
+                                 },
+                                 W, space, Block<const vec>(packed.vecs + b * size, S), text, b * W, x, z);
+                scorer.finish(scores + text * V + b * W, z.texts * V, V - b * W);
             }
     }
     return failed;
+}
+
+// scores [contrasts, texts, videos]; word_mask [texts, words]. Logits and sides may be bfloat16.
+extern "C" int pairs_scores(const Sizes *sizes, const Operands *operands, const Contrasts *contrasts,
+                            const Aggregations *by, const bool *word_mask, int64_t bf16, float *scores)
+{
+    const auto run = bf16 ? scores_of<uint16_t> : scores_of<float>;
+    return run(*sizes, *operands, *contrasts, *by, word_mask, scores);
 }
 
 // What the gradient is written to: shapes as in Operands, but for those of the two sides, which come
@@ -109,12 +136,12 @@ extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, cons
     int failed = 0;
 #pragma omp parallel num_threads(z.threads) reduction(| : failed)
     {
-        const Room mine(products_space(z) + GROUP * C + size + C * S + 2 * C + GROUP * S + GROUP * (S + 2));
+        const Room mine(products_space(z) + BACK * C + size + C * S + 2 * C + BACK * S + BACK * (S + 2));
         failed = !mine.vecs;
-        vec *const weights = mine.vecs, *const side = weights + GROUP * S, *const sums = side + C * S;
-        vec *const given = sums + Norms<GROUP>::room(S), *const of_root = given + GROUP * C;
+        vec *const weights = mine.vecs, *const side = weights + BACK * S, *const sums = side + C * S;
+        vec *const given = sums + Norms<BACK>::room(S), *const of_root = given + BACK * C;
         vec *const of_side = of_root + size, *const of_constant = of_side + C * S;
-        vec *const of_weights = of_constant + 2 * C, *const of_sums = of_weights + GROUP * S;
+        vec *const of_weights = of_constant + 2 * C, *const of_sums = of_weights + BACK * S;
         const Gradients into{Block<vec>(of_root, S), of_side, of_constant, of_constant + C, of_weights, of_sums};
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < z.blocks(); b++) {
@@ -123,14 +150,15 @@ extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, cons
             const Block<const vec> root(packed.vecs + b * size, S);
             for (int64_t i = 0; i < size; i++) of_root[i] = vec{};
             for (int64_t text = 0; text < z.texts; text++) {
-                const float *logits = x.logits + text * Q * S * V + first, *from = grad + text * Q * C * V + first;
+                const float *logits = (const float *)x.logits + text * Q * S * V + first;
+                const float *from = grad + text * Q * C * V + first;
                 const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
                 float *to = grown->logits + text * Q * S * V + first;
-                gather(side, x.sides + text * C * S * V + first, C * S, V, count);
+                gather(side, (const float *)x.sides + text * C * S * V + first, C * S, V, count);
                 for (int64_t i = 0; i < C * S + 2 * C; i++) of_side[i] = vec{};
                 int64_t q = 0;
-                for (; q + GROUP <= Q; q += GROUP)
-                    backward<GROUP>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights,
+                for (; q + BACK <= Q; q += BACK)
+                    backward<BACK>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights,
                                     sums, given, root, constants, biases, z, count);
                 for (; q < Q; q++)
                     backward<1>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights, sums,

@@ -19,8 +19,10 @@ typedef int32_t ivec __attribute__((vector_size(4 * W)));
 
 #define INLINE static inline __attribute__((always_inline))
 
-// Queries that share what they load. Arrays of a group are [rows][GROUP].
-constexpr int GROUP = 4;
+// Queries that share what they load, and columns that share it: as many as their sums fit into registers,
+// of which AVX-512 has twice as many. Arrays of a group are [rows][queries].
+constexpr int GROUP = W == 16 ? 8 : 4, WIDE = 2;
+constexpr int BACK = 4;  // the same in the gradient, which holds more
 
 // Of a call: what is compared with what, and how.
 struct Sizes {
@@ -44,6 +46,18 @@ INLINE vec load(const float *from, int64_t count)
     else
         for (int64_t i = 0; i < count; i++) x[i] = from[i];
     return x;
+}
+
+// bfloat16 is the upper half of a float.
+INLINE vec load(const uint16_t *from, int64_t count)
+{
+    typedef uint16_t half __attribute__((vector_size(2 * W)));
+    half x = {};
+    if (count >= W)
+        memcpy(&x, from, sizeof x);
+    else
+        for (int64_t i = 0; i < count; i++) x[i] = from[i];
+    return (vec)(__builtin_convertvector(x, ivec) << 16);
 }
 
 INLINE void store(float *to, vec x, int64_t count)
@@ -106,7 +120,15 @@ public:
     vec *const vecs;
 };
 
-INLINE void gather(vec *to, const float *from, int64_t rows, int64_t videos, int64_t count)
+// Start to bring rows into the cache, while something else is computed.
+template <typename Number>
+INLINE void fetch(const Number *from, int64_t rows, int64_t videos)
+{
+    for (int64_t i = 0; i < rows; i++) __builtin_prefetch(from + i * videos);
+}
+
+template <typename Number>
+INLINE void gather(vec *to, const Number *from, int64_t rows, int64_t videos, int64_t count)
 {
     for (int64_t i = 0; i < rows; i++) to[i] = load(from + i * videos, count);
 }
