@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tcmgc import native
+from tcmgc import native, running
 from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
 from tcmgc.features import _Batched
 from tcmgc.lanes import contract
@@ -44,6 +44,9 @@ class CollapsedTexts(_Batched):
 class Lanes:
     """Collapsed videos laid out for :func:`products`: videos innermost."""
 
+    lanes: int
+    """Videos that stand together in keys and outputs, for :mod:`tcmgc.native`: all frames of the first
+    so many, then of the next. 0: all videos, as torch takes them."""
     keys: Float[Tensor, "heads frames_x_videos head_dim"]
     outputs: Float[Tensor, "states_x_videos dim"]
     attended_root: Float[Tensor, "states states videos"]
@@ -74,10 +77,15 @@ def lay_out(videos: CollapsedVideos, heads: int) -> Lanes:
     def turn(x: Tensor) -> Tensor:
         return x.permute(1, 2, 0).contiguous()
 
-    keys = videos.keys.unflatten(-1, (heads, -1)).permute(2, 1, 0, 3)
+    lanes = native.lanes() if native.available(videos.keys) else 0
+
+    def together(x: Tensor) -> Tensor:
+        return native.together(x) if lanes else x.transpose(0, 1).flatten(0, 1)
+
     return Lanes(
-        keys=keys.flatten(1, 2),
-        outputs=videos.outputs.transpose(0, 1).flatten(0, 1),
+        lanes=lanes,
+        keys=together(videos.keys.unflatten(-1, (heads, -1))).transpose(0, 1).contiguous(),
+        outputs=together(videos.outputs),
         attended_root=turn(videos.attended_root),
         mixed_root=turn(videos.mixed_root),
         output_root=turn(videos.output_root),
@@ -105,12 +113,14 @@ def products(
     given = operands(texts, videos, eps)
     dtype = texts.constant.dtype
     given = replace(given, logits=given.logits.to(dtype), sides=given.sides.to(dtype))
-    if native.available(given.logits):
+    if videos.lanes:
         return native.products(given)
-    weights = run(attention_weights, given.logits, videos.offset)
+    each = (-1, videos.offset.shape[1])
+    weights = run(attention_weights, given.logits.unflatten(3, each), videos.offset)
     roots = videos.attended_root, videos.mixed_root, videos.output_root
     gain, constant, bias = run(norms, weights, *roots, *eps)
-    return run(combine, weights, given.sides, gain, constant, bias, texts.constant, texts.bias)
+    sides = given.sides.unflatten(2, each)
+    return run(combine, weights, sides, gain, constant, bias, texts.constant, texts.bias)
 
 
 def operands(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Operands:
@@ -130,23 +140,18 @@ def operands(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> 
 
 def attention_logits(
     queries: Float[Tensor, "texts queries dim"], videos: Lanes
-) -> Float[Tensor, "texts queries heads frames videos"]:
+) -> Float[Tensor, "texts queries heads frames_x_videos"]:
     """The first matrix product."""
-    heads, count = len(videos.keys), videos.offset.shape[1]
-    rows = queries.flatten(0, 1)
-    if heads == 1:
-        logits = (rows @ videos.keys[0].T)[:, None]
-    else:
-        logits = (rows.unflatten(-1, (heads, -1)).transpose(0, 1) @ videos.keys.mT).transpose(0, 1)
-    return logits.unflatten(2, (-1, count)).unflatten(0, queries.shape[:2])
+    rows = queries.flatten(0, 1).unflatten(-1, (len(videos.keys), -1))
+    return running.products("logits", rows, videos.keys).unflatten(0, queries.shape[:2])
 
 
 def projections(
     columns: Float[Tensor, "texts columns dim"], videos: Lanes
-) -> Float[Tensor, "texts columns states videos"]:
+) -> Float[Tensor, "texts columns states_x_videos"]:
     """The second matrix product."""
-    found = columns.flatten(0, 1) @ videos.outputs.T
-    return found.unflatten(1, (-1, videos.offset.shape[1])).unflatten(0, columns.shape[:2])
+    found = running.products("sides", columns.flatten(0, 1)[:, None], videos.outputs[None])
+    return found[:, 0].unflatten(0, columns.shape[:2])
 
 
 def attention_weights(

@@ -2,12 +2,15 @@
 
 import ctypes
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 Run = Callable[..., Any]
 """Called with a function and its positional arguments."""
@@ -55,6 +58,46 @@ def many_shapes() -> Iterator[None]:
     """Let one function be compiled for more shapes than torch's default of 8."""
     with torch._dynamo.config.patch(recompile_limit=64):
         yield
+
+
+class _Kept(threading.local):
+    results: dict[str, Tensor] | None = None
+
+
+_kept = _Kept()
+
+
+@contextmanager
+def same_memory() -> Iterator[None]:
+    """Inside, each :func:`products` of a name overwrites the one before, in this thread.
+
+    For results of many megabytes that are soon used up, tile after tile: memory that is asked for
+    anew comes from the system page by page, which can cost as much as a fifth of the product itself.
+    """
+    before, _kept.results = _kept.results, {}
+    try:
+        yield
+    finally:
+        _kept.results = before
+
+
+def products(
+    name: str, rows: Float[Tensor, "rows heads dim"], columns: Float[Tensor, "heads columns dim"]
+) -> Float[Tensor, "rows heads columns"]:
+    """``rows columns^T`` of each head."""
+    if _kept.results is None or torch.is_grad_enabled():
+        if len(columns) == 1:
+            return (rows[:, 0] @ columns[0].T).unsqueeze(1)
+        return (rows.transpose(0, 1) @ columns.mT).transpose(0, 1)
+    shape = (len(rows), *columns.shape[:2])
+    size = shape[0] * shape[1] * shape[2]
+    kept = _kept.results.get(name)
+    if kept is None or len(kept) < size or kept.dtype != rows.dtype or kept.device != rows.device:
+        kept = _kept.results[name] = rows.new_empty(size)
+    result = kept[:size].view(shape)
+    for head, keys in enumerate(columns):
+        torch.mm(rows[:, head], keys.T, out=result[:, head])
+    return result
 
 
 def keep_freed_memory() -> None:

@@ -315,6 +315,12 @@ def test_bad_features(head: Head) -> None:
         bad_text.words[3, 1, 0] = float("inf")
         with pytest.raises(ValueError, match=r"text\.words is not finite for 1 of 4 items"):
             score(bad_text, record)
+        # Their sum overflows, none of them does.
+        large = texts()
+        large.words[0] = 1e308
+        large.words[2, 0, 0] = float("nan")
+        with pytest.raises(ValueError, match=r"for 1 of 4 items, the first at index 2"):
+            score(large, record)
     if not isinstance(head, XPool):
         with pytest.raises(ValueError, match="12 positions; the head was built for words=10"):
             head.score(texts(words=12), record)

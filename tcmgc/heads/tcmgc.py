@@ -261,7 +261,7 @@ class TcMgc(Head):
         else:
             assert self.attention is not None
             side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
-            if native.available(texts.constant) and not torch.is_grad_enabled():
+            if videos.lanes and not torch.is_grad_enabled():
                 given = operands(side, videos, self.attention.eps)
                 return native.scores(given, self._plan(texts), texts.word_mask)
             found = products(side, videos, self.attention.eps, run)

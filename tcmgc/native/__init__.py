@@ -18,7 +18,17 @@ from torch.autograd.function import once_differentiable
 from tcmgc.config import GRAINS
 from tcmgc.native.library import available, lanes, library, off
 
-__all__ = ["Contrasts", "Operands", "available", "largest_backward", "off", "products", "scores"]
+__all__ = [
+    "Contrasts",
+    "Operands",
+    "available",
+    "lanes",
+    "largest_backward",
+    "off",
+    "products",
+    "scores",
+    "together",
+]
 
 _AGGREGATIONS = (
     *("video_word", "sentence_frame"),
@@ -74,10 +84,10 @@ class Contrasts:
 
 @dataclass(frozen=True)
 class Operands:
-    """What the block's pairs are made of."""
+    """What the block's pairs are made of. Logits and sides hold :func:`lanes` videos after the other."""
 
-    logits: Float[Tensor, "texts queries heads frames videos"]
-    sides: Float[Tensor, "texts columns states videos"]
+    logits: Float[Tensor, "texts queries heads frames_x_videos"]
+    sides: Float[Tensor, "texts columns states_x_videos"]
     attended_root: Float[Tensor, "states states videos"]
     mixed_root: Float[Tensor, "states_1 states_1 videos"]
     output_root: Float[Tensor, "states_2 states_2 videos"]
@@ -155,6 +165,25 @@ def largest_backward(
     return into
 
 
+def together(x: Float[Tensor, "videos states *rest"]) -> Float[Tensor, "states_x_videos *rest"]:
+    """All states of the first :func:`lanes` videos, videos innermost, then of the next: the library's order."""
+    full = len(x) // lanes() * lanes()
+    rest = x[full:].transpose(0, 1).flatten(0, 1)
+    if not full:
+        return rest
+    blocks = x[:full].unflatten(0, (-1, lanes())).transpose(1, 2).flatten(0, 2)
+    return torch.cat([blocks, rest]) if len(rest) else blocks
+
+
+def _apart(
+    x: Float[Tensor, " states_x_videos"], states: int, videos: int
+) -> Float[Tensor, "states videos"]:
+    """What :func:`together` was given, videos innermost."""
+    full = videos // lanes() * lanes() * states
+    blocks = x[:full].reshape(-1, states, lanes()).transpose(0, 1).flatten(1)
+    return torch.cat([blocks, x[full:].reshape(states, -1)], 1)
+
+
 class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
@@ -162,7 +191,7 @@ class _Products(torch.autograd.Function):
         logits, sides = tensors[:2]
         ctx.save_for_backward(*tensors)
         ctx.eps = eps
-        found = logits.new_empty(*logits.shape[:2], sides.shape[1], logits.shape[-1])
+        found = logits.new_empty(*logits.shape[:2], sides.shape[1], tensors[5].shape[1])
         _call("pairs_forward", _sizes(tensors, eps), _pointers(tensors), found)
         return found
 
@@ -170,15 +199,17 @@ class _Products(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         tensors = list(ctx.saved_tensors)
-        logits, sides, attended, mixed, output, _, constant, bias = tensors
-        blocks = -(-logits.shape[-1] // lanes())
+        logits, sides, attended, mixed, output, offset, constant, bias = tensors
+        blocks = -(-offset.shape[1] // lanes())
         into = [torch.empty_like(tensor) for tensor in (logits, sides, attended, mixed, output)]
         into += [side.new_empty(blocks, *side.shape) for side in (constant, bias)]
         grad = grad.contiguous()
         sizes = _sizes(tensors, ctx.eps)
         _call("pairs_backward", sizes, _pointers(tensors), grad, _pointers(into))
-        offset = into[0].sum((0, 1, 2)) if ctx.needs_input_grad[5] else None
-        return *into[:5], offset, into[5].sum(0), into[6].sum(0), None
+        of_offset = None
+        if ctx.needs_input_grad[5]:
+            of_offset = _apart(into[0].sum((0, 1, 2)), *offset.shape)
+        return *into[:5], of_offset, into[5].sum(0), into[6].sum(0), None
 
 
 def _tensors(operands: Operands) -> list[Tensor]:
@@ -192,7 +223,8 @@ def _tensors(operands: Operands) -> list[Tensor]:
 
 def _sizes(tensors: list[Tensor], eps: tuple[float, float]) -> Any:
     logits, sides = tensors[:2]
-    texts, queries, heads, frames, videos = logits.shape
+    texts, queries, heads, _ = logits.shape
+    frames, videos = tensors[5].shape
     threads = torch.get_num_threads()
     return ctypes.byref(
         _Sizes(texts, queries, sides.shape[1], heads, frames, videos, threads, *eps)

@@ -40,13 +40,13 @@ static void pack(vec *to, const float *attended, const float *mixed, const float
 template <int many, typename Number>
 INLINE void attend(vec *weights, const Number *logits, const vec *offset, const Sizes &z, int64_t count)
 {
-    const int64_t row = z.states() * z.videos;
+    const int64_t row = z.states() * z.videos, stride = count < W ? count : W;
     for (int64_t h = 0; h < z.heads; h++) {
         vec top[many], total[many] = {};
         for (int q = 0; q < many; q++) top[q] = load(logits + q * row, count) + offset[0];
         for (int64_t f = 0; f < z.frames; f++)
             for (int q = 0; q < many; q++) {
-                const vec x = load(logits + q * row + f * z.videos, count) + offset[f];
+                const vec x = load(logits + q * row + f * stride, count) + offset[f];
                 weights[f * many + q] = x;
                 top[q] = larger(x, top[q]);
             }
@@ -141,10 +141,11 @@ struct Norms {
     }
 };
 
-// found = weights . sides + constant constant_side + bias bias_side, some queries by some columns.
+// found = weights . sides + constant constant_side + bias bias_side, some queries by some columns, which
+// are `column` numbers apart.
 template <int many, int wide>
-INLINE void combine(float *found, int64_t stride, const vec *weights, const vec *sides, const vec *constant, const vec *bias,
-                    const float *constant_side, const float *bias_side, const Sizes &z, int64_t count)
+INLINE void combine(float *found, int64_t stride, const vec *weights, const float *sides, int64_t column,
+                    const vec *constant, const vec *bias, const float *constant_side, const float *bias_side, const Sizes &z, int64_t count)
 {
     const int64_t S = z.states();
     vec sum[wide][many];
@@ -152,7 +153,7 @@ INLINE void combine(float *found, int64_t stride, const vec *weights, const vec 
         for (int q = 0; q < many; q++) sum[c][q] = constant[q] * constant_side[c] + bias[q] * bias_side[c];
     for (int64_t i = 0; i < S; i++) {
         vec side[wide];
-        for (int c = 0; c < wide; c++) side[c] = sides[c * S + i];
+        for (int c = 0; c < wide; c++) side[c] = load(sides + c * column + i * W, W);
         for (int q = 0; q < many; q++) {
             const vec w = weights[i * many + q];
             for (int c = 0; c < wide; c++) sum[c][q] += w * side[c];
@@ -163,8 +164,8 @@ INLINE void combine(float *found, int64_t stride, const vec *weights, const vec 
 }
 
 template <int many, typename Number>
-INLINE void forward(float *found, int64_t stride, const Number *logits, const vec *sides, vec *weights, vec *sums,
-                    const Block<const vec> &root, const float *constant_side, const float *bias_side,
+INLINE void forward(float *found, int64_t stride, const Number *logits, const float *sides, int64_t column,
+                    vec *weights, vec *sums, const Block<const vec> &root, const float *constant_side, const float *bias_side,
                     const Sizes &z, int64_t count)
 {
     const int64_t S = z.states();
@@ -179,10 +180,10 @@ INLINE void forward(float *found, int64_t stride, const Number *logits, const ve
         for (int q = 0; q < many; q++) weights[i * many + q] *= gain[q];
     int64_t c = 0;
     for (; c + WIDE <= z.columns; c += WIDE)
-        combine<many, WIDE>(found + c * stride, stride, weights, sides + c * S, constant, n.l, constant_side + c,
+        combine<many, WIDE>(found + c * stride, stride, weights, sides + c * column, column, constant, n.l, constant_side + c,
                          bias_side + c, z, count);
     for (; c < z.columns; c++)
-        combine<many, 1>(found + c * stride, stride, weights, sides + c * S, constant, n.l, constant_side + c,
+        combine<many, 1>(found + c * stride, stride, weights, sides + c * column, column, constant, n.l, constant_side + c,
                          bias_side + c, z, count);
 }
 
@@ -245,7 +246,7 @@ INLINE void backward(float *into_logits, const Gradients &into, const float *gra
                      const vec *sides, vec *weights, vec *sums, vec *given, const Block<const vec> &root,
                      const float *constant_side, const float *bias_side, const Sizes &z, int64_t count)
 {
-    const int64_t S = z.states(), C = z.columns, V = z.videos;
+    const int64_t S = z.states(), C = z.columns, V = z.videos, stride = count < W ? count : W;
     attend<many>(weights, logits, root.offset, z, count);
     const Norms<many> n(sums, weights, root, z);
     const vec *s = n.s, *t = n.t, *l = n.l;
@@ -347,7 +348,7 @@ INLINE void backward(float *into_logits, const Gradients &into, const float *gra
             for (int q = 0; q < many; q++) mean[q] += weights[f * many + q] * into.of_weights[f * many + q];
         for (int64_t f = start; f < end; f++)
             for (int q = 0; q < many; q++)
-                store(into_logits + (q * S + f) * V,
+                store(into_logits + q * S * V + h * z.frames * V + (f - start) * stride,
                       weights[f * many + q] * (into.of_weights[f * many + q] - mean[q]), count);
     }
 }

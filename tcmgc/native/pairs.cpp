@@ -9,8 +9,9 @@
 #include <algorithm>
 #include <type_traits>
 
-// Tensors: logits [texts, queries, states, videos], sides [texts, columns, states, videos], the three
-// roots [rows, rows, videos], offset [frames, videos], both sides' constants [texts, columns].
+// Tensors: logits [texts, queries, heads, frames x videos], sides [texts, columns, states x videos], both
+// in blocks of W videos, [states, W] each (the last one narrower); the three roots [rows, rows, videos],
+// offset [frames, videos], both sides' constants [texts, columns].
 struct Operands {
     const void *logits, *sides;  // float, or bfloat16 where the function says so
     const float *attended, *mixed, *output, *offset, *constant_side, *bias_side;
@@ -24,21 +25,24 @@ static void products(Place place, Use use, int64_t stride, vec *space, const Blo
                      int64_t first, const Operands &x, const Sizes &z)
 {
     const int64_t S = z.states(), Q = z.queries, C = z.columns, V = z.videos, count = V - first;
-    vec *const weights = space, *const sides = weights + GROUP * S, *const sums = sides + C * S;
-    const Number *logits = (const Number *)x.logits + text * Q * S * V + first;
-    const Number *columns = (const Number *)x.sides + text * C * S * V + first;
+    vec *const weights = space, *const copy = weights + GROUP * S, *const sums = copy + C * S;
+    const Number *logits = (const Number *)x.logits + text * Q * S * V + first * z.frames;
+    const Number *columns = (const Number *)x.sides + text * C * S * V + first * S;
     const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
-    gather(sides, columns, C * S, V, count);
+    const bool ready = std::is_same_v<Number, float> && count >= W;
+    const float *const sides = ready ? (const float *)columns : (const float *)copy;
+    const int64_t column = ready ? S * V : S * W;
+    if (!ready)
+        for (int64_t c = 0; c < C; c++) gather(copy + c * S, columns + c * S * V, S, std::min<int64_t>(count, W), count);
     for (int64_t q = 0; q < Q;) {
         const auto group = [&](auto size) {
-            // The next group's logits, and a part of the next videos' sides.
-            const int64_t from = q + size, to = std::min<int64_t>(from + size, Q), start = C * S * q / Q;
-            fetch(logits + from * S * V, (to - from) * S, V);
-            fetch(columns + W + start * V, C * S * from / Q - start, V);
-            forward<size>(place(q), stride, logits + q * S * V, sides, weights, sums, root, constants, biases, z,
-                          count);
+            // Columns of the next videos' sides.
+            const int64_t next = q + size;
+            for (int64_t c = C * q / Q; c < C * next / Q; c++) fetch(columns + W * S + c * S * V, S, W);
+            forward<size>(place(q), stride, logits + q * S * V, sides, column, weights, sums, root, constants,
+                          biases, z, count);
             use(q, size);
-            q += size;
+            q = next;
         };
         if (q + GROUP <= Q)
             group(std::integral_constant<int, GROUP>());
@@ -146,15 +150,16 @@ extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, cons
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < z.blocks(); b++) {
             if (failed) continue;
-            const int64_t first = b * W, count = V - first;
+            const int64_t first = b * W, count = V - first, wide = std::min<int64_t>(count, W);
             const Block<const vec> root(packed.vecs + b * size, S);
             for (int64_t i = 0; i < size; i++) of_root[i] = vec{};
             for (int64_t text = 0; text < z.texts; text++) {
-                const float *logits = (const float *)x.logits + text * Q * S * V + first;
+                const float *logits = (const float *)x.logits + text * Q * S * V + first * z.frames;
                 const float *from = grad + text * Q * C * V + first;
                 const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
-                float *to = grown->logits + text * Q * S * V + first;
-                gather(side, (const float *)x.sides + text * C * S * V + first, C * S, V, count);
+                float *to = grown->logits + text * Q * S * V + first * z.frames;
+                for (int64_t c = 0; c < C; c++)
+                    gather(side + c * S, (const float *)x.sides + (text * C + c) * S * V + first * S, S, wide, count);
                 for (int64_t i = 0; i < C * S + 2 * C; i++) of_side[i] = vec{};
                 int64_t q = 0;
                 for (; q + BACK <= Q; q += BACK)
@@ -163,7 +168,8 @@ extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, cons
                 for (; q < Q; q++)
                     backward<1>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights, sums,
                                 given, root, constants, biases, z, count);
-                scatter(grown->sides + text * C * S * V + first, of_side, C * S, V, count);
+                for (int64_t c = 0; c < C; c++)
+                    scatter(grown->sides + (text * C + c) * S * V + first * S, of_side + c * S, S, wide, count);
                 const int64_t row = (b * z.texts + text) * C;
                 for (int64_t c = 0; c < C; c++) {
                     grown->constant_side[row + c] = total(into.constant_side[c]);

@@ -122,19 +122,19 @@ public:
 
 // Start to bring rows into the cache, while something else is computed.
 template <typename Number>
-INLINE void fetch(const Number *from, int64_t rows, int64_t videos)
+INLINE void fetch(const Number *from, int64_t rows, int64_t stride)
 {
-    for (int64_t i = 0; i < rows; i++) __builtin_prefetch(from + i * videos);
+    for (int64_t i = 0; i < rows; i++) __builtin_prefetch(from + i * stride);
 }
 
 template <typename Number>
-INLINE void gather(vec *to, const Number *from, int64_t rows, int64_t videos, int64_t count)
+INLINE void gather(vec *to, const Number *from, int64_t rows, int64_t stride, int64_t count)
 {
-    for (int64_t i = 0; i < rows; i++) to[i] = load(from + i * videos, count);
+    for (int64_t i = 0; i < rows; i++) to[i] = load(from + i * stride, count);
 }
 
-INLINE void scatter(float *to, const vec *from, int64_t rows, int64_t videos, int64_t count)
+INLINE void scatter(float *to, const vec *from, int64_t rows, int64_t stride, int64_t count)
 {
-    for (int64_t i = 0; i < rows; i++) store(to + i * videos, from[i], count);
+    for (int64_t i = 0; i < rows; i++) store(to + i * stride, from[i], count);
 }
 
