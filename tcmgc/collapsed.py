@@ -110,24 +110,34 @@ def products(
         eps: of the second and the third layer norm.
         run: how the pieces are run, :func:`tcmgc.running.eager` or ``compiled``.
     """
-    given = operands(texts, videos, eps)
+    given = operands(texts, videos)
     dtype = texts.constant.dtype
-    given = replace(given, logits=given.logits.to(dtype), sides=given.sides.to(dtype))
+    logits, sides = given.logits.to(dtype), given.sides.to(dtype)
     if videos.lanes:
-        return native.products(given)
+        return native.products(native.Operands(logits, sides), rest(texts, videos, eps))
     each = (-1, videos.offset.shape[1])
-    weights = run(attention_weights, given.logits.unflatten(3, each), videos.offset)
+    weights = run(attention_weights, logits.unflatten(3, each), videos.offset)
     roots = videos.attended_root, videos.mixed_root, videos.output_root
     gain, constant, bias = run(norms, weights, *roots, *eps)
-    sides = given.sides.unflatten(2, each)
+    sides = sides.unflatten(2, each)
     return run(combine, weights, sides, gain, constant, bias, texts.constant, texts.bias)
 
 
-def operands(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Operands:
-    """The two matrix products, in their operands' type, and what else the pairs are made of."""
+def operands(texts: CollapsedTexts, videos: Lanes) -> native.Operands:
+    """The two matrix products, in their factors' type."""
     return native.Operands(
-        logits=attention_logits(texts.queries, videos),
-        sides=projections(texts.columns, videos),
+        attention_logits(texts.queries, videos), projections(texts.columns, videos)
+    )
+
+
+def factors(texts: CollapsedTexts, videos: Lanes) -> native.Factors:
+    """What the two matrix products are the products of."""
+    return native.Factors(texts.queries, texts.columns, videos.keys, videos.outputs)
+
+
+def rest(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Rest:
+    """What the block needs besides."""
+    return native.Rest(
         attended_root=videos.attended_root,
         mixed_root=videos.mixed_root,
         output_root=videos.output_root,

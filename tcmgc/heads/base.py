@@ -186,7 +186,9 @@ def _tiles(
     def ready(prepared: Any) -> Any:
         return head.rounded(prepared) if bf16 else prepared
 
-    pairs = max(1, min(memory, TILE) // head.pair_bytes(head.prepare_texts(text[:1]), record))
+    pairs = max(
+        1, min(memory, TILE) // head.pair_bytes(ready(head.prepare_texts(text[:1])), record)
+    )
     wide = min(len(record), VIDEOS, pairs)
     # A power of two, so that shares of texts that begin at a multiple of it have the same tiles.
     tall = min(len(text), TEXTS, 1 << (max(1, pairs // wide).bit_length() - 1))

@@ -15,9 +15,11 @@ from tcmgc.collapsed import (
     CollapsedTexts,
     Lanes,
     collapse_texts,
+    factors,
     lay_out,
     operands,
     products,
+    rest,
     rounded,
 )
 from tcmgc.config import GRAINS, kept_count
@@ -262,8 +264,10 @@ class TcMgc(Head):
             assert self.attention is not None
             side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
             if videos.lanes and not torch.is_grad_enabled():
-                given = operands(side, videos, self.attention.eps)
-                return native.scores(given, self._plan(texts), texts.word_mask)
+                low = videos.keys.dtype == torch.bfloat16
+                given = operands(side, videos) if low else factors(side, videos)
+                others = rest(side, videos, self.attention.eps)
+                return native.scores(given, others, self._plan(texts), texts.word_mask)
             found = products(side, videos, self.attention.eps, run)
         return run(self._contrasts, found, texts.word_mask, frame_mask)
 
@@ -347,11 +351,12 @@ class TcMgc(Head):
         if isinstance(record, CollapsedVideos):
             states = record.outputs.shape[1]
             if native.available(texts.constant) and not torch.is_grad_enabled():
-                return (queries + columns) * states * texts.queries.element_size()
+                low = texts.queries.dtype == torch.bfloat16
+                return 2 * (queries + columns) * states if low else 4 * (len(self.grains) + 1)
         numbers = 3 * queries * columns + (5 * queries + columns) * states
         if isinstance(record, RawVideos):
             numbers += 10 * queries * self.dim
-        return numbers * texts.queries.element_size()
+        return numbers * texts.constant.element_size()
 
     def _check_words(self, text: TextFeatures) -> None:
         count = text.words.shape[1]

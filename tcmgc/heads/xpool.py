@@ -84,4 +84,4 @@ class XPool(Head):
     def pair_bytes(self, texts: CollapsedTexts, record: Any) -> int:
         """Bytes of intermediate results a pair."""
         numbers = 10 * self.dim if isinstance(record, RawVideos) else 8 * record.outputs.shape[1]
-        return numbers * texts.queries.element_size()
+        return numbers * texts.constant.element_size()

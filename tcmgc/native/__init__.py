@@ -17,10 +17,13 @@ from torch.autograd.function import once_differentiable
 
 from tcmgc.config import GRAINS
 from tcmgc.native.library import available, lanes, library, off
+from tcmgc.running import room
 
 __all__ = [
     "Contrasts",
+    "Factors",
     "Operands",
+    "Rest",
     "available",
     "lanes",
     "largest_backward",
@@ -40,7 +43,16 @@ class _Sizes(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("texts", "queries", "columns", "heads", "frames", "videos", "threads")
+            for name in (
+                "texts",
+                "queries",
+                "columns",
+                "heads",
+                "frames",
+                "videos",
+                "dim",
+                "threads",
+            )
         ),
         ("attended_eps", ctypes.c_float),
         ("mixed_eps", ctypes.c_float),
@@ -83,11 +95,9 @@ class Contrasts:
 
 
 @dataclass(frozen=True)
-class Operands:
-    """What the block's pairs are made of. Logits and sides hold :func:`lanes` videos after the other."""
+class Rest:
+    """What the block needs besides its two matrix products."""
 
-    logits: Float[Tensor, "texts queries heads frames_x_videos"]
-    sides: Float[Tensor, "texts columns states_x_videos"]
     attended_root: Float[Tensor, "states states videos"]
     mixed_root: Float[Tensor, "states_1 states_1 videos"]
     output_root: Float[Tensor, "states_2 states_2 videos"]
@@ -97,27 +107,52 @@ class Operands:
     eps: tuple[float, float]
 
 
-def products(operands: Operands) -> Float[Tensor, "texts queries columns videos"]:
+@dataclass(frozen=True)
+class Operands:
+    """The two matrix products, with :func:`lanes` videos after the other."""
+
+    logits: Float[Tensor, "texts queries heads frames_x_videos"]
+    sides: Float[Tensor, "texts columns states_x_videos"]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What they are the products of."""
+
+    queries: Float[Tensor, "texts queries dim"]
+    columns: Float[Tensor, "texts columns dim"]
+    keys: Float[Tensor, "heads frames_x_videos head_dim"]
+    outputs: Float[Tensor, "states_x_videos dim"]
+
+
+def products(operands: Operands, rest: Rest) -> Float[Tensor, "texts queries columns videos"]:
     """What :func:`tcmgc.collapsed.products` gives after its matrix products. Differentiable once.
 
     Raises:
         MemoryError: no room for one text and a few videos.
     """
-    found: Tensor = _Products.apply(*_tensors(operands), operands.eps)
+    found: Tensor = _Products.apply(*_tensors(operands), *_tensors(rest), rest.eps)
     return found
 
 
 def scores(
-    operands: Operands, contrasts: Contrasts, word_mask: Bool[Tensor, "texts words"]
+    given: Factors | Operands,
+    rest: Rest,
+    contrasts: Contrasts,
+    word_mask: Bool[Tensor, "texts words"],
 ) -> Float[Tensor, "grains texts videos"]:
-    """Scores of the contrasts, without the products ever in memory. Not differentiable.
+    """Scores of the contrasts, without the normalised products ever in memory. Not differentiable.
 
-    Logits and sides may both be bfloat16: what a matrix product of bfloat16 operands gives.
+    Args:
+        given: Float32 factors, whose products then never are in memory either, or both products in
+            bfloat16.
+        rest: In float32.
+        contrasts: What to make of them.
+        word_mask: True for words, False for padding.
 
     Raises:
         MemoryError: no room for one text and a few videos.
     """
-    tensors = _tensors(operands)
     texts, words = word_mask.shape
     modes = ("none", "remove", "fuse")
     record = _Contrasts(
@@ -138,11 +173,21 @@ def scores(
     matrices = [contrasts.matrices.get(name) for name in _AGGREGATIONS]
     matrices = [None if matrix is None else matrix.contiguous() for matrix in matrices]
     mask = word_mask.contiguous()
-    found = operands.offset.new_empty(len(contrasts.grains), texts, operands.offset.shape[1])
-    bf16 = ctypes.c_int64(operands.logits.dtype == torch.bfloat16)
+    tensors, others = _tensors(given), _tensors(rest)
+    videos = rest.offset.shape[1]
+    if isinstance(given, Factors):
+        name, heads, queries = "pairs_scores", len(given.keys), given.queries
+        # Keys and outputs once more, as the products take them.
+        padded = -(-videos // lanes()) * lanes() * queries.shape[2]
+        states = rest.offset.shape[0] + rest.attended_root.shape[0]
+        tensors.append(room("panels", rest.offset, padded * states))
+    else:
+        name, heads, queries = "pairs_scores_bf16", given.logits.shape[2], given.logits
+    sizes = _sizes(queries.shape[1], heads, others, rest.eps, dim=queries.shape[-1])
+    found = rest.offset.new_empty(len(contrasts.grains), texts, videos)
     _call(
-        *("pairs_scores", _sizes(tensors, operands.eps), _pointers(tensors)),
-        *(ctypes.byref(record), _pointers(matrices), mask, bf16, found),
+        *(name, sizes, _pointers(tensors), _pointers(others)),
+        *(ctypes.byref(record), _pointers(matrices), mask, found),
     )
     return found
 
@@ -188,46 +233,46 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, eps = arguments
-        logits, sides = tensors[:2]
         ctx.save_for_backward(*tensors)
-        ctx.eps = eps
-        found = logits.new_empty(*logits.shape[:2], sides.shape[1], tensors[5].shape[1])
-        _call("pairs_forward", _sizes(tensors, eps), _pointers(tensors), found)
+        (logits, sides), rest = tensors[:2], tensors[2:]
+        texts, queries, heads, _ = logits.shape
+        ctx.sizes = _sizes(queries, heads, rest, eps)
+        found = logits.new_empty(texts, queries, sides.shape[1], rest[3].shape[1])
+        _call("pairs_forward", ctx.sizes, _pointers(tensors[:2]), _pointers(rest), found)
         return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = list(ctx.saved_tensors)
-        logits, sides, attended, mixed, output, offset, constant, bias = tensors
+        logits, sides, *rest = ctx.saved_tensors
+        attended, mixed, output, offset, constant, bias = rest
         blocks = -(-offset.shape[1] // lanes())
         into = [torch.empty_like(tensor) for tensor in (logits, sides, attended, mixed, output)]
         into += [side.new_empty(blocks, *side.shape) for side in (constant, bias)]
-        grad = grad.contiguous()
-        sizes = _sizes(tensors, ctx.eps)
-        _call("pairs_backward", sizes, _pointers(tensors), grad, _pointers(into))
+        given = _pointers([logits, sides]), _pointers(rest)
+        _call("pairs_backward", ctx.sizes, *given, grad.contiguous(), _pointers(into))
         of_offset = None
         if ctx.needs_input_grad[5]:
             of_offset = _apart(into[0].sum((0, 1, 2)), *offset.shape)
         return *into[:5], of_offset, into[5].sum(0), into[6].sum(0), None
 
 
-def _tensors(operands: Operands) -> list[Tensor]:
-    """The operands as the library takes them: contiguous, in its order."""
-    return [
-        getattr(operands, field.name).contiguous()
-        for field in fields(operands)
-        if field.name != "eps"
-    ]
+def _tensors(given: Factors | Operands | Rest) -> list[Tensor]:
+    """Its tensors as the library takes them: contiguous, in their order."""
+    values = [getattr(given, field.name) for field in fields(given)]
+    return [value.contiguous() for value in values if isinstance(value, Tensor)]
 
 
-def _sizes(tensors: list[Tensor], eps: tuple[float, float]) -> Any:
-    logits, sides = tensors[:2]
-    texts, queries, heads, _ = logits.shape
-    frames, videos = tensors[5].shape
+def _sizes(
+    queries: int, heads: int, rest: Sequence[Tensor], eps: tuple[float, float], dim: int = 0
+) -> Any:
+    offset, constant = rest[3], rest[4]
+    frames, videos = offset.shape
     threads = torch.get_num_threads()
     return ctypes.byref(
-        _Sizes(texts, queries, sides.shape[1], heads, frames, videos, threads, *eps)
+        _Sizes(
+            *(len(constant), queries, constant.shape[1], heads, frames, videos, dim, threads), *eps
+        )
     )
 
 

@@ -36,17 +36,18 @@ static void pack(vec *to, const float *attended, const float *mixed, const float
     }
 }
 
-// Softmax over each head's frames, for the queries of a group.
+// Softmax over each head's frames, for the queries of a group: of query q, head h and frame f at q row +
+// h head + f lanes.
 template <int many, typename Number>
-INLINE void attend(vec *weights, const Number *logits, const vec *offset, const Sizes &z, int64_t count)
+INLINE void attend(vec *weights, const Number *logits, int64_t row, int64_t head, int64_t lanes, const vec *offset,
+                   const Sizes &z)
 {
-    const int64_t row = z.states() * z.videos, stride = count < W ? count : W;
     for (int64_t h = 0; h < z.heads; h++) {
         vec top[many], total[many] = {};
-        for (int q = 0; q < many; q++) top[q] = load(logits + q * row, count) + offset[0];
+        for (int q = 0; q < many; q++) top[q] = load(logits + q * row, lanes) + offset[0];
         for (int64_t f = 0; f < z.frames; f++)
             for (int q = 0; q < many; q++) {
-                const vec x = load(logits + q * row + f * stride, count) + offset[f];
+                const vec x = load(logits + q * row + f * lanes, lanes) + offset[f];
                 weights[f * many + q] = x;
                 top[q] = larger(x, top[q]);
             }
@@ -61,7 +62,7 @@ INLINE void attend(vec *weights, const Number *logits, const vec *offset, const 
             for (int q = 0; q < many; q++) weights[f * many + q] *= total[q];
         weights += z.frames * many;
         offset += z.frames;
-        logits += z.frames * z.videos;
+        logits += head;
     }
 }
 
@@ -145,7 +146,8 @@ struct Norms {
 // are `column` numbers apart.
 template <int many, int wide>
 INLINE void combine(float *found, int64_t stride, const vec *weights, const float *sides, int64_t column,
-                    const vec *constant, const vec *bias, const float *constant_side, const float *bias_side, const Sizes &z, int64_t count)
+                    const vec *constant, const vec *bias, const float *constant_side, const float *bias_side,
+                    const Sizes &z, int64_t count)
 {
     const int64_t S = z.states();
     vec sum[wide][many];
@@ -164,12 +166,12 @@ INLINE void combine(float *found, int64_t stride, const vec *weights, const floa
 }
 
 template <int many, typename Number>
-INLINE void forward(float *found, int64_t stride, const Number *logits, const float *sides, int64_t column,
-                    vec *weights, vec *sums, const Block<const vec> &root, const float *constant_side, const float *bias_side,
-                    const Sizes &z, int64_t count)
+INLINE void forward(float *found, int64_t stride, int64_t count, const Number *logits, int64_t row, int64_t head,
+                    int64_t lanes, const float *sides, int64_t column, vec *weights, vec *sums,
+                    const Block<const vec> &root, const float *constant_side, const float *bias_side, const Sizes &z)
 {
     const int64_t S = z.states();
-    attend<many>(weights, logits, root.offset, z, count);
+    attend<many>(weights, logits, row, head, lanes, root.offset, z);
     const Norms<many> n(sums, weights, root, z);
     vec constant[many], gain[many];
     for (int q = 0; q < many; q++) {
@@ -180,11 +182,11 @@ INLINE void forward(float *found, int64_t stride, const Number *logits, const fl
         for (int q = 0; q < many; q++) weights[i * many + q] *= gain[q];
     int64_t c = 0;
     for (; c + WIDE <= z.columns; c += WIDE)
-        combine<many, WIDE>(found + c * stride, stride, weights, sides + c * column, column, constant, n.l, constant_side + c,
-                         bias_side + c, z, count);
+        combine<many, WIDE>(found + c * stride, stride, weights, sides + c * column, column, constant, n.l,
+                            constant_side + c, bias_side + c, z, count);
     for (; c < z.columns; c++)
-        combine<many, 1>(found + c * stride, stride, weights, sides + c * column, column, constant, n.l, constant_side + c,
-                         bias_side + c, z, count);
+        combine<many, 1>(found + c * stride, stride, weights, sides + c * column, column, constant, n.l,
+                         constant_side + c, bias_side + c, z, count);
 }
 
 // What the gradient of a block's videos is added to, and room to work in.
@@ -246,8 +248,8 @@ INLINE void backward(float *into_logits, const Gradients &into, const float *gra
                      const vec *sides, vec *weights, vec *sums, vec *given, const Block<const vec> &root,
                      const float *constant_side, const float *bias_side, const Sizes &z, int64_t count)
 {
-    const int64_t S = z.states(), C = z.columns, V = z.videos, stride = count < W ? count : W;
-    attend<many>(weights, logits, root.offset, z, count);
+    const int64_t S = z.states(), C = z.columns, V = z.videos, lanes = count < W ? count : W;
+    attend<many>(weights, logits, S * V, z.frames * V, lanes, root.offset, z);
     const Norms<many> n(sums, weights, root, z);
     const vec *s = n.s, *t = n.t, *l = n.l;
     vec of_constant[many] = {}, of_bias[many] = {}, of_gain[many] = {}, of_s[many], of_t[many], both[many];
@@ -348,7 +350,7 @@ INLINE void backward(float *into_logits, const Gradients &into, const float *gra
             for (int q = 0; q < many; q++) mean[q] += weights[f * many + q] * into.of_weights[f * many + q];
         for (int64_t f = start; f < end; f++)
             for (int q = 0; q < many; q++)
-                store(into_logits + q * S * V + h * z.frames * V + (f - start) * stride,
+                store(into_logits + q * S * V + h * z.frames * V + (f - start) * lanes,
                       weights[f * many + q] * (into.of_weights[f * many + q] - mean[q]), count);
     }
 }

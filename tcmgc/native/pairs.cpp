@@ -3,46 +3,68 @@
 // float32, contiguous, videos innermost. No result depends on the number of threads.
 // A function that needs room to work returns 0, or 1 when there is none.
 
-#include "block.h"
-#include "contrasts.h"
-
-#include <algorithm>
 #include <type_traits>
 
-// Tensors: logits [texts, queries, heads, frames x videos], sides [texts, columns, states x videos], both
-// in blocks of W videos, [states, W] each (the last one narrower); the three roots [rows, rows, videos],
-// offset [frames, videos], both sides' constants [texts, columns].
+#include "block.h"
+#include "contrasts.h"
+#include "matmul.h"
+
+// Both matrix products: logits [texts, queries, heads, frames x videos], sides [texts, columns, states x
+// videos], in blocks of W videos, [states, W] each (the last one narrower).
+template <typename Number>
 struct Operands {
-    const void *logits, *sides;  // float, or bfloat16 where the function says so
+    const Number *logits, *sides;
+};
+
+// What they are the products of: queries [texts, queries, dim], columns [texts, columns, dim], keys
+// [heads, frames x videos, dim / heads], outputs [states x videos, dim], in the same blocks; and room for
+// (frames + states) x W x blocks x dim numbers.
+struct Factors {
+    const float *queries, *columns, *keys, *outputs;
+    float *room;
+};
+
+// The three roots [rows, rows, videos], offset [frames, videos], constants of the sides [texts, columns].
+struct Rest {
     const float *attended, *mixed, *output, *offset, *constant_side, *bias_side;
 };
 
-// Products of one text and W videos, a group of queries after the other: `place(query)` says where the
-// [group, columns] of them go, `stride` numbers from one to the next, and `use(query, group)` is told that
-// they are there.
+// The products of one text and W videos: logits of query q, head h and frame f at q row + h head + f lanes,
+// sides of column c and state i at c column + i lanes.
+template <typename Number>
+struct Found {
+    const Number *logits, *sides;
+    int64_t row, head, column, lanes;
+
+    static Found of(const Operands<Number> &x, const Sizes &z, int64_t text, int64_t block)
+    {
+        const int64_t S = z.states(), all = S * z.videos, first = block * W;
+        return {x.logits + text * z.queries * all + first * z.frames,
+                x.sides + text * z.columns * all + first * S,
+                all, z.frames * z.videos, all, std::min<int64_t>(W, z.videos - first)};
+    }
+};
+
+// Normalised products of one text and W videos, a group of queries after the other: `place(query)` says
+// where the [group, columns] of them go, `stride` numbers from one to the next and `count` of each vector,
+// and `use(query, group)` is told that they are there.
 template <typename Number, typename Place, typename Use>
-static void products(Place place, Use use, int64_t stride, vec *space, const Block<const vec> &root, int64_t text,
-                     int64_t first, const Operands &x, const Sizes &z)
+static void products(Place place, Use use, int64_t stride, int64_t count, vec *space, const Block<const vec> &root,
+                     const Found<Number> &x, const float *constants, const float *biases, const Sizes &z)
 {
-    const int64_t S = z.states(), Q = z.queries, C = z.columns, V = z.videos, count = V - first;
+    const int64_t S = z.states(), Q = z.queries, C = z.columns;
     vec *const weights = space, *const copy = weights + GROUP * S, *const sums = copy + C * S;
-    const Number *logits = (const Number *)x.logits + text * Q * S * V + first * z.frames;
-    const Number *columns = (const Number *)x.sides + text * C * S * V + first * S;
-    const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
-    const bool ready = std::is_same_v<Number, float> && count >= W;
-    const float *const sides = ready ? (const float *)columns : (const float *)copy;
-    const int64_t column = ready ? S * V : S * W;
+    const bool ready = std::is_same_v<Number, float> && x.lanes == W;
+    const float *const sides = ready ? (const float *)x.sides : (const float *)copy;
+    const int64_t column = ready ? x.column : S * W;
     if (!ready)
-        for (int64_t c = 0; c < C; c++) gather(copy + c * S, columns + c * S * V, S, std::min<int64_t>(count, W), count);
+        for (int64_t c = 0; c < C; c++) gather(copy + c * S, x.sides + c * x.column, S, x.lanes, x.lanes);
     for (int64_t q = 0; q < Q;) {
         const auto group = [&](auto size) {
-            // Columns of the next videos' sides.
-            const int64_t next = q + size;
-            for (int64_t c = C * q / Q; c < C * next / Q; c++) fetch(columns + W * S + c * S * V, S, W);
-            forward<size>(place(q), stride, logits + q * S * V, sides, column, weights, sums, root, constants,
-                          biases, z, count);
+            forward<size>(place(q), stride, count, x.logits + q * x.row, x.row, x.head, x.lanes, sides, column, weights,
+                          sums, root, constants, biases, z);
             use(q, size);
-            q = next;
+            q += size;
         };
         if (q + GROUP <= Q)
             group(std::integral_constant<int, GROUP>());
@@ -59,14 +81,13 @@ static int64_t products_space(const Sizes &z)
 }
 
 // found [texts, queries, columns, videos].
-extern "C" int pairs_forward(const Sizes *sizes, const Operands *operands, float *found)
+extern "C" int pairs_forward(const Sizes *sizes, const Operands<float> *operands, const Rest *rest, float *found)
 {
     const Sizes &z = *sizes;
-    const Operands &x = *operands;
-    const int64_t S = z.states(), V = z.videos, size = Block<vec>::size(S), row = z.columns * V;
+    const int64_t S = z.states(), V = z.videos, C = z.columns, size = Block<vec>::size(S);
     const Room packed(z.blocks() * size);
     if (!packed.vecs) return 1;
-    pack(packed.vecs, x.attended, x.mixed, x.output, x.offset, z);
+    pack(packed.vecs, rest->attended, rest->mixed, rest->output, rest->offset, z);
     int failed = 0;
 #pragma omp parallel num_threads(z.threads) reduction(| : failed)
     {
@@ -74,65 +95,102 @@ extern "C" int pairs_forward(const Sizes *sizes, const Operands *operands, float
         failed = !mine.vecs;
 #pragma omp for collapse(2) schedule(static)
         for (int64_t text = 0; text < z.texts; text++)
-            for (int64_t b = 0; b < z.blocks(); b++)
-                if (!failed)
-                    products<float>([&](int64_t q) { return found + (text * z.queries + q) * row + b * W; },
-                                    [](int64_t, int64_t) {}, V, mine.vecs,
-                                    Block<const vec>(packed.vecs + b * size, S), text, b * W, x, z);
+            for (int64_t b = 0; b < z.blocks(); b++) {
+                if (failed) continue;
+                products([&](int64_t q) { return found + (text * z.queries + q) * C * V + b * W; },
+                         [](int64_t, int64_t) {}, V, V - b * W, mine.vecs,
+                         Block<const vec>(packed.vecs + b * size, S), Found<float>::of(*operands, z, text, b),
+                         rest->constant_side + text * C, rest->bias_side + text * C, z);
+            }
     }
     return failed;
 }
 
-template <typename Number>
-static int scores_of(const Sizes &z, const Operands &x, const Contrasts &contrasts, const Aggregations &by,
-                     const bool *word_mask, float *scores)
+// Scores [contrasts, texts, videos] from what `found(text, block, room)` gives, with `extra` vectors of room;
+// word_mask [texts, words].
+template <typename Find>
+static int scores_of(const Sizes &z, const Rest &rest, const Contrasts &contrasts, const Aggregations &by,
+                     const bool *word_mask, float *scores, int64_t extra, Find found)
 {
     const int64_t S = z.states(), V = z.videos, C = z.columns, size = Block<vec>::size(S), words = contrasts.words;
     const int64_t own = products_space(z);
     const Room packed(z.blocks() * size);
     if (!packed.vecs) return 1;
-    pack(packed.vecs, x.attended, x.mixed, x.output, x.offset, z);
+    pack(packed.vecs, rest.attended, rest.mixed, rest.output, rest.offset, z);
     int failed = 0;
 #pragma omp parallel num_threads(z.threads) reduction(| : failed)
     {
-        const Room mine(GROUP * C + own + Scorer::room(words)), places(Scorer::indices(words));
+        const Room mine(GROUP * C + own + Scorer::room(words) + extra), places(Scorer::indices(words));
         failed = !mine.vecs || !places.vecs;
-        vec *const found = mine.vecs, *const space = found + GROUP * C;
-        Scorer scorer(contrasts, by, space + own, (int64_t *)places.vecs);
+        vec *const group = mine.vecs, *const space = group + GROUP * C, *const more = space + own;
+        Scorer scorer(contrasts, by, more + extra, (int64_t *)places.vecs);
+        // Videos are the outer loop: theirs is the larger part, and stays in the cache for all texts.
 #pragma omp for collapse(2) schedule(static)
-        for (int64_t text = 0; text < z.texts; text++)
-            for (int64_t b = 0; b < z.blocks(); b++) {
+        for (int64_t b = 0; b < z.blocks(); b++)
+            for (int64_t text = 0; text < z.texts; text++) {
                 if (failed) continue;
                 scorer.begin(word_mask + text * words);
-                products<Number>([&](int64_t) { return (float *)found; },
-                                 [&](int64_t query, int64_t group) {
-                                     for (int64_t q = 0; q < group; q++) scorer.take(query + q, found + q * C);
-                                 },
-                                 W, space, Block<const vec>(packed.vecs + b * size, S), text, b * W, x, z);
+                products([&](int64_t) { return (float *)group; },
+                         [&](int64_t query, int64_t count) {
+                             for (int64_t q = 0; q < count; q++) scorer.take(query + q, group + q * C);
+                         },
+                         W, W, space, Block<const vec>(packed.vecs + b * size, S), found(text, b, (float *)more),
+                         rest.constant_side + text * C, rest.bias_side + text * C, z);
                 scorer.finish(scores + text * V + b * W, z.texts * V, V - b * W);
             }
     }
     return failed;
 }
 
-// scores [contrasts, texts, videos]; word_mask [texts, words]. Logits and sides may be bfloat16.
-extern "C" int pairs_scores(const Sizes *sizes, const Operands *operands, const Contrasts *contrasts,
-                            const Aggregations *by, const bool *word_mask, int64_t bf16, float *scores)
+// From vectors of texts and videos, without either matrix product ever in memory.
+extern "C" int pairs_scores(const Sizes *sizes, const Factors *factors, const Rest *rest, const Contrasts *contrasts,
+                            const Aggregations *by, const bool *word_mask, float *scores)
 {
-    const auto run = bf16 ? scores_of<uint16_t> : scores_of<float>;
-    return run(*sizes, *operands, *contrasts, *by, word_mask, scores);
+    const Sizes &z = *sizes;
+    const Factors &x = *factors;
+    const int64_t S = z.states(), F = z.frames, V = z.videos, Q = z.queries, C = z.columns, D = z.dim;
+    const int64_t depth = D / z.heads, block = S * D;
+    float *const keys = x.room, *const outputs = keys + z.blocks() * F * D * W;
+#pragma omp parallel for num_threads(z.threads) schedule(static)
+    for (int64_t b = 0; b < z.blocks(); b++) {
+        const int64_t first = b * W, count = std::min<int64_t>(W, V - first);
+        for (int64_t h = 0; h < z.heads; h++)
+            panels(keys + (b * D + h * depth) * F * W, x.keys + (h * F * V + first * F) * depth, F, count, depth);
+        panels(outputs + b * block * W, x.outputs + first * block, S, count, D);
+    }
+    const auto found = [&](int64_t text, int64_t b, float *room) {
+        float *const logits = room, *const sides = room + Q * S * W;
+        for (int64_t h = 0; h < z.heads; h++)
+            multiply(logits + h * F * W, S * W, x.queries + text * Q * D + h * depth, D, Q,
+                     keys + (b * D + h * depth) * F * W, F, depth);
+        multiply(sides, S * W, x.columns + text * C * D, D, C, outputs + b * block * W, S, D);
+        return Found<float>{logits, sides, S * W, F * W, S * W, W};
+    };
+    return scores_of(z, *rest, *contrasts, *by, word_mask, scores, (Q + C) * S, found);
 }
 
-// What the gradient is written to: shapes as in Operands, but for those of the two sides, which come
-// for each block of W videos, [blocks, texts, columns].
+// From both products in bfloat16.
+extern "C" int pairs_scores_bf16(const Sizes *sizes, const Operands<uint16_t> *operands, const Rest *rest,
+                                 const Contrasts *contrasts, const Aggregations *by, const bool *word_mask,
+                                 float *scores)
+{
+    const auto found = [&](int64_t text, int64_t b, float *) {
+        return Found<uint16_t>::of(*operands, *sizes, text, b);
+    };
+    return scores_of(*sizes, *rest, *contrasts, *by, word_mask, scores, 0, found);
+}
+
+// What the gradient is written to: shapes as in Operands and Rest, but for the constants of the sides,
+// which come for each block of W videos, [blocks, texts, columns].
 struct Grown {
     float *logits, *sides, *attended, *mixed, *output, *constant_side, *bias_side;
 };
 
-extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, const float *grad, const Grown *grown)
+extern "C" int pairs_backward(const Sizes *sizes, const Operands<float> *operands, const Rest *rest,
+                              const float *grad, const Grown *grown)
 {
     const Sizes &z = *sizes;
-    const Operands &x = *operands;
+    const Rest &x = *rest;
     const int64_t S = z.states(), Q = z.queries, C = z.columns, V = z.videos, size = Block<vec>::size(S);
     const Room packed(z.blocks() * size);
     if (!packed.vecs) return 1;
@@ -150,26 +208,26 @@ extern "C" int pairs_backward(const Sizes *sizes, const Operands *operands, cons
 #pragma omp for schedule(static)
         for (int64_t b = 0; b < z.blocks(); b++) {
             if (failed) continue;
-            const int64_t first = b * W, count = V - first, wide = std::min<int64_t>(count, W);
+            const int64_t first = b * W, count = V - first;
             const Block<const vec> root(packed.vecs + b * size, S);
             for (int64_t i = 0; i < size; i++) of_root[i] = vec{};
             for (int64_t text = 0; text < z.texts; text++) {
-                const float *logits = (const float *)x.logits + text * Q * S * V + first * z.frames;
+                const auto found = Found<float>::of(*operands, z, text, b);
                 const float *from = grad + text * Q * C * V + first;
                 const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
                 float *to = grown->logits + text * Q * S * V + first * z.frames;
                 for (int64_t c = 0; c < C; c++)
-                    gather(side + c * S, (const float *)x.sides + (text * C + c) * S * V + first * S, S, wide, count);
+                    gather(side + c * S, found.sides + c * found.column, S, found.lanes, count);
                 for (int64_t i = 0; i < C * S + 2 * C; i++) of_side[i] = vec{};
                 int64_t q = 0;
                 for (; q + BACK <= Q; q += BACK)
-                    backward<BACK>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights,
-                                    sums, given, root, constants, biases, z, count);
+                    backward<BACK>(to + q * S * V, into, from + q * C * V, found.logits + q * S * V, side,
+                                   weights, sums, given, root, constants, biases, z, count);
                 for (; q < Q; q++)
-                    backward<1>(to + q * S * V, into, from + q * C * V, logits + q * S * V, side, weights, sums,
-                                given, root, constants, biases, z, count);
+                    backward<1>(to + q * S * V, into, from + q * C * V, found.logits + q * S * V, side, weights,
+                                sums, given, root, constants, biases, z, count);
                 for (int64_t c = 0; c < C; c++)
-                    scatter(grown->sides + (text * C + c) * S * V + first * S, of_side + c * S, S, wide, count);
+                    scatter(grown->sides + (text * C + c) * S * V + first * S, of_side + c * S, S, found.lanes, count);
                 const int64_t row = (b * z.texts + text) * C;
                 for (int64_t c = 0; c < C; c++) {
                     grown->constant_side[row + c] = total(into.constant_side[c]);

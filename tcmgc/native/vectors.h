@@ -26,7 +26,7 @@ constexpr int BACK = 4;  // the same in the gradient, which holds more
 
 // Of a call: what is compared with what, and how.
 struct Sizes {
-    int64_t texts, queries, columns, heads, frames, videos, threads;
+    int64_t texts, queries, columns, heads, frames, videos, dim, threads;
     float attended_eps, mixed_eps;
 
     int64_t states() const { return heads * frames; }
@@ -35,7 +35,7 @@ struct Sizes {
 
 INLINE vec splat(float x)
 {
-    return vec{} + x;
+    return x - vec{};  // a sum with 0 would have to turn -0 into 0
 }
 
 INLINE vec load(const float *from, int64_t count)
@@ -119,13 +119,6 @@ public:
     Room &operator=(const Room &) = delete;
     vec *const vecs;
 };
-
-// Start to bring rows into the cache, while something else is computed.
-template <typename Number>
-INLINE void fetch(const Number *from, int64_t rows, int64_t stride)
-{
-    for (int64_t i = 0; i < rows; i++) __builtin_prefetch(from + i * stride);
-}
 
 template <typename Number>
 INLINE void gather(vec *to, const Number *from, int64_t rows, int64_t stride, int64_t count)
