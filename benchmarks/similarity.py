@@ -4,37 +4,40 @@
 
 What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
 by keys, columns by outputs), and about 0.06 besides, on 3 KB of their results. So the products are the
-bound, and the column vs_gemm is the distance from it. On top of it a pair costs 1.2 to 1.4 us: the C++ of
-tcmgc/native, the texts' and videos' own part, and the last weighing.
+bound: the column vs_gemm is the distance from them as torch computes them. On the processor below torch's
+reach 103 GFLOP/s a core of the 117 that it can do, those of tcmgc/native 115, and what follows them
+costs about 0.6 us a pair.
 
-Figures of whole parts of this script, two otherwise idle AVX2 cores at 2.45 GHz, 2026-11-24. "compiled" is the C++,
-"eager" torch without any compiled code, "torch.compile" the same compiled by torch alone. Microseconds a pair:
+Figures of one whole run, two otherwise idle cores of an AMD EPYC with AVX-512 and its bfloat16
+instructions, 2026-11-25. "compiled" is the C++, "eager" torch without any compiled code. Microseconds a pair:
 
-    words x frames, k, heads    products  compiled  (x products, x literal)  eager  literal
-    32 x 12,  3, 1                 4.76      6.12    1.29   82               18.2    504
-    the same in another run        4.47      5.62    1.26   86               14.9    485
-    32 x 12,  6, 1                 4.72      6.16    1.31   81               18.9    498
-    32 x 12, 16, 1                 4.55      6.84    1.50   75               20.8    515
-    32 x 12,  3, 2                 7.02      9.74    1.39   52               28.3    505
-    32 x 12,  3, 4                12.3      18.2     1.48   30               63.6    539
-    64 x 64,  6, 1                50.1      71.1     1.42   12                244    856
-    64 x 64, 16, 1                48.6      71.5     1.47   12                258    888
+    words x frames, k, heads    products  compiled  (x products, x literal)  eager  literal  bf16: products  compiled
+    32 x 12,  3, 1                 4.06      4.54    1.12   95               14.6    430          2.08       3.12
+    32 x 12,  6, 1                 4.20      4.65    1.11   91               16.3    424
+    32 x 12, 16, 1                 3.99      5.28    1.33   84               17.8    442
+    32 x 12,  3, 2                 7.36      7.25    0.99   60               28.8    434
+    32 x 12,  3, 4                11.7      12.8     1.09   33               61.9    425
+    64 x 64,  6, 1                46.7      49.8     1.07   15                242    752         20.8       35.7
+    64 x 64, 16, 1                48.4      51.2     1.06   15                261    753
 
-    At the first size: torch.compile 9.19; X-CLIP as its authors compute it 12.7, X-Pool likewise 13.4; products in
-    bfloat16 42.3, collapsed with them 58.5. At 64 x 64, k 6: X-CLIP 122, X-Pool 129, bfloat16 444 and 636.
+The first size in three more runs (--quick --only sizes): 88, 92 and 90 times the literal equations, 1.08, 1.15
+and 1.16 times the products. Torch.compile alone takes 7.55 us there, X-CLIP as its authors compute it 13.3,
+X-Pool likewise 8.73; at 64 x 64, k 6, X-CLIP 102, X-Pool 108.
 
-bfloat16 operands do not pay on this processor, which has no instruction for them. Rankings agree all the same: over
-256 x 256 pairs the first video is the same for every text, the first ten for 96 %, similarities differ by 0.0012 at most.
+With bfloat16 operands a pair takes 0.77 of the time of the float32 products alone, at 64 x 64 too. On a processor
+without the instructions (AVX2) they took nine times as long as float32 ones. Rankings agree: over 256 x 256
+pairs the first video is the same for every text, the first ten for 96 %, similarities differ by 0.0012 at most.
 
-Training step of the head at batch 128: 0.83 s and 132 MB; the literal one, by pairs from batch 32, 23.2 s and 11.3 GB:
-1/28 of the time and 1/86 of the memory.
+Training step of the head at batch 128: 0.70 s and 147 MB; the literal one, by pairs from batch 32, 20.5 s and
+11.1 GB: 1/29 of the time and 1/76 of the memory.
 
 From features to all similarities, on top of the features' memory:
 
-    1,000 x 1,000    7.9 s (6.1 in another run)    119 MB
-    2,000 x 1,000   12.0 s                          99 MB
-    4,000 x 1,000   23.5 s                         158 MB
-    15,000 x 1,500  134 s                          257 MB, of which the result 90
+    500 x 500        1.3 s      55 MB
+    1,000 x 1,000    4.9 s     109 MB
+    2,000 x 1,000    9.5 s     101 MB
+    4,000 x 1,000   18.4 s     138 MB
+    15,000 x 1,500   102 s     208 MB, of which the result 90
 
 So time is linear in pairs, and memory is the records' and the result's.
 """
