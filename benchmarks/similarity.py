@@ -4,9 +4,9 @@
 
 What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
 by keys, columns by outputs), and about 0.06 besides, on 3 KB of their results. So the products are the
-bound: the column vs_gemm is the distance from them as torch computes them. On the processor below torch's
-reach 103 GFLOP/s a core of the 117 that it can do, those of tcmgc/native 115, and what follows them
-costs about 0.6 us a pair.
+bound: the column vs_gemm is the distance from them as torch computes them, 100 GFLOP/s a core on the
+processor below. Those of tcmgc/native are faster, since their operands stay in the second cache, which
+pays for most of what follows them.
 
 Figures of one whole run, two otherwise idle cores of an AMD EPYC with AVX-512 and its bfloat16
 instructions, 2026-11-25. "compiled" is the C++, "eager" torch without any compiled code. Microseconds a pair:
@@ -20,8 +20,8 @@ instructions, 2026-11-25. "compiled" is the C++, "eager" torch without any compi
     64 x 64,  6, 1                46.7      49.8     1.07   15                242    752         20.8       35.7
     64 x 64, 16, 1                48.4      51.2     1.06   15                261    753
 
-The first size in three more runs (--quick --only sizes): 88, 92 and 90 times the literal equations, 1.08, 1.15
-and 1.16 times the products. Torch.compile alone takes 7.55 us there, X-CLIP as its authors compute it 13.3,
+The first size in three more runs (--quick --only sizes): 102, 101 and 91 times the literal equations, 1.14, 1.14
+and 1.10 times the products. Torch.compile alone takes 7.55 us there, X-CLIP as its authors compute it 13.3,
 X-Pool likewise 8.73; at 64 x 64, k 6, X-CLIP 102, X-Pool 108.
 
 With bfloat16 operands a pair takes 0.77 of the time of the float32 products alone, at 64 x 64 too. On a processor

@@ -4,7 +4,7 @@ import open_clip
 import pytest
 import torch
 
-from tcmgc import backbone
+from tcmgc import backbone, model, recipes
 from tcmgc.backbone import TOWERS, WordEmbedding, image_size, load_towers, tokenizer
 
 
@@ -182,6 +182,18 @@ def test_gradients_of_the_used_rows_are_those_of_the_whole_table():
         torch.testing.assert_close(words.weight.grad, plain.weight.grad)
     assert words.used is None
     torch.testing.assert_close(words(ids), plain(ids))
+
+
+def test_a_step_takes_gradients_of_the_used_rows_in_place_of_the_table():
+    retriever = model.build(recipes.demo())
+    table, ids = retriever.text.token_embedding.weight, torch.tensor([[49406, 320, 49407]])
+    outside = retriever.learnt
+    with retriever.text.token_embedding.only(ids):
+        inside = retriever.learnt
+    assert len(inside) == len(outside)
+    assert any(weight is table for weight in outside)
+    assert not any(weight is table for weight in inside)
+    assert sum(weight.shape == (3, table.shape[1]) for weight in inside) == 1
 
 
 def test_an_embedding_that_is_not_learnt_has_no_gradient():

@@ -166,6 +166,23 @@ def test_native_scores_with_equal_words(mode: str) -> None:
         agree(score_tiled(head, small, head.record(low)), expected, 5e-6)
 
 
+@needs_compiler
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize(("words", "frames"), [(10, 1), (11, 2), (12, 3), (26, 12), (47, 5)])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_native_products_of_any_size(words: int, frames: int, heads: int, bf16: bool) -> None:
+    # Rows that fill the registers, that leave some over, that take several goes; an odd last frame.
+    head = make(words=words, frames=frames, heads=heads).float()
+    text, video = single(texts(3, words=words), videos(37, frames=frames))
+    with torch.no_grad():
+        record = head.record(video)
+        found = score_tiled(head, text, record, bf16=bf16)
+        with native.off():
+            expected = score_tiled(head, text, record, bf16=bf16)
+    # Products in bfloat16 have eight bits, of sums in another order.
+    agree(found, expected, 2e-2 if bf16 else 5e-6)
+
+
 def gradients(head: TcMgc, text: TextFeatures, video: VideoFeatures) -> list[torch.Tensor]:
     leaves = [text.sentence, text.words, video.encoded]
     for leaf in leaves:

@@ -138,7 +138,8 @@ def score_tiled(
         text: features of the texts.
         record: records of the videos.
         scale: the logit scale.
-        memory: bytes that intermediate results may take; the result itself comes on top.
+        memory: bytes that intermediate results may take; the result itself comes on top, and so do the
+            vectors of a tile's texts and videos, of 64 videos at most.
         grains: keep the scores of each contrast as well as the similarity.
         compile: run compiled pieces: C++ where :mod:`tcmgc.native` has them, else torch.compile.
             None takes the C++ always, but torch.compile only from :data:`COMPILED_PAIRS` pairs on, from

@@ -1,6 +1,6 @@
-"""TC-MGC's similarity after its matrix products in C++: float32 on CPU (``pairs.cpp``).
+"""TC-MGC's similarity in C++: float32 on CPU (``pairs.cpp``).
 
-The source is compiled when it is first needed, in about two seconds, into the user's cache folder.
+The source is compiled when it is first needed, in a few seconds, into the user's cache folder.
 Without a C++ compiler, or with ``TCMGC_NATIVE=0``, :func:`available` is False and the same is
 computed by torch's own operations, more slowly.
 """

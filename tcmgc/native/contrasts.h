@@ -213,7 +213,8 @@ private:
         const int64_t word_size = slots_of(c.words, c.frame_word_words, c.kept_words);
         const int64_t frame_size = slots_of(c.words, c.frame_word_frames, c.kept_frames);
         for (int64_t w = 0; w < wide; w++)
-            along_words[w] = aggregate(columns + w * size, column_slots, tall, by.first_frames, frame_size, factor, spare);
+            along_words[w] = aggregate(columns + w * size, column_slots, tall, by.first_frames, frame_size, factor,
+                                       spare);
         for (int64_t f = 0; f < tall; f++) {
             for (int64_t w = 0; w < wide; w++) values[w] = columns[w * size + f];
             along_frames[f] = aggregate(values, row_slots, wide, by.first_words, word_size, factor, spare);

@@ -1,6 +1,6 @@
 """Building the C++ when it is first needed, and loading it.
 
-Compiled in about two seconds into the user's cache folder, for the processor at hand.
+Compiled in a few seconds into the user's cache folder, for the processor at hand.
 """
 
 import ctypes
