@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pyarrow import fs
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+import buckets
+
+from tcmgc import storage
 
 ROOT = Path(__file__).resolve().parents[1]
 TOWER = {
@@ -266,46 +273,35 @@ def disk_full(home: Home) -> None:
 
 def bucket(home: Home) -> None:
     """Everything in a bucket (an S3 server on loopback); SIGKILL of the driver, the command again."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        _, port = server.get_host_and_port()
-        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-        home.env |= keys | {"AWS_EC2_METADATA_DISABLED": "true"}
-        client = boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            region_name="us-east-1",
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",
-        )
-        client.create_bucket(Bucket="bucket")
+    with buckets.s3() as root:
+        home.env |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        _killed_with_all_in(root.replace("key:secret@", ""), home)
 
-        def names(part: str) -> list[str]:
-            found = client.list_objects_v2(Bucket="bucket", Prefix="runs/run/").get("Contents", [])
-            return [entry["Key"] for entry in found if part in entry["Key"]]
 
-        query = f"?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
-        changes = {
-            "run__folder": f"s3://bucket/runs{query}&allow_bucket_creation=true",
-            "data__cache": f"s3://bucket/cache{query}&allow_bucket_creation=true",
-        }
-        driver = home.start(**changes)
-        home.wait(lambda: names("training.json"), driver)
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.kill()
-        driver.wait()
-        psutil.wait_procs(family, timeout=60)
-        home.finish(home.start(**changes))
-        (home.runs / "run").mkdir(parents=True)
-        body = client.get_object(Bucket="bucket", Key="runs/run/result.json")["Body"].read()
-        (home.runs / "run" / "result.json").write_bytes(body)
-    finally:
-        server.stop()
+def google_bucket(home: Home) -> None:
+    """The same in a bucket of Google's protocol."""
+    with buckets.google() as root:
+        _killed_with_all_in(root, home)
+
+
+def _killed_with_all_in(root: str, home: Home) -> None:
+    runs = storage.join(root, "runs")
+    run = storage.join(runs, "run")
+    changes = {"run__folder": runs, "data__cache": storage.join(root, "cache")}
+    driver = home.start(**changes)
+    os.environ |= home.env
+    home.wait(lambda: any("training.json" in one for one in storage.folders(run).values()), driver)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.wait()
+    psutil.wait_procs(family, timeout=60)
+    home.finish(home.start(**changes))
+    system, inner = storage.resolve(run)
+    (home.runs / "run").mkdir(parents=True)
+    fs.copy_files(
+        f"{inner}/result.json", str(home.runs / "run/result.json"), source_filesystem=system
+    )
 
 
 def mlflow_away(home: Home, seconds: float = 60.0) -> None:
@@ -362,6 +358,7 @@ CASES: tuple[Callable[[Home], None], ...] = (
     driver_killed,
     sigterm,
     bucket,
+    google_bucket,
     disk_full,
     store_full,
     mlflow_away,

@@ -5,7 +5,6 @@ controller that dies, or a disk that is full, can leave half of it; and a worker
 after its report leaves a checkpoint that is not on it. :func:`settle` puts both right.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -86,6 +85,7 @@ def publish(folder: str, written: ray.train.Checkpoint, name: str) -> ray.train.
     if isinstance(system, fs.LocalFileSystem):
         os.rename(source, inner)
     else:
+        system.create_dir(inner)  # Ray deletes old ones, and Google's store wants a marker for that
         for file in sorted(source.iterdir(), key=lambda file: file.name == TRAINING):
             fs.copy_files(str(file), f"{inner}/{file.name}", destination_filesystem=system)
     return ray.train.Checkpoint(path=inner, filesystem=system)
@@ -121,34 +121,20 @@ def settle(folder: str, score: str) -> int | None:
         folder: The run's.
         score: Name of the metric that checkpoints are chosen by.
     """
-    system, inner = storage.resolve(folder)
-    selector = fs.FileSelector(inner, allow_not_found=True)
     whole: dict[str, dict[str, Any]] = {}
-    for entry in system.get_file_info(selector):
-        if entry.type != fs.FileType.Directory:
-            continue
-        if entry.base_name.startswith(PREFIX):
-            training = _training(system, entry.path)
+    for name, files in storage.folders(folder).items():
+        place = storage.join(folder, name)
+        if name.startswith(PREFIX) and files >= {CONFIG, OPTIMISER, TRAINING, WEIGHTS}:
+            training = run_folder.read(place, TRAINING)
             if training is not None:
-                whole[entry.base_name] = training
+                whole[name] = training
                 continue
-        if entry.base_name.startswith((PREFIX, ASIDE)):
-            system.delete_dir(entry.path)
+        if name.startswith((PREFIX, ASIDE)):
+            storage.remove_folder(place)
     listed = _listed(folder)
     if listed is None or listed != set(whole):
         _write_list(folder, whole, score)
     return max((training["step"] for training in whole.values()), default=None)
-
-
-def _training(system: fs.FileSystem, path: str) -> dict[str, Any] | None:
-    files = {info.base_name for info in system.get_file_info(fs.FileSelector(path))}
-    if not files >= {CONFIG, OPTIMISER, TRAINING, WEIGHTS}:
-        return None
-    with system.open_input_stream(f"{path}/{TRAINING}") as file:
-        try:
-            return json.loads(file.read())
-        except ValueError:
-            return None
 
 
 def _listed(folder: str) -> set[str] | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from tcmgc import recipes
+from tcmgc import recipes, storage
 from tcmgc.config import Config, flatten, load
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -66,9 +66,10 @@ def parse(
         base: Config whose fields the command line replaces, instead of a recipe's.
 
     Raises:
-        ValueError: an unknown recipe, or a config file that is none.
+        ValueError: an unknown recipe, a config file that is none, or an address with a password.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _refuse_passwords(words)
     if default_recipe is None:
         return tyro.cli(kind, args=words, prog=prog, description=description, config=_TYRO)
     name = words.pop(0) if words and not words[0].startswith("-") else None
@@ -128,6 +129,16 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
+
+
+def _refuse_passwords(words: Sequence[str]) -> None:
+    for word in words:
+        address = word.partition("=")[2] if word.startswith("--") else word
+        if storage.has_password(address):
+            raise ValueError(
+                f"{storage.plain(address)} was given with a password in it, which checkpoints and MLflow would "
+                "keep; leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile"
+            )
 
 
 def _refuse_unknown(words: Sequence[str], config: Config, others: dict[str, Any]) -> None:

@@ -131,7 +131,7 @@ def evaluate(
     try:
         result = trainer.fit()
     finally:
-        run_folder.remove_folder(storage.join(run, scratch))
+        storage.remove_folder(storage.join(run, scratch))
     return result.return_value
 
 

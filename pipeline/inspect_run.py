@@ -81,10 +81,12 @@ def main(argv: list[str] | None = None) -> int:
     print(f"page:        {place}")
     run_id = tracking.find(folder)
     if run_id is None:
-        print(f"MLflow:      no run at {tracking.uri()} has made {folder}; the page is not logged")
+        print(
+            f"MLflow:      no run at {tracking.shown()} has made {folder}; the page is not logged"
+        )
     else:
         tracking.attach(run_id, place, ARTIFACTS)
-        print(f"MLflow:      {tracking.uri()} (make ui), run {run_id}, {ARTIFACTS}/{place.name}")
+        print(f"MLflow:      {tracking.shown()} (make ui), run {run_id}, {ARTIFACTS}/{place.name}")
     return 0
 
 

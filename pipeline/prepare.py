@@ -41,7 +41,8 @@ def splits(config: Config) -> Corpus:
     """
     data = config.data
     root = resolve(data.root)
-    if data.dataset == "demo" and not (Path(root) / demo.MARKER).is_file():
+    made_here = data.dataset == "demo" and not storage.is_uri(root)
+    if made_here and not (Path(root) / demo.MARKER).is_file():
         print(f"making the demo corpus in {root}")
         demo.make(root)
     found = datasets.read(data.dataset, root)

@@ -167,7 +167,7 @@ def html(found: Sequence[SpaceResult]) -> str:
     facts = {
         "spaces": ", ".join(one.space.name for one in found),
         "data": ", ".join(dict.fromkeys(one.data for one in found)),
-        "MLflow": f"{tracking.uri()}, runs {', '.join(one.run_id for one in found)}",
+        "MLflow": f"{tracking.shown()}, runs {', '.join(one.run_id for one in found)}",
         "spread": "a difference is called within the seeds' spread where it is at most the root of the sum "
         "of both rows' variances over seeds",
     }

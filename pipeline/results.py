@@ -97,7 +97,7 @@ def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> S
     if not found:
         flag = " --frozen" if frozen else ""
         raise ValueError(
-            f"MLflow at {tracking.uri()} has no search of space {space.name}; "
+            f"MLflow at {tracking.shown()} has no search of space {space.name}; "
             f"`python pipeline/tune.py {space.name}{flag}` makes one"
         )
     parent = found[0]

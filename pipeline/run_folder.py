@@ -67,13 +67,6 @@ def remove(folder: str, name: str) -> None:
         system.delete_file(inner)
 
 
-def remove_folder(folder: str) -> None:
-    """Delete a folder and all in it, if it is there."""
-    system, inner = storage.resolve(folder)
-    if system.get_file_info(inner).type == fs.FileType.Directory:
-        system.delete_dir(inner)
-
-
 def config_of(folder: str) -> Config:
     """The config that the run was started with.
 

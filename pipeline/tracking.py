@@ -18,6 +18,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from ray.train import Checkpoint, UserCallback
 
+from pipeline import run_folder
 from pipeline.cli import CHECKOUT, home
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
@@ -32,6 +33,11 @@ log = logging.getLogger(__name__)
 def uri() -> str:
     """``MLFLOW_TRACKING_URI``, or a database beside the project."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def shown() -> str:
+    """:func:`uri` as messages and reports show it: without a password."""
+    return storage.plain(uri())
 
 
 def client() -> MlflowClient:
@@ -80,9 +86,9 @@ def start(
     run = client().create_run(
         experiment(), run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
     )
-    shown = flatten(config) if params is None else params
+    compared = flatten(config) if params is None else params
     client().log_batch(
-        run.info.run_id, params=[Param(k, storage.plain(str(v))) for k, v in shown.items()]
+        run.info.run_id, params=[Param(k, storage.plain(str(v))) for k, v in compared.items()]
     )
     client().log_dict(run.info.run_id, to_dict(config), "config.json")
     return run.info.run_id
@@ -130,7 +136,7 @@ class Recorder:
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise TimeoutError(
-                f"MLflow at {self.client.tracking_uri} did not answer for {timeout:g} s; run the same command again "
+                f"MLflow at {storage.plain(self.client.tracking_uri)} did not answer for {timeout:g} s; run the same command again "
                 "when it does: the metrics are in the checkpoint and will be sent"
             )
 
@@ -222,7 +228,7 @@ def folder_of(run_id: str) -> str:
         folder = None
     if folder is None:
         raise ValueError(
-            f"--resume {run_id}: neither a run's folder nor an id of one of our runs in MLflow at {uri()}"
+            f"--resume {run_id}: neither a run's folder nor an id of one of our runs in MLflow at {shown()}"
         )
     return folder
 
@@ -251,7 +257,7 @@ def finish(
 def find(checkpoint: str) -> str | None:
     """The MLflow run that made a checkpoint: by its tag, or by the run folder that holds it."""
     experiments = [found.experiment_id for found in client().search_experiments()]
-    folder = str(Path(checkpoint).parent)
+    folder = run_folder.split(checkpoint)[0]
     for tag, value in (("checkpoint", checkpoint), ("folder", folder)):
         if known := client().search_runs(experiments, _tagged(tag, value), max_results=1):
             return known[0].info.run_id

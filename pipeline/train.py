@@ -117,7 +117,7 @@ def _train(config: Config, name: str, folder: str) -> dict[str, Any]:
     except BaseException as error:
         tracking.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    outcome |= {"run": place, "mlflow": tracking.uri(), "mlflow_run": run_id}
+    outcome |= {"run": place, "mlflow": tracking.shown(), "mlflow_run": run_id}
     run_folder.write(place, run_folder.RESULT, outcome)
     tracking.end(run_id, "FINISHED")
     return outcome

@@ -363,7 +363,7 @@ def _show(search: Search, outcome: dict[str, Any]) -> None:
         f"best:    {outcome['best']}: python pipeline/train.py --config {search.place}/best_config.json"
     )
     print(f"report:  python pipeline/report.py {search.space.name}")
-    print(f"MLflow:  {tracking.uri()} (make ui), run {outcome['mlflow_run']}")
+    print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A URI's query holds what its file system needs and stays behind the path when na
 ``s3://bucket/data?region=eu-central-1``, ``s3://bucket/data?endpoint_override=host:9000&scheme=http``.
 """
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ def plain(path: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def has_password(path: str) -> bool:
+    """Whether a URI holds one, as ``s3://key:secret@bucket`` does."""
+    authority = path.partition("://")[2].partition("?")[0]
+    return ":" in authority.rpartition("@")[0]
+
+
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
     """The file system that a path or URI lives on, and its path there.
 
@@ -75,6 +82,41 @@ def stamp(path: str) -> FileStamp | None:
     """
     system, inner = resolve(path)
     return _stamp(system.get_file_info(inner))
+
+
+def folders(path: str) -> dict[str, set[str]]:
+    """Folders directly below a folder, and what each holds directly; none where it is not there.
+
+    Looked for among all files below: an object store has no folders, and Google's is asked in vain
+    for those that no marker stands for.
+
+    Raises:
+        ValueError: a URI that pyarrow does not understand.
+        OSError: the file system cannot be reached.
+    """
+    system, top = resolve(path)
+    found: dict[str, set[str]] = {}
+    for info in system.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True)):
+        name, *below = info.path[len(top) :].strip("/").split("/")
+        if below:
+            found.setdefault(name, set()).add(below[0])
+        elif info.type == fs.FileType.Directory:
+            found.setdefault(name, set())
+    return found
+
+
+def remove_folder(path: str) -> None:
+    """Delete a folder and all in it, if it is there.
+
+    Raises:
+        ValueError: a URI that pyarrow does not understand.
+        OSError: the file system cannot be reached.
+    """
+    system, inner = resolve(path)
+    if system.get_file_info(inner).type == fs.FileType.Directory:
+        # Google's store deletes all files and then misses the marker of a folder that has none.
+        with contextlib.suppress(FileNotFoundError):
+            system.delete_dir(inner)
 
 
 def _stamp(info: fs.FileInfo) -> FileStamp | None:

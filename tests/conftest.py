@@ -9,6 +9,7 @@ from jaxtyping import install_import_hook
 
 hook = install_import_hook("tcmgc", "beartype.beartype")
 
+import buckets
 import pytest
 import torch
 
@@ -53,6 +54,13 @@ def corpus(home: Path) -> Path:
     from tcmgc import demo
 
     return Path(demo.make(home / "data/demo", videos=64, test=16))
+
+
+@pytest.fixture(scope="session", params=list(buckets.SERVERS))
+def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A URI that begins an empty store; tests take folders of their own below it."""
+    with buckets.SERVERS[request.param]() as root:
+        yield root
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import ray.train
+from pyarrow import fs
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
 from ray.train.v2._internal.execution.storage import StorageContext
 
-from pipeline import checkpoints
+from pipeline import checkpoints, run_folder
+from tcmgc import storage
 from tcmgc.checkpoint import CONFIG, OPTIMISER, TRAINING, WEIGHTS
 
 SCORE = "val/SumR"
@@ -79,6 +81,28 @@ def test_a_list_of_checkpoints_that_are_gone(run: Path):
     (run / "checkpoint_3").rmdir()
     assert checkpoints.settle(str(run), SCORE) == 20
     assert set(names(as_ray_sees(run))) == {"checkpoint_1", "checkpoint_2"}
+
+
+def test_a_run_in_a_bucket(run: Path, bucket: str):
+    place = storage.join(bucket, "checkpoints", "a")
+    system, inner = storage.resolve(place)
+    for name in ("checkpoint_1", "checkpoint_2", "checkpoint_3"):
+        written = ray.train.Checkpoint.from_directory(str(run / name))
+        assert checkpoints.publish(place, written, name).path == f"{inner}/{name}"
+    system.delete_file(f"{inner}/checkpoint_3/{TRAINING}")  # its worker died in between
+    # As a copy of the bucket has it: without the folder's marker.
+    for file in (CONFIG, OPTIMISER, WEIGHTS, TRAINING):
+        fs.copy_files(
+            str(run / "checkpoint_3" / file),
+            f"{inner}/checkpoint_4/{file}",
+            destination_filesystem=system,
+        )
+    assert checkpoints.settle(place, SCORE) == 25
+    assert storage.folders(place).keys() == {"checkpoint_1", "checkpoint_2", "checkpoint_4"}
+    config = ray.train.CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=SCORE)
+    manager = CheckpointManager(config, StorageContext(*run_folder.split(place)))
+    assert Path(manager.latest_checkpoint_result.checkpoint.path).name == "checkpoint_4"
+    assert names(manager)[-1] == "checkpoint_2"
 
 
 def test_nothing_there_is_a_new_run(tmp_path: Path):

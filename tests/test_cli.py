@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli, evaluate, train
-from tcmgc import config, recipes
+from pipeline import cli, evaluate, tracking, train
+from tcmgc import config, recipes, storage
 from tcmgc.config import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +111,30 @@ def test_errors_are_one_sentence_and_an_exit_code(capsys):
         cli.run(fail)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: data.root is nowhere; give another\n"
+
+
+@pytest.mark.parametrize("word", ["--data.root", "--run.folder="])
+def test_a_password_in_an_address_is_refused(word):
+    address = "s3://key:secret@bucket/a?region=eu"
+    words = [word + address] if word.endswith("=") else [word, address]
+    with pytest.raises(ValueError, match=r"s3://bucket/a was .* AWS_ACCESS_KEY_ID") as caught:
+        train.main(["demo", *words])
+    assert "secret" not in str(caught.value)
+    assert not storage.has_password("gs://anonymous@bucket/a?endpoint_override=host:1&scheme=http")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:secret@host:5000/mlflow", "https://host:5000/mlflow"),
+        ("postgresql://me:secret@host/db", "postgresql://host/db"),
+        ("sqlite:////a/mlflow.db", "sqlite:////a/mlflow.db"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+    ],
+)
+def test_mlflows_address_is_shown_without_its_password(uri, shown, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.shown() == shown
 
 
 def test_relative_paths_are_relative_to_home(home):
