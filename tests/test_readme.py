@@ -1,10 +1,12 @@
-"""The README against the tree: a line a file, with what the file says of itself."""
+"""The README against the tree, and the commands that it and docs/cluster.md give."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
+
+from pipeline import cli, train
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -41,3 +43,19 @@ def test_links_in_the_readme_lead_somewhere() -> None:
     assert not [
         link for link in links if not link.startswith("http") and not (ROOT / link).exists()
     ]
+
+
+COMMANDS = [
+    words
+    for page in (README, (ROOT / "docs/cluster.md").read_text())
+    for words in re.findall(r"python pipeline/train\.py ([a-z][^\n#`]*)", page.replace("\\\n", " "))
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_training_commands_are_ones_that_there_are(words: str) -> None:
+    assert cli.parse(train.Arguments, words.split(), "train", "Trains.").config
+
+
+def test_there_are_training_commands() -> None:
+    assert len(COMMANDS) > 4
