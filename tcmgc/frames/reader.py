@@ -22,7 +22,9 @@ from tcmgc.frames import format as formats
 from tcmgc.frames.shards import BLOB, Record, read_bytes, writing
 
 _THREADS = 4
-"""Records read at a time: reading, checking and JPEG decoding all let other threads run."""
+"""Parts of a batch read at a time: reading, checking and JPEG decoding all let other threads run."""
+_PART = 4 * 2**20
+"""Bytes of frames below which a thread costs more than it saves, also to the thread that trains."""
 _fetching = threading.Lock()
 
 
@@ -111,8 +113,13 @@ class FrameReader:
             out = np.empty(shape, dtype=np.uint8)
         elif out.shape[1:] != shape[1:] or len(out) < len(records) or out.dtype != np.uint8:
             raise ValueError(f"out is {out.dtype} {out.shape}; expected uint8, at least {shape}")
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(self._load, records, out))
+        threads = min(_THREADS, out[: len(records)].nbytes // _PART)
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                parts = [slice(start, None, threads) for start in range(threads)]
+                list(pool.map(lambda part: self._load_all(records[part], out[part]), parts))
+        else:
+            self._load_all(records, out)
         counts = np.array([len(record.lengths) for record in records], dtype=np.int64)
         return out[: len(records)], np.arange(self.max_frames) < counts[:, None]
 
@@ -169,6 +176,10 @@ class FrameReader:
             f"the frames of clip {record.id!r} in the cache {storage.plain(self.folder)} were found damaged; "
             "fill it again with pipeline/cache_frames.py"
         )
+
+    def _load_all(self, records: Sequence[Record], out: np.ndarray) -> None:
+        for record, place in zip(records, out, strict=False):  # out may have room for more
+            self._load(record, place)
 
     def _load(self, record: Record, out: np.ndarray) -> None:
         out[len(record.lengths) :] = 0
