@@ -198,14 +198,19 @@ def test_a_blob_that_is_gone_or_cut_counts_as_missing(cache: FrameCache, clips: 
     assert fill(cache, clips[:2]) == ["short", "middle"]
 
 
-def test_reads_into_a_buffer_that_was_used_before(cache: FrameCache, clips: list[Clip]) -> None:
+@pytest.mark.parametrize("part", [2**22, 1])  # at once; in several threads
+def test_reads_into_a_buffer_that_was_used_before(
+    cache: FrameCache, clips: list[Clip], part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(cache, clips[:3])
+    monkeypatch.setattr("tcmgc.frames.reader._PART", part)
     reader = cache.open()
     out = np.full((5, MAX_FRAMES, 3, SIZE, SIZE), 255, dtype=np.uint8)
     pixels, mask = reader.read(clips[:3], out)
     assert np.shares_memory(pixels, out)
-    fresh, _ = reader.read(clips[:3])
-    np.testing.assert_array_equal(pixels, fresh)
+    each = [reader.read([one])[0][0] for one in clips[:3]]
+    np.testing.assert_array_equal(pixels, each)
+    assert (out[3:] == 255).all()
     assert not pixels[~mask].any()
     with pytest.raises(ValueError, match="expected uint8, at least"):
         reader.read(clips[:3], out[:2])

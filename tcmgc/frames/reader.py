@@ -115,9 +115,10 @@ class FrameReader:
             raise ValueError(f"out is {out.dtype} {out.shape}; expected uint8, at least {shape}")
         threads = min(_THREADS, out[: len(records)].nbytes // _PART)
         if threads > 1:
+            starts = range(threads)
+            parts = [records[start::threads] for start in starts]
             with ThreadPoolExecutor(threads) as pool:
-                parts = [slice(start, None, threads) for start in range(threads)]
-                list(pool.map(lambda part: self._load_all(records[part], out[part]), parts))
+                list(pool.map(self._load_all, parts, [out[start::threads] for start in starts]))
         else:
             self._load_all(records, out)
         counts = np.array([len(record.lengths) for record in records], dtype=np.int64)
