@@ -40,6 +40,16 @@ def shown() -> str:
     return storage.plain(uri())
 
 
+def page(run_id: str) -> str:
+    """Address of a run's page on the server, or on the one that ``make ui`` starts over the database.
+
+    Unless an address asks for training, MLflow (3.17) opens its pages about language models.
+    """
+    server = shown().rstrip("/") if uri().startswith("http") else "http://127.0.0.1:5000"
+    number = client().get_run(run_id).info.experiment_id
+    return f"{server}/#/experiments/{number}/runs/{run_id}?workflowType=machine_learning"
+
+
 def client() -> MlflowClient:
     """A client for :func:`uri`."""
     return MlflowClient(uri())
@@ -52,7 +62,8 @@ def experiment(name: str = EXPERIMENT) -> str:
         return found.experiment_id
     # A database has no place for files of its own; a server does.
     place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
-    return client().create_experiment(name, artifact_location=place)
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return client().create_experiment(name, artifact_location=place, tags=kind)
 
 
 def run_of(folder: str) -> Run | None:

@@ -118,6 +118,7 @@ def _train(config: Config, name: str, folder: str) -> dict[str, Any]:
         tracking.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     outcome |= {"run": place, "mlflow": tracking.shown(), "mlflow_run": run_id}
+    outcome |= {"page": tracking.page(run_id)}
     run_folder.write(place, run_folder.RESULT, outcome)
     tracking.end(run_id, "FINISHED")
     return outcome
@@ -248,6 +249,7 @@ def _show(outcome: dict[str, Any]) -> None:
     print(f"\nrun:         {outcome['run']}")
     print(f"checkpoint:  {outcome['checkpoint']}")
     print(f"MLflow:      {outcome['mlflow']} (make ui), run {outcome['mlflow_run']}")
+    print(f"             {outcome['page']}")
     print("             with a page of retrievals and attention among its artifacts")
 
 

@@ -337,6 +337,7 @@ def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str
     )
     tracking.client().log_artifact(parent, str(search.place / "best_config.json"))
     outcome = {"rows": [asdict(row) for row in rows], "best": best, "mlflow_run": parent}
+    outcome |= {"page": tracking.page(parent)}
     (search.place / "search.json").write_text(json.dumps(outcome, indent=2) + "\n")
     return outcome
 
@@ -364,6 +365,7 @@ def _show(search: Search, outcome: dict[str, Any]) -> None:
     )
     print(f"report:  python pipeline/report.py {search.space.name}")
     print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
+    print(f"         {outcome['page']}")
 
 
 if __name__ == "__main__":

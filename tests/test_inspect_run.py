@@ -144,6 +144,7 @@ def test_a_page_is_found_by_the_tag_of_its_checkpoint(home: Path, config: Config
     assert tracking.find("/elsewhere/c") == run_id
     assert tracking.find("/runs/it's/checkpoint_3") == run_id
     assert tracking.find("/runs/other/checkpoint_3") is None
+    assert tracking.page(run_id).startswith("http://127.0.0.1:5000/#/experiments/")
     in_bucket = tracking.start(config, "a", "s3://runs/a?region=eu")
     assert tracking.find("s3://runs/a/checkpoint_3?region=eu") == in_bucket
 

@@ -63,7 +63,7 @@ def test_a_finished_run_says_so(
     monkeypatch.setenv("TCMGC_HOME", str(tmp_path))
     run_folder.enter(str(tmp_path / "runs/done"), recipes.demo())
     metrics = retrieval_metrics(np.eye(3, dtype=np.float32), np.arange(3))
-    names = ("run", "checkpoint", "mlflow", "mlflow_run")
+    names = ("run", "checkpoint", "mlflow", "mlflow_run", "page")
     outcome = {"metrics": metrics, **dict.fromkeys(names, "somewhere")}
     run_folder.write(str(tmp_path / "runs/done"), run_folder.RESULT, outcome)
     assert train.main(["--resume", "runs/done"]) == 0
