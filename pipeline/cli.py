@@ -136,8 +136,8 @@ def _refuse_passwords(words: Sequence[str]) -> None:
         address = word.partition("=")[2] if word.startswith("--") else word
         if storage.has_password(address):
             raise ValueError(
-                f"{storage.plain(address)} was given with a password in it, which checkpoints and MLflow would "
-                "keep; leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile"
+                f"an address {address.partition('://')[0]}://... was given with a password in it, which checkpoints "
+                "and MLflow would keep; leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile"
             )
 
 

@@ -51,9 +51,8 @@ def plain(path: str) -> str:
 
 
 def has_password(path: str) -> bool:
-    """Whether a URI holds one, as ``s3://key:secret@bucket`` does."""
-    authority = path.partition("://")[2].partition("?")[0]
-    return ":" in authority.rpartition("@")[0]
+    """Whether a bucket's URI holds one, as ``s3://key:secret@bucket``, also with a bare slash in it."""
+    return ":" in path.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:

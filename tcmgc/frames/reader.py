@@ -24,7 +24,7 @@ from tcmgc.frames.shards import BLOB, Record, read_bytes, writing
 _THREADS = 4
 """Parts of a batch read at a time: reading, checking and JPEG decoding all let other threads run."""
 _PART = 4 * 2**20
-"""Bytes of frames below which a thread costs more than it saves, also to the thread that trains."""
+"""Bytes of frames for each of these threads; a batch with fewer than two such parts is read in one."""
 _fetching = threading.Lock()
 
 
