@@ -62,8 +62,7 @@ def experiment(name: str = EXPERIMENT) -> str:
         return found.experiment_id
     # A database has no place for files of its own; a server does.
     place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    return client().create_experiment(name, artifact_location=place, tags=kind)
+    return client().create_experiment(name, artifact_location=place)
 
 
 def run_of(folder: str) -> Run | None:
