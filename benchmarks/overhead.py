@@ -102,10 +102,12 @@ def bare(
     chosen = order.epoch_order(len(pairs), settings.train.seed, 0)
     batches = []
     for step in range(order.steps_per_epoch(len(pairs), size)):
-        mine = [pairs[i] for i in order.batch_of(chosen, step, size)[share(size, rank, workers)]]
-        pixels, mask = reader.read([clip for clip, _ in mine])
-        tokens = tokenise([caption for _, caption in mine])
-        batches.append(Batch(tokens, torch.from_numpy(pixels), torch.from_numpy(mask)))
+        everyone = [pairs[i] for i in order.batch_of(chosen, step, size)]
+        tokens = tokenise([caption for _, caption in everyone])
+        mine = share(size, rank, workers)
+        pixels, mask = reader.read([clip for clip, _ in everyone[mine]])
+        batch = Batch(tokens[mine], torch.from_numpy(pixels), torch.from_numpy(mask))
+        batches.append((batch, tokens.unique()))
     retriever = model.build(settings).train()
     optimiser = model.build_optimiser(settings, retriever)
     objective = model.build_objective(settings)
@@ -113,8 +115,8 @@ def bare(
     for step in range(steps):
         start = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
-        batch = batches[step % len(batches)]
-        backward(retriever, batch, size, objective, pieces=settings.train.pieces)
+        batch, words = batches[step % len(batches)]
+        backward(retriever, batch, size, objective, pieces=settings.train.pieces, words=words)
         optim.clip_gradients(retriever, settings.optim.clip_norm)
         optimiser.step()
         seconds.append(time.perf_counter() - start)

@@ -125,6 +125,7 @@ def evaluate(
             name=scratch,
             storage_path=run,
             failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
+            worker_runtime_env=cluster.WORKERS,
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )

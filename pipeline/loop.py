@@ -19,7 +19,7 @@ from tcmgc.augment import random_resized_crop_flip
 from tcmgc.batch import Batch
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Corpus
-from tcmgc.distributed import share, sum_over_workers
+from tcmgc.distributed import share
 from tcmgc.step import backward
 
 SCORE = "val/SumR"
@@ -115,7 +115,7 @@ class Trainer:
             waiting = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waiting
-            row, wishes = self._step(_to(batch, self.device))
+            row, wishes = self._step(*_to(batch, self.device))
             now = time.perf_counter()
             row |= {
                 "train/data_wait": waited / (now - last),
@@ -144,15 +144,21 @@ class Trainer:
         # An epoch's own checkpoint follows its evaluation.
         return due and (self.done % self.steps != 0 or bool(wishes & notices.STOP))
 
-    def _step(self, batch: Batch) -> tuple[dict[str, float], int]:
-        """Metrics of a step, and what rank 0 wishes."""
+    def _step(self, batch: Batch, words: torch.Tensor) -> tuple[dict[str, float], int]:
+        """Metrics of a step, and what rank 0 wishes.
+
+        Args:
+            batch: This worker's pairs.
+            words: The words of all workers' captions.
+        """
         config, total = self.config, self.config.train.batch_size
         factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
         optim.set_rate(self.optimiser, factor)
         self.optimiser.zero_grad(set_to_none=True)
         if config.data.augment:
             batch = self._augmented(batch)
-        shares = backward(
+        wishes = notices.NOTHING if self.rank else self.watch.wishes()
+        sums = backward(
             self.model,
             batch,
             total,
@@ -160,13 +166,15 @@ class Trainer:
             chunk_size=config.train.chunk_size,
             pieces=self.pieces,
             threads=self.threads,
+            words=words,
+            also={"wishes": wishes},
         )
         norm = optim.clip_gradients(self.model, config.optim.clip_norm)
         self.optimiser.step()
         self.done += 1
-        wish = shares["loss"].new_tensor(0.0 if self.rank else self.watch.wishes())
-        *terms, wishes = sum_over_workers(torch.stack([*shares.values(), wish])).tolist()
-        row = {f"train/{name}": value for name, value in zip(shares, terms, strict=True)}
+        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        wishes = int(values.pop("wishes"))
+        row = {f"train/{name}": value for name, value in values.items()}
         if not np.isfinite(row["train/loss"]):
             raise FloatingPointError(
                 f"the loss is {row['train/loss']} at step {self.done}; lower optim.lr_clip or optim.lr_new, or train in float32"
@@ -183,7 +191,7 @@ class Trainer:
             "train/lr_clip": config.optim.lr_clip * factor,
             "train/lr_new": config.optim.lr_new * factor,
         }
-        return row, int(wishes)
+        return row, wishes
 
     def _augmented(self, batch: Batch) -> Batch:
         """Random crops and mirror images, which seed and step decide."""
@@ -192,12 +200,14 @@ class Trainer:
         part = (total, share(total, self.rank, self.workers))
         return replace(batch, pixels=random_resized_crop_flip(batch.pixels, chance, share=part))
 
-    def _load(self, pairs: NDArray[np.int64]) -> Callable[[], Batch]:
-        mine = pairs[share(len(pairs), self.rank, self.workers)]
+    def _load(self, pairs: NDArray[np.int64]) -> Callable[[], tuple[Batch, torch.Tensor]]:
+        mine = share(len(pairs), self.rank, self.workers)
 
-        def load() -> Batch:
-            pixels, mask = self.reader.read([self.pairs[i][0] for i in mine])
-            return Batch(self.tokens.of(mine), torch.from_numpy(pixels), torch.from_numpy(mask))
+        def load() -> tuple[Batch, torch.Tensor]:
+            pixels, mask = self.reader.read([self.pairs[i][0] for i in pairs[mine]])
+            tokens = self.tokens.of(pairs)
+            batch = Batch(tokens[mine], torch.from_numpy(pixels), torch.from_numpy(mask))
+            return batch, tokens.unique()
 
         return load
 
@@ -282,8 +292,12 @@ class Tokens:
         return torch.from_numpy(self.ids[rows].astype(np.int64))
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
+def _to(loaded: tuple[Batch, torch.Tensor], device: torch.device) -> tuple[Batch, torch.Tensor]:
     if device.type == "cpu":
-        return batch
-    move = [tensor.pin_memory().to(device, non_blocking=True) for tensor in vars(batch).values()]
-    return Batch(*move)
+        return loaded
+    batch, words = loaded
+    *moved, words = [
+        tensor.pin_memory().to(device, non_blocking=True)
+        for tensor in (*vars(batch).values(), words)
+    ]
+    return Batch(*moved), words

@@ -191,6 +191,7 @@ def fit(
                 num_to_keep=train.keep_checkpoints, checkpoint_score_attribute=loop.SCORE
             ),
             callbacks=callbacks,
+            worker_runtime_env=cluster.WORKERS,
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )

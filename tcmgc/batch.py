@@ -1,14 +1,17 @@
-"""A share of a batch, and its features with the way back through the towers."""
+"""A share of a batch, and its features with the way back through a tower."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from tcmgc.features import TextFeatures, VideoFeatures
+from tcmgc.features import TextFeatures, VideoFeatures, _Batched
 from tcmgc.model import Retriever
+
+Features = TypeVar("Features", bound=_Batched)
 
 
 @dataclass(frozen=True)
@@ -27,53 +30,59 @@ class Batch:
         return Batch(*[getattr(self, field.name)[pairs] for field in fields(self)])
 
 
-class Encoded:
-    """Features of a batch as leaves; :meth:`backward` sends their gradients through the towers.
+class Encoded(Generic[Features]):
+    """What a tower gives for a batch, as leaves; :meth:`backward` sends their gradients through it.
 
     Args:
-        model: Has the towers.
-        batch: What to embed.
-        chunk_size: Pairs that are embedded at a time: first without graph, then once more with
+        encode: The tower.
+        inputs: What it takes, the batch's items in front.
+        chunk_size: Items that are embedded at a time: first without graph, then once more with
             it, when the gradient of the features is known (gradient caching). The result is the
             same; memory no longer grows with the batch. 0 embeds all at once, and once.
     """
 
-    def __init__(self, model: Retriever, batch: Batch, chunk_size: int = 0) -> None:
-        self.model, self.batch = model, batch
-        size = chunk_size or len(batch)
-        starts = range(0, len(batch), size)
-        self.chunks = [slice(start, min(start + size, len(batch))) for start in starts]
+    def __init__(
+        self, encode: Callable[..., Features], inputs: Sequence[Tensor], chunk_size: int = 0
+    ) -> None:
+        self.encode, self.inputs = encode, inputs
+        items = len(inputs[0])
+        size = chunk_size or items
+        self.chunks = [slice(start, min(start + size, items)) for start in range(0, items, size)]
         with torch.set_grad_enabled(not chunk_size):
             parts = [self._encode(chunk) for chunk in self.chunks]
         self.kept = None if chunk_size else parts[0]
-        self.text = TextFeatures.cat([text for text, _ in parts]).map(leaf)
-        self.video = VideoFeatures.cat([video for _, video in parts]).map(leaf)
+        self.features = type(parts[0]).cat(parts).map(leaf)
 
-    def _encode(self, chunk: slice) -> tuple[TextFeatures, VideoFeatures]:
-        batch = self.batch[chunk]
-        return (
-            self.model.encode_text(batch.tokens),
-            self.model.encode_video(batch.pixels, batch.frame_mask),
-        )
+    def _encode(self, chunk: slice) -> Features:
+        return self.encode(*[tensor[chunk] for tensor in self.inputs])
 
     def backward(self) -> None:
-        """Add to the gradients of the towers what the leaves' gradients say."""
+        """Add to the gradients of the tower what the leaves' gradients say."""
         for outputs, gradients in self.ways_back():
             if outputs:
                 torch.autograd.backward(outputs, gradients)
 
     def ways_back(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        """A chunk at a time, what the towers gave and what the leaves' gradients say of it."""
+        """A chunk at a time, what the tower gave and what the leaves' gradients say of it."""
         for chunk in self.chunks:
             outputs, gradients = [], []
-            features, self.kept = self.kept or self._encode(chunk), None
-            for made, leaves in zip(features, (self.text, self.video), strict=True):
-                for name in vars(leaves):
-                    output, gradient = getattr(made, name), getattr(leaves, name).grad
-                    if output.requires_grad and gradient is not None:
-                        outputs.append(output)
-                        gradients.append(gradient[chunk])
+            made, self.kept = self.kept or self._encode(chunk), None
+            for name, leaves in vars(self.features).items():
+                output, gradient = getattr(made, name), leaves.grad
+                if output.requires_grad and gradient is not None:
+                    outputs.append(output)
+                    gradients.append(gradient[chunk])
             yield outputs, gradients
+
+
+def encode_texts(model: Retriever, batch: Batch, chunk_size: int = 0) -> Encoded[TextFeatures]:
+    """The batch's captions; see :class:`Encoded`."""
+    return Encoded(model.encode_text, [batch.tokens], chunk_size)
+
+
+def encode_videos(model: Retriever, batch: Batch, chunk_size: int = 0) -> Encoded[VideoFeatures]:
+    """The batch's videos; see :class:`Encoded`."""
+    return Encoded(model.encode_video, [batch.pixels, batch.frame_mask], chunk_size)
 
 
 def leaf(tensor: Tensor) -> Tensor:

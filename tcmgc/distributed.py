@@ -1,6 +1,6 @@
 """The one gather with gradient, and sums over workers. Without a process group all are the identity."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -17,6 +17,11 @@ def world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def alone() -> bool:
+    """Whether there is one worker."""
+    return world()[1] == 1
+
+
 def share(total: int, rank: int, workers: int, block: int = 1) -> slice:
     """The part of ``total`` items that one worker takes: in rank order, sizes differing by one at most.
 
@@ -31,19 +36,8 @@ def share(total: int, rank: int, workers: int, block: int = 1) -> slice:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, local: Tensor, total: int, block: int) -> Tensor:  # type: ignore[no-untyped-def]
-        rank, workers = world()
-        ctx.mine, ctx.dtype = share(total, rank, workers, block), local.dtype
-        sizes = [share(total, r, workers, block) for r in range(workers)]
-        largest = max(part.stop - part.start for part in sizes)
-        wire = local.to(torch.uint8) if local.dtype == torch.bool else local
-        padded = wire.new_zeros(largest, *wire.shape[1:])
-        padded[: len(wire)] = wire
-        received = [torch.empty_like(padded) for _ in range(workers)]
-        dist.all_gather(received, padded)
-        whole = torch.cat(
-            [part[: s.stop - s.start] for part, s in zip(received, sizes, strict=True)]
-        )
-        return whole.to(local.dtype)
+        ctx.mine = share(total, *world(), block)
+        return _start_gather(local, total, block)()
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
@@ -53,6 +47,23 @@ class _Gather(torch.autograd.Function):
         return grad[ctx.mine], None, None
 
 
+def _start_gather(local: Tensor, total: int, block: int = 1) -> Callable[[], Tensor]:
+    parts = [share(total, rank, world()[1], block) for rank in range(world()[1])]
+    largest = max(part.stop - part.start for part in parts)
+    wire = local.to(torch.uint8) if local.dtype == torch.bool else local
+    padded = wire.new_zeros(largest, *wire.shape[1:])
+    padded[: len(wire)] = wire
+    received = [torch.empty_like(padded) for _ in parts]
+    work = dist.all_gather(received, padded, async_op=True)
+
+    def finish() -> Tensor:
+        work.wait()
+        whole = [got[: part.stop - part.start] for got, part in zip(received, parts, strict=True)]
+        return torch.cat(whole).to(local.dtype)
+
+    return finish
+
+
 def gather(local: Tensor, total: int, block: int = 1) -> Tensor:
     """All workers' items in rank order; each worker holds ``share(total, rank, workers, block)``.
 
@@ -60,7 +71,7 @@ def gather(local: Tensor, total: int, block: int = 1) -> Tensor:
     owner. The gather of CLIP4Clip's family returns the local slice alone, which makes the
     gradient a W-th of the true one.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if alone():
         return local
     return _Gather.apply(local, total, block)
 
@@ -70,31 +81,40 @@ def gather_records(local: Record, total: int) -> Record:
 
     A tensor that stands in them twice travels once.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if alone():
         return local
+    packed, unpack = _packed(local)
+    return unpack(gather(packed, total))
+
+
+def start_gather_records(local: Record, total: int) -> Callable[[], Record]:
+    """Begin what :func:`gather_records` does, without gradient; the function given waits for the rest.
+
+    Every worker calls both in the same order as its other messages.
+    """
+    if alone():
+        return lambda: local
+    packed, unpack = _packed(local.map(Tensor.detach))
+    finish = _start_gather(packed, total)
+    return lambda: unpack(finish())
+
+
+def _packed(local: Record) -> tuple[Tensor, Callable[[Tensor], Record]]:
+    """A record as one tensor, and the way back for any number of items."""
     tensors = {id(tensor): tensor for tensor in vars(local).values()}
     dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
     packed = torch.cat([t.flatten(1).to(dtype) for t in tensors.values()], 1)
     widths = [t.flatten(1).shape[1] for t in tensors.values()]
-    parts = gather(packed, total).split(widths, 1)
-    whole = {
-        key: part.reshape(-1, *tensor.shape[1:]).to(tensor.dtype).contiguous()
-        for (key, tensor), part in zip(tensors.items(), parts, strict=True)
-    }
-    return local.map(lambda tensor: whole[id(tensor)])
 
+    def unpack(everyone: Tensor) -> Record:
+        parts = everyone.split(widths, 1)
+        whole = {
+            key: part.reshape(-1, *tensor.shape[1:]).to(tensor.dtype).contiguous()
+            for (key, tensor), part in zip(tensors.items(), parts, strict=True)
+        }
+        return local.map(lambda tensor: whole[id(tensor)])
 
-def sum_gradients(
-    weights: Sequence[Tensor], bucket_bytes: int = 32 * 2**20, *, in_order: bool = False
-) -> None:
-    """Add up every weight's gradient over the workers.
-
-    A weight that took no part on any worker keeps ``None``; that set is the same everywhere,
-    since all run one graph.
-    """
-    # The last weights come first: their gradients are the first to be there.
-    gradients = [weight.grad for weight in reversed(weights) if weight.grad is not None]
-    sum_together(gradients, bucket_bytes, in_order=in_order)
+    return packed, unpack
 
 
 def sum_together(
@@ -105,61 +125,75 @@ def sum_together(
     Args:
         tensors: Of the same shapes on every worker.
         bucket_bytes: Size of a message.
-        in_order: By :func:`sum_in_order`.
+        in_order: Over a power of two of workers, as a tree over ranks, neighbours first: an
+            all-reduce leaves the order to the library, and it changes with the number of workers.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return
-    bucket: list[Tensor] = []
-    pending: list[tuple[Tensor, list[Tensor], dist.Work | None]] = []
+    start_sum(tensors, bucket_bytes, in_order=in_order)()
 
-    def send() -> None:
-        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-        work = None
-        if in_order:
-            sum_in_order(flat)
-        else:
-            work = dist.all_reduce(flat, async_op=True)
-        pending.append((flat, bucket.copy(), work))
-        bucket.clear()
 
+def start_sum(
+    tensors: Sequence[Tensor], bucket_bytes: int = 32 * 2**20, *, in_order: bool = False
+) -> Callable[[], None]:
+    """Begin what :func:`sum_together` does; the function given waits, and writes the sums.
+
+    Every worker calls both in the same order as its other messages.
+    """
+    if alone():
+        return lambda: None
+    begin = _sum_in_order if in_order else _sum_in_any_order
+    buckets: list[list[Tensor]] = []
     size = 0
     for tensor in tensors:
-        if bucket and (size > bucket_bytes or bucket[0].dtype != tensor.dtype):
-            send()
+        if not buckets or size > bucket_bytes or buckets[-1][0].dtype != tensor.dtype:
+            buckets.append([])
             size = 0
-        bucket.append(tensor)
+        buckets[-1].append(tensor)
         size += tensor.nbytes
-    if bucket:
-        send()
-    for flat, parts, work in pending:
-        if work is not None:
-            work.wait()
-        for part, total in zip(parts, flat.split([p.numel() for p in parts]), strict=True):
-            part.copy_(total.view_as(part))
+    sent = [(begin(torch.cat([t.reshape(-1) for t in bucket])), bucket) for bucket in buckets]
+
+    def finish() -> None:
+        for arrived, bucket in sent:
+            parts = arrived().split([tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    return finish
 
 
-def sum_in_order(value: Tensor) -> None:
-    """Sum over a power of two of workers, in place, as a tree over ranks: neighbours first.
+def _sum_in_any_order(value: Tensor) -> Callable[[], Tensor]:
+    work = dist.all_reduce(value, async_op=True)
 
-    An all-reduce leaves the order to the library, and it changes with the number of workers.
-    """
+    def finish() -> Tensor:
+        work.wait()
+        return value
+
+    return finish
+
+
+def _sum_in_order(value: Tensor) -> Callable[[], Tensor]:
     rank, workers = world()
-    distance = 1
-    while distance < workers:
-        mine, partner = value.contiguous(), rank ^ distance
-        other = torch.empty_like(mine)
-        sent = dist.P2POp(dist.isend, mine, partner)
+
+    def exchange(distance: int) -> Callable[[], Tensor]:
+        other, partner = torch.empty_like(value), rank ^ distance
+        sent = dist.P2POp(dist.isend, value, partner)
         received = dist.P2POp(dist.irecv, other, partner)
-        for work in dist.batch_isend_irecv([sent, received]):
-            work.wait()
-        value += other
-        distance *= 2
+        works = dist.batch_isend_irecv([sent, received])
 
+        def finish() -> Tensor:
+            for work in works:
+                work.wait()
+            return value.add_(other)
 
-def sum_over_workers(value: Tensor) -> Tensor:
-    """The sum of a small tensor over all workers, without gradient, in one order: neighbours first."""
-    parts = list(gather(value.detach()[None], world()[1]))
-    while len(parts) > 1:
-        rest = parts[len(parts) // 2 * 2 :]
-        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + rest
-    return parts[0]
+        return finish
+
+    neighbours = exchange(1)
+
+    def finish() -> Tensor:
+        neighbours()
+        distance = 2
+        while distance < workers:
+            exchange(distance)()
+            distance *= 2
+        return value
+
+    return finish

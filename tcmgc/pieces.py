@@ -7,14 +7,14 @@ computed alone, and sums over pieces follow one tree.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tcmgc.batch import Batch, Encoded, leaf
-from tcmgc.distributed import gather, gather_records, share, sum_together, world
+from tcmgc.batch import Batch, Encoded, encode_texts, encode_videos, leaf
+from tcmgc.distributed import gather, share, start_gather_records, start_sum, world
 from tcmgc.features import Scores
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
@@ -32,8 +32,9 @@ def backward_in_pieces(
     pieces: int,
     chunk_size: int = 0,
     threads: Threads = ONE,
+    also: Mapping[str, float],
 ) -> dict[str, Tensor]:
-    """Leave the sum over this worker's pieces in every gradient; give the sum of their loss terms.
+    """Leave the sum over all pieces in every gradient; give the sums of their loss terms.
 
     Args:
         model: The same weights on every worker.
@@ -43,6 +44,7 @@ def backward_in_pieces(
         pieces: A power of two that divides ``total`` and is a multiple of the workers.
         chunk_size: Pairs of a piece that are embedded at a time; see :class:`Encoded`.
         threads: Compute pieces side by side; one at a time where the model draws random numbers.
+        also: This worker's numbers to add up over all, with the loss terms.
     """
     rank, workers = world()
     spans = [share(total, piece, pieces) for piece in range(pieces)[share(pieces, rank, workers)]]
@@ -51,8 +53,12 @@ def backward_in_pieces(
         lambda span: _Piece(model, batch[span.start - first : span.stop - first], span, chunk_size),
         spans,
     )
+    # What travels between workers does so while they compute: records beside texts' features, and
+    # gradients of records and of the text tower beside what is left of the way back.
     records = [part.record.map(Tensor.detach) for part in parts]
-    everyone = gather_records(type(records[0]).cat(records), total)
+    gathered = start_gather_records(type(records[0]).cat(records), total)
+    threads(_Piece.read_texts, parts)
+    everyone = gathered()
     seed = int(torch.randint(2**62, ())) if model.draws else None
     rows = torch.cat(threads(lambda part: part.score(everyone, seed), parts))
     columns = gather(rows, total)
@@ -61,24 +67,36 @@ def backward_in_pieces(
 
     from_scores = threads(_Piece.backward_to_records, parts)
     of_records = _tree([records for _, records in from_scores])
-    sum_together([each for each in of_records if each is not None], in_order=True)
-    from_records = threads(lambda part: part.backward_to_pixels(of_records), parts)
+    records_summed = start_sum(_present(of_records), in_order=True)
+    of_texts = _tree(threads(_Piece.backward_through_texts, parts))
+    texts_summed = start_sum(_present(of_texts), in_order=True)
+    records_summed()
+    from_records = threads(lambda part: part.backward_through_videos(of_records), parts)
     each = zip(from_scores, from_records, strict=True)
-    gradients = _tree([_plus(head, rest) for (head, _), rest in each])
-    for weight, gradient in zip(model.learnt, gradients, strict=True):
-        weight.grad = gradient
+    of_rest = _tree([_plus(head, rest) for (head, _), rest in each])
     losses = _tree([[value.detach().clone() for value in term.values()] for term in terms])
-    return dict(zip(terms[0], losses, strict=True))  # type: ignore[arg-type]
+    sums = dict(zip(terms[0], _present(losses), strict=True))
+    sums |= {name: sums["loss"].new_tensor(value) for name, value in also.items()}
+    rest_summed = start_sum([*_present(of_rest), *sums.values()], in_order=True)
+    texts_summed()
+    rest_summed()
+    for weight, gradient in zip(model.learnt, _plus(of_texts, of_rest), strict=True):
+        weight.grad = gradient
+    return sums
 
 
 class _Piece:
-    """Features and records of a piece, its rows of scores, and the way back in two stretches."""
+    """Features and records of a piece, its rows of scores, and the way back in three stretches."""
 
     def __init__(self, model: Retriever, batch: Batch, span: slice, chunk_size: int) -> None:
-        self.model, self.span = model, span
+        self.model, self.batch, self.span, self.chunk_size = model, batch, span, chunk_size
         self.weights = model.learnt
-        self.encoded = Encoded(model, batch, chunk_size)
-        self.record = model.head.record(self.encoded.video)
+        self.video = encode_videos(model, batch, chunk_size)
+        self.record = model.head.record(self.video.features)
+
+    def read_texts(self) -> None:
+        """Captions' features."""
+        self.text = encode_texts(self.model, self.batch, self.chunk_size)
 
     def score(self, everyone: Any, seed: int | None) -> Tensor:
         """This piece's texts against all videos; the loss's gradient will be in :attr:`scores`.
@@ -86,14 +104,14 @@ class _Piece:
         With a seed, what the head draws is this piece's own, and PyTorch's generators stay as they are.
         """
         if seed is not None:
-            device = self.encoded.text.sentence.device
+            device = self.text.features.sentence.device
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 torch.manual_seed(seed + self.span.start)
                 return self.score(everyone, None)
         self.seen = everyone.map(leaf)
         self.lambda_ = self.model.scale()
         self.scale = leaf(self.lambda_)
-        self.made = self.model.head.score(self.encoded.text, self.seen, self.lambda_)
+        self.made = self.model.head.score(self.text.features, self.seen, self.lambda_)
         grains = {name: leaf(grain) for name, grain in self.made.grains.items()}
         self.scores = Scores(leaf(self.made.similarity), grains)
         return self.scores.similarity
@@ -103,7 +121,7 @@ class _Piece:
 
         Those of this piece's texts are left in its features.
         """
-        texts, seen = list(vars(self.encoded.text).values()), list(vars(self.seen).values())
+        texts, seen = list(vars(self.text.features).values()), list(vars(self.seen).values())
         outputs = [self.made.similarity, self.lambda_, *self.made.grains.values()]
         leaves = [self.scores.similarity, self.scale, *self.scores.grains.values()]
         found = _gradients(
@@ -115,17 +133,28 @@ class _Piece:
             tensor.grad = gradient
         return of_weights, of_records
 
-    def backward_to_pixels(self, records: Values) -> Values:
-        """Gradients of the weights of towers and head, from those of all videos' records from all texts."""
-        videos = list(vars(self.encoded.video).values())
+    def backward_through_texts(self) -> Values:
+        """Gradients of the text tower's weights."""
+        return self._through(self.text, [None] * len(self.weights))
+
+    def backward_through_videos(self, records: Values) -> Values:
+        """Gradients of the weights of visual tower and head, from those of all videos' records from all texts."""
+        videos = list(vars(self.video.features).values())
         mine = [None if gradient is None else gradient[self.span] for gradient in records]
         found = _gradients(list(vars(self.record).values()), mine, [*self.weights, *videos])
         total, of_videos = _split(found, len(self.weights), len(videos))
         for tensor, gradient in zip(videos, of_videos, strict=True):
             tensor.grad = gradient
-        for outputs, gradients in self.encoded.ways_back():
+        return self._through(self.video, total)
+
+    def _through(self, tower: Encoded[Any], total: Values) -> Values:
+        for outputs, gradients in tower.ways_back():
             total = _plus(total, _gradients(outputs, gradients, self.weights))
         return total
+
+
+def _present(values: Values) -> list[Tensor]:
+    return [value for value in values if value is not None]
 
 
 def _gradients(

@@ -1,9 +1,13 @@
 """One training step over any number of workers, with the gradients of one worker on the whole batch."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from jaxtyping import Int
 from torch import Tensor
 
-from tcmgc.batch import Batch, Encoded
-from tcmgc.distributed import gather, gather_records, share, sum_gradients, world
+from tcmgc.batch import Batch, encode_texts, encode_videos
+from tcmgc.distributed import gather, gather_records, share, sum_together, world
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
@@ -20,8 +24,10 @@ def backward(
     chunk_size: int = 0,
     pieces: int = 0,
     threads: Threads = ONE,
+    words: Int[Tensor, "..."] | None = None,
+    also: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
-    """Leave the whole batch's gradient in every parameter and give this worker's share of each loss term.
+    """Leave the whole batch's gradient in every parameter and give the whole batch's loss terms.
 
     Each worker scores its own texts against all videos. Its loss is its share of the sum, so the
     gradients of all workers add up to the true ones, for towers and head alike.
@@ -35,6 +41,8 @@ def backward(
         pieces: Compute the batch in so many pieces, whose sums do not depend on the number of
             workers, to the bit; 0: each worker its share at once. See :mod:`tcmgc.pieces`.
         threads: Compute a worker's pieces side by side.
+        words: Ids of all words in the global batch, where a worker knows them: a message less.
+        also: Numbers of this worker's to add up over all; they travel and come with the loss terms.
 
     Raises:
         ValueError: pieces that cannot be dealt out evenly.
@@ -45,9 +53,9 @@ def backward(
             f"train.pieces is {pieces}: it must be a power of two, a multiple of the {workers} workers, "
             f"and divide the batch of {total} pairs"
         )
-    with model.text.token_embedding.only(gather(batch.tokens, total)):
+    with model.text.token_embedding.only(gather(batch.tokens, total) if words is None else words):
         if pieces:
-            terms = backward_in_pieces(
+            return backward_in_pieces(
                 model,
                 batch,
                 total,
@@ -55,14 +63,22 @@ def backward(
                 pieces=pieces,
                 chunk_size=chunk_size,
                 threads=threads,
+                also=also,
             )
-        else:
-            encoded = Encoded(model, batch, chunk_size)
-            terms = _terms(model, encoded.text, encoded.video, total, objective)
-            terms["loss"].backward()
-            encoded.backward()
-        sum_gradients(model.learnt, in_order=pieces > 0)
-    return {name: term.detach() for name, term in terms.items()}
+        text, video = (
+            encode_texts(model, batch, chunk_size),
+            encode_videos(model, batch, chunk_size),
+        )
+        terms = _terms(model, text.features, video.features, total, objective)
+        terms["loss"].backward()
+        text.backward()
+        video.backward()
+        sums = {name: term.detach().clone() for name, term in terms.items()}
+        sums |= {name: sums["loss"].new_tensor(value) for name, value in also.items()}
+        # The last weights come first: their gradients are the first to be there.
+        gradients = [weight.grad for weight in reversed(model.learnt) if weight.grad is not None]
+        sum_together([*gradients, *sums.values()])
+    return sums
 
 
 def _terms(

@@ -3,15 +3,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from workers import Workers
 
 from tcmgc.distributed import (
     gather,
     gather_records,
     share,
-    sum_gradients,
-    sum_over_workers,
+    start_gather_records,
+    start_sum,
+    sum_together,
     world,
 )
 from tcmgc.features import VideoFeatures
@@ -38,7 +39,10 @@ def test_one_worker_gathers_nothing():
     local = torch.randn(3, 2, requires_grad=True)
     assert gather(local, 3) is local
     assert world() == (0, 1)
-    assert torch.equal(sum_over_workers(local), local)
+    start_sum([local])()
+    frames = local[:, None]
+    record = VideoFeatures(frames, frames, torch.ones(3, 1, dtype=torch.bool))
+    assert start_gather_records(record, 3)() is record
 
 
 def _gather_and_back(total: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,57 +69,56 @@ def test_gather_gives_all_items_and_sums_their_gradients(three: Workers, total: 
     assert torch.equal(torch.cat([grad for _, grad, _ in results]), expected)
 
 
-class _Several(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        for index, size in enumerate((3, 50, 1, 7, 20)):
-            dtype = torch.float64 if index == 3 else torch.float32
-            self.register_parameter(f"p{index}", nn.Parameter(torch.zeros(size, 2, dtype=dtype)))
-
-
-def _gradients(rank: int) -> list[Tensor | None]:
+def _tensors(rank: int) -> list[Tensor]:
     torch.manual_seed(rank)
-    # The third takes no part on any worker.
+    types = [torch.float32] * 3 + [torch.float64, torch.float32]
     return [
-        None if index == 2 else torch.randn_like(parameter)
-        for index, parameter in enumerate(_Several().parameters())
+        torch.randn(size, 2, dtype=dtype)
+        for size, dtype in zip((3, 50, 1, 7, 20), types, strict=True)
     ]
 
 
-def _sum(bucket_bytes: int) -> tuple[list[Tensor | None], int]:
-    module = _Several()
-    for parameter, grad in zip(module.parameters(), _gradients(world()[0]), strict=True):
-        parameter.grad = grad
+def _sum(bucket_bytes: int) -> tuple[list[Tensor], int]:
+    tensors = _tensors(world()[0])
     calls, real = [], dist.all_reduce
     dist.all_reduce = lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs)
     try:
-        sum_gradients(list(module.parameters()), bucket_bytes)
+        sum_together(tensors, bucket_bytes)
     finally:
         dist.all_reduce = real
-    return [parameter.grad for parameter in module.parameters()], len(calls)
+    return tensors, len(calls)
 
 
-@pytest.mark.parametrize(("bucket_bytes", "messages"), [(0, 4), (350, 4), (10**6, 3)])
-def test_gradients_add_up_whatever_the_buckets(three: Workers, bucket_bytes: int, messages: int):
-    each = [_gradients(rank) for rank in range(3)]
+@pytest.mark.parametrize(("bucket_bytes", "messages"), [(0, 5), (350, 4), (10**6, 3)])
+def test_tensors_add_up_whatever_the_buckets(three: Workers, bucket_bytes: int, messages: int):
+    each = [_tensors(rank) for rank in range(3)]
     for found, sent in three.run(_sum, bucket_bytes):
         assert sent == messages
         for index, got in enumerate(found):
-            if index == 2:
-                assert got is None
-            else:
-                torch.testing.assert_close(got, sum(grads[index] for grads in each))
+            torch.testing.assert_close(got, sum(tensors[index] for tensors in each))
 
 
-def _total() -> Tensor:
-    value = torch.tensor([float(world()[0]), 1.0])
-    total = sum_over_workers(value)
-    assert value.tolist() == [float(world()[0]), 1.0]
-    return total
+def _sums_on_the_way() -> tuple[list[float], list[float]]:
+    rank, _ = world()
+    value, other = torch.full((2,), 10.0**rank), torch.full((2,), 0.1**rank)
+    first = start_sum([value], in_order=True)
+    second = start_sum([other], in_order=True)
+    first()
+    assert value.tolist() == [1111.0] * 2
+    second()
+    return value.tolist(), other.tolist()
 
 
-def test_values_add_up_and_stay_as_they_were(three: Workers):
-    assert [t.tolist() for t in three.run(_total)] == [[3.0, 3.0]] * 3
+def test_sums_may_be_on_their_way_together():
+    four = Workers(4)
+    try:
+        found = four.run(_sums_on_the_way)
+    finally:
+        four.close()
+    # Neighbours first: (1 + 0.1) + (0.01 + 0.001), in float32.
+    one = [torch.tensor(0.1**rank) for rank in range(4)]
+    tree = ((one[0] + one[1]) + (one[2] + one[3])).item()
+    assert found == [([1111.0] * 2, [tree] * 2)] * 4
 
 
 def _gather_records(shared: bool) -> VideoFeatures:
@@ -126,7 +129,12 @@ def _gather_records(shared: bool) -> VideoFeatures:
     local = VideoFeatures(frames[mine], encoded, frames[mine, :, 0] % 4 > 1)
     if shared:
         local = VideoFeatures(local.frames, local.frames, local.frame_mask)
-    return gather_records(local, 5)
+    begun = start_gather_records(local, 5)
+    at_once = gather_records(local, 5)
+    later = begun()
+    for name, tensor in vars(at_once).items():
+        assert torch.equal(getattr(later, name), tensor)
+    return later
 
 
 @pytest.mark.parametrize("shared", [True, False])

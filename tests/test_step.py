@@ -137,10 +137,9 @@ def assert_same(
     norm = torch.cat([grad.flatten() for grad in grads.values()]).norm().item()
     assert norm > 0
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-    for name, value in terms.items():
-        total = sum(part[name].item() for part, _ in found)
-        assert total == pytest.approx(value.item(), rel=tolerance), name
-    for _, got in found:
+    for got_terms, got in found:
+        for name, value in terms.items():
+            assert got_terms[name].item() == pytest.approx(value.item(), rel=tolerance), name
         assert got.keys() == grads.keys()
         for name, grad in grads.items():
             if dtype == torch.float64:
