@@ -19,7 +19,7 @@ WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1"}}
 
 A worker's function runs in a thread. glibc gives a thread heaps that begin at multiples of 64 MB, so
 large tensors come to lie multiples of 256 MB apart, and those cannot be in the first cache together
-on AMD's processors: the optimiser's step took three times as long.
+on AMD's processors: the optimiser's step takes three times as long (`benchmarks/heaps.py`).
 """
 
 _OURS = False

@@ -117,26 +117,18 @@ def _packed(local: Record) -> tuple[Tensor, Callable[[Tensor], Record]]:
     return packed, unpack
 
 
-def sum_together(
-    tensors: Sequence[Tensor], bucket_bytes: int = 32 * 2**20, *, in_order: bool = False
-) -> None:
-    """Add up tensors over the workers, in place, many of them as one message.
-
-    Args:
-        tensors: Of the same shapes on every worker.
-        bucket_bytes: Size of a message.
-        in_order: Over a power of two of workers, as a tree over ranks, neighbours first: an
-            all-reduce leaves the order to the library, and it changes with the number of workers.
-    """
-    start_sum(tensors, bucket_bytes, in_order=in_order)()
-
-
 def start_sum(
     tensors: Sequence[Tensor], bucket_bytes: int = 32 * 2**20, *, in_order: bool = False
 ) -> Callable[[], None]:
-    """Begin what :func:`sum_together` does; the function given waits, and writes the sums.
+    """Begin to add up tensors over the workers; the function given waits, and writes the sums into them.
 
     Every worker calls both in the same order as its other messages.
+
+    Args:
+        tensors: Of the same shapes and types on every worker. Many go as one message.
+        bucket_bytes: Size of a message.
+        in_order: Over a power of two of workers, as a tree over ranks, neighbours first: an
+            all-reduce leaves the order to the library, and it changes with the number of workers.
     """
     if alone():
         return lambda: None

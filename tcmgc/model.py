@@ -86,10 +86,14 @@ class Retriever(nn.Module):
     @property
     def learnt(self) -> list[Tensor]:
         """What a step takes gradients of: all weights that are learnt, of a word embedding in use the used rows."""
+        return self.learnt_in(self)
+
+    def learnt_in(self, part: nn.Module) -> list[Tensor]:
+        """Those of :attr:`learnt` that belong to a part of the model."""
         words = self.text.token_embedding
         return [
             words.used if weight is words.weight and words.used is not None else weight
-            for weight in self.parameters()
+            for weight in part.parameters()
             if weight.requires_grad
         ]
 

@@ -1,13 +1,13 @@
 """One training step over any number of workers, with the gradients of one worker on the whole batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from jaxtyping import Int
 from torch import Tensor
 
 from tcmgc.batch import Batch, encode_texts, encode_videos
-from tcmgc.distributed import gather, gather_records, share, sum_together, world
+from tcmgc.distributed import gather, gather_records, share, start_sum, world
 from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.model import Retriever
 from tcmgc.objective import Objective
@@ -72,13 +72,22 @@ def backward(
         terms = _terms(model, text.features, video.features, total, objective)
         terms["loss"].backward()
         text.backward()
+        texts = model.learnt_in(model.text)
+        # On their way while the visual tower is gone through, which takes longer.
+        texts_summed = start_sum(_gradients(texts))
         video.backward()
         sums = {name: term.detach().clone() for name, term in terms.items()}
         sums |= {name: sums["loss"].new_tensor(value) for name, value in also.items()}
-        # The last weights come first: their gradients are the first to be there.
-        gradients = [weight.grad for weight in reversed(model.learnt) if weight.grad is not None]
-        sum_together([*gradients, *sums.values()])
+        sent = {id(weight) for weight in texts}
+        rest = [weight for weight in model.learnt if id(weight) not in sent]
+        rest_summed = start_sum([*_gradients(rest), *sums.values()])
+        texts_summed()
+        rest_summed()
     return sums
+
+
+def _gradients(weights: Sequence[Tensor]) -> list[Tensor]:
+    return [weight.grad for weight in weights if weight.grad is not None]
 
 
 def _terms(

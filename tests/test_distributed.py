@@ -12,7 +12,6 @@ from tcmgc.distributed import (
     share,
     start_gather_records,
     start_sum,
-    sum_together,
     world,
 )
 from tcmgc.features import VideoFeatures
@@ -83,7 +82,7 @@ def _sum(bucket_bytes: int) -> tuple[list[Tensor], int]:
     calls, real = [], dist.all_reduce
     dist.all_reduce = lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs)
     try:
-        sum_together(tensors, bucket_bytes)
+        start_sum(tensors, bucket_bytes)()
     finally:
         dist.all_reduce = real
     return tensors, len(calls)

@@ -97,8 +97,12 @@ def step(
     dtype: torch.dtype,
     pieces: int = 0,
     threads: int = 1,
+    known: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Loss terms and gradients on this worker after one step."""
+    """Loss terms and gradients on this worker after one step.
+
+    With `known` it knows all words, and sends its rank along.
+    """
     torch.set_num_threads(1)
     chosen = settings(case, tower)
     retriever = model.build(chosen).to(dtype).train()
@@ -110,7 +114,8 @@ def step(
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=random, dtype=dtype))
     rank, workers = world()
     mine = share(pairs, rank, workers)
-    local = Batch(*[tensor[mine] for tensor in vars(whole_batch(pairs)).values()])
+    whole = whole_batch(pairs)
+    local = Batch(*[tensor[mine] for tensor in vars(whole).values()])
     terms = backward(
         retriever,
         local,
@@ -119,6 +124,7 @@ def step(
         chunk_size=chunk_size,
         pieces=pieces,
         threads=Threads(threads),
+        **({"words": whole.tokens.unique(), "also": {"rank": rank}} if known else {}),
     )
     grads = {name: p.grad for name, p in retriever.named_parameters() if p.grad is not None}
     return terms, grads
@@ -188,6 +194,17 @@ def test_pieces_are_the_same_to_the_bit_on_any_number_of_workers(
         assert got.keys() == wanted.keys()
         for name, grad in wanted.items():
             assert torch.equal(got[name], grad), name
+
+
+@pytest.mark.parametrize("pieces", [0, 4])
+def test_what_is_known_is_not_sent_and_numbers_go_along(pieces: int, group: Workers, tower: str):
+    case = "TC-MGC as the paper has it"
+    wanted = alone(case, tower, 8, 0, torch.float64)
+    found = group.run(step, case, tower, 8, 0, torch.float64, pieces, 1, True)
+    for terms, _ in found:
+        assert terms.pop("rank").item() == sum(range(len(found)))
+        assert terms.keys() == wanted[0].keys()
+    assert_same(found, wanted, torch.float64)
 
 
 def test_without_pieces_bits_depend_on_the_workers(group: Workers, tower: str):
