@@ -196,6 +196,9 @@ def main() -> None:
     parser.add_argument(
         "--pieces", type=int, default=recipes.demo().train.pieces, help="train.pieces of all runs"
     )
+    parser.add_argument(
+        "--bare", action="store_true", help="only the bare loops: one worker, and two"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tcmgc-overhead-") as home:
         os.environ["TCMGC_HOME"] = home
@@ -216,6 +219,9 @@ def main() -> None:
         ray.shutdown()
         half = max(8, 13 * arguments.epochs // 2)
         alone = [_gain_alone(settings, corpus, half) for _ in range(arguments.rounds)]
+        if arguments.bare:
+            _show({"bare_gain": alone}, arguments.json)
+            return
         cluster.connect()
         # A checkpoint is written beside the next steps, and would be felt in their times.
         steady = config.replace(settings, {"train.checkpoint_steps": 0})
@@ -245,11 +251,15 @@ def main() -> None:
     saved = statistics.median(saving["checkpoints"])
     step = statistics.median(saving["steps"][2:])
     figures |= {"checkpoint": [saved], "checkpoint_share": [100 * saved / (EVERY * step)]}
+    _show(figures, arguments.json)
+
+
+def _show(figures: dict[str, list[float]], file: str | None) -> None:
     for name, values in figures.items():
         spread = f"   {min(values):.2f} to {max(values):.2f}" if len(values) > 1 else ""
         print(f"{MEANING[name]:56}{statistics.median(values):10.2f}{spread}")
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
+    if file:
+        Path(file).write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
