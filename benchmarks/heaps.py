@@ -3,13 +3,15 @@
     python benchmarks/heaps.py [--json FILE]
 
 glibc's heaps for threads begin at multiples of 64 MB, and a large tensor at the beginning of one. AMD's
-first cache finds its lines by a hash of an address that leaves out what is above 256 MB, so two such
-tensors push each other out of it. `pipeline.cluster.WORKERS` gives training workers one heap. The
-demo's word embedding, one thread; all distances take turns, and ratios are to a distance of 16 KB more.
+first cache finds its lines by a hash of bits 12 to 27 of an address (Lipp et al., "Take A Way", 2020), so
+two tensors a multiple of 256 MB apart push each other out of it. `pipeline.cluster.WORKERS` gives
+training workers one heap. The demo's word embedding, one thread; all distances take turns, and ratios
+are to a distance of 16 KB more.
 """
 
 import argparse
 import json
+import logging
 import statistics
 import sys
 import time
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # weights are random: meant so
     weight = model.build(recipes.demo()).text.token_embedding.weight.detach()
     size = weight.nbytes
     # Reserved, and touched only where tensors come to lie.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def backward(
         also: Numbers of this worker's to add up over all; they travel and come with the loss terms.
 
     Raises:
-        ValueError: pieces that cannot be dealt out evenly.
+        ValueError: pieces that cannot be dealt out evenly; words that are not all.
     """
     workers = world()[1]
     if pieces and (pieces & (pieces - 1) or pieces % workers or total % pieces):
@@ -53,7 +54,11 @@ def backward(
             f"train.pieces is {pieces}: it must be a power of two, a multiple of the {workers} workers, "
             f"and divide the batch of {total} pairs"
         )
-    with model.text.token_embedding.only(gather(batch.tokens, total) if words is None else words):
+    if words is None:
+        words = gather(batch.tokens, total)
+    elif not torch.isin(batch.tokens, words).all():
+        raise ValueError("words lack some of batch.tokens: they are those of the whole batch")
+    with model.text.token_embedding.only(words):
         if pieces:
             return backward_in_pieces(
                 model,

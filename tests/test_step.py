@@ -3,7 +3,9 @@
 import functools
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -101,7 +103,7 @@ def step(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Loss terms and gradients on this worker after one step.
 
-    With `known` it knows all words, and sends its rank along.
+    With `known` it knows all words, which it may not ask for then, and sends its rank along.
     """
     torch.set_num_threads(1)
     chosen = settings(case, tower)
@@ -116,16 +118,21 @@ def step(
     mine = share(pairs, rank, workers)
     whole = whole_batch(pairs)
     local = Batch(*[tensor[mine] for tensor in vars(whole).values()])
-    terms = backward(
-        retriever,
-        local,
-        pairs,
-        model.build_objective(chosen),
-        chunk_size=chunk_size,
-        pieces=pieces,
-        threads=Threads(threads),
-        **({"words": whole.tokens.unique(), "also": {"rank": rank}} if known else {}),
-    )
+    more: dict[str, Any] = {}
+    if known:
+        more = {"words": whole.tokens.unique(), "also": {"rank": rank}}
+    asks = patch("tcmgc.step.gather", side_effect=AssertionError("words were gathered"))
+    with asks if known else nullcontext():
+        terms = backward(
+            retriever,
+            local,
+            pairs,
+            model.build_objective(chosen),
+            chunk_size=chunk_size,
+            pieces=pieces,
+            threads=Threads(threads),
+            **more,
+        )
     grads = {name: p.grad for name, p in retriever.named_parameters() if p.grad is not None}
     return terms, grads
 
@@ -205,6 +212,14 @@ def test_what_is_known_is_not_sent_and_numbers_go_along(pieces: int, group: Work
         assert terms.pop("rank").item() == sum(range(len(found)))
         assert terms.keys() == wanted[0].keys()
     assert_same(found, wanted, torch.float64)
+
+
+def test_words_that_are_not_all(tower: str):
+    chosen = settings("TC-MGC as the paper has it", tower)
+    batch = whole_batch(4)
+    words = batch.tokens.unique()[:-1]
+    with pytest.raises(ValueError, match="words lack some of"):
+        backward(model.build(chosen), batch, 4, model.build_objective(chosen), words=words)
 
 
 def test_without_pieces_bits_depend_on_the_workers(group: Workers, tower: str):
