@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fault_cases import CASES, FIELDS, TOWER, Home, drained
 
-from tcmgc import demo
+from tcmgc.datasets import demo_corpus
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave what the runs wrote")
     arguments = parser.parse_args()
     shared = Path(tempfile.mkdtemp(prefix="tcmgc-faults-"))
-    demo.make(shared / "demo", videos=64, test=16)
+    demo_corpus.make(shared / "demo", videos=64, test=16)
     (shared / "tiny.json").write_text(json.dumps(TOWER))
     bases: dict[str, dict[str, Any]] = {}
 

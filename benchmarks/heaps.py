@@ -4,7 +4,7 @@
 
 glibc's heaps for threads begin at multiples of 64 MB, and a large tensor at the beginning of one. AMD's
 first cache finds its lines by a hash of bits 12 to 27 of an address (Lipp et al., "Take A Way", 2020), so
-two tensors a multiple of 256 MB apart push each other out of it. `pipeline.cluster.WORKERS` gives
+two tensors a multiple of 256 MB apart push each other out of it. `pipeline.cluster.placement.WORKERS` gives
 training workers one heap. The demo's word embedding, one thread; all distances take turns, and ratios
 are to a distance of 16 KB more.
 """

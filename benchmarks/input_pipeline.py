@@ -26,7 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.loop import prefetch
+from pipeline.training.loop import prefetch
 from tcmgc.datasets.rows import Clip
 from tcmgc.frames.cache import FrameCache
 from tcmgc.video import Frames, sample_frames

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tyro
 
 from pipeline import cli, train
-from tcmgc import demo
+from tcmgc.datasets import demo_corpus
 
 CHANCE_LIMIT = 3.0
 
@@ -30,7 +30,7 @@ def main(json_file: str | None = None, only_shuffled: bool = False) -> int:
     rows = []
     for shuffled in [True] if only_shuffled else [False, True]:
         name = "demo-shuffled" if shuffled else "demo"
-        root = demo.make(cli.resolve(f"data/{name}"), shuffle_captions=shuffled)
+        root = demo_corpus.make(cli.resolve(f"data/{name}"), shuffle_captions=shuffled)
         train.main(["demo", "--data.root", str(root), "--run.name", f"control-{name}"])
         result = json.loads(Path(cli.resolve(f"runs/control-{name}/result.json")).read_text())
         rows.append(

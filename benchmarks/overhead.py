@@ -31,13 +31,17 @@ import ray
 import torch
 import torch.distributed as dist
 
-from pipeline import cluster, prepare, train
-from tcmgc import backbone, checkpoint, config, demo, model, optim, order, recipes, running
-from tcmgc.batch import Batch
+from pipeline import train
+from pipeline.cluster import placement as cluster
+from pipeline.inputs import prepare
+from tcmgc import config, model, recipes
 from tcmgc.config import Config
-from tcmgc.datasets import Corpus
-from tcmgc.distributed import share
-from tcmgc.step import backward
+from tcmgc.datasets import Corpus, demo_corpus
+from tcmgc.towers import backbone
+from tcmgc.training import checkpoint, memory, optim, order
+from tcmgc.training.batch import Batch
+from tcmgc.training.distributed import share
+from tcmgc.training.step import backward
 
 EVERY = 50
 """Steps between checkpoints that the share is given for."""
@@ -93,7 +97,7 @@ def bare(
 ) -> list[float]:
     """Seconds of each step of a plain loop on one thread over batches in memory."""
     torch.set_num_threads(1)
-    running.keep_freed_memory()
+    memory.keep_freed_memory()
     train_split = corpus["train"]
     reader = prepare.frame_cache(settings).open(train_split.clips)
     tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
@@ -202,7 +206,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tcmgc-overhead-") as home:
         os.environ["TCMGC_HOME"] = home
-        demo.make(Path(home) / "data/demo", videos=arguments.videos + 32, test=16)
+        demo_corpus.make(Path(home) / "data/demo", videos=arguments.videos + 32, test=16)
         settings = config.replace(
             recipes.demo(),
             {

@@ -20,12 +20,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tcmgc import model, optim, recipes, running
-from tcmgc.backbone import image_size, tokenizer
-from tcmgc.batch import Batch
+from tcmgc import model, recipes
 from tcmgc.config import Config
-from tcmgc.step import backward
-from tcmgc.threads import ONE, Threads
+from tcmgc.towers.backbone import image_size, tokenizer
+from tcmgc.training import memory, optim
+from tcmgc.training.batch import Batch
+from tcmgc.training.step import backward
+from tcmgc.training.threads import ONE, Threads
 
 
 def made_up(settings: Config) -> Batch:
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # weights are random: meant so
-    running.keep_freed_memory()
+    memory.keep_freed_memory()
     step, rows = stepper(recipes.demo()), []
     print(f"{'cores':>5}{'pieces':>8}{'':>14}{'ms':>8}{'of the step at once':>22}")
     for cores in arguments.cores:

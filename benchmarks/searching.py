@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tcmgc import demo
+from tcmgc.datasets import demo_corpus
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TOWER = {
@@ -20,7 +20,7 @@ TOWER = {
 
 def prepare(folder: Path) -> list[str]:
     """A corpus of 64 videos and a tower in a folder; gives the fields that name them."""
-    demo.make(folder / "data/demo", videos=64, test=16)
+    demo_corpus.make(folder / "data/demo", videos=64, test=16)
     (folder / "tiny.json").write_text(json.dumps(TOWER))
     return [
         *("--towers.name", str(folder / "tiny.json"), "--data.val-videos", "12"),

@@ -57,11 +57,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tcmgc import native
-from tcmgc.features import TextFeatures, VideoFeatures
-from tcmgc.heads import TcMgc, score_tiled
+from tcmgc.heads import TcMgc, native, score_tiled
 from tcmgc.heads.literal import literal_score
-from tcmgc.losses import info_nce, similarity_decorrelation
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.training.losses import info_nce, similarity_decorrelation
 
 DIM = 512
 CLOCK: Callable[[], float] = time.perf_counter

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pieces import made_up
 
 from tcmgc import config, model, recipes
-from tcmgc.step import backward
+from tcmgc.training.step import backward
 
 WAYS: dict[str, dict[str, Any]] = {
     "all at once": {},

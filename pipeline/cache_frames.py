@@ -7,7 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import cli, cluster, prepare
+from pipeline import cli
+from pipeline.cluster import placement as cluster
+from pipeline.inputs import prepare
 from tcmgc import storage
 from tcmgc.datasets import Clip
 from tcmgc.frames.cache import FrameCache

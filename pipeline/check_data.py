@@ -13,13 +13,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ray
 
-from pipeline import cli, cluster, prepare
-from pipeline.survive import map_surviving
-from tcmgc import backbone, inspection
+from pipeline import cli
+from pipeline.cluster import placement as cluster
+from pipeline.inputs import prepare
+from pipeline.inputs.survive import map_surviving
 from tcmgc.config import Config
-from tcmgc.datasets import Clip, Corpus
+from tcmgc.datasets import Clip, Corpus, inspection
+from tcmgc.datasets.inspection import FileReport
 from tcmgc.frames.cache import FrameCache
-from tcmgc.inspection import FileReport
+from tcmgc.towers import backbone
 
 CAPTIONS = 2000
 """Captions tokenised together."""

@@ -11,12 +11,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 import ray.train
 
-from pipeline import checkpoints, cli, cluster, prepare, run_folder, scoring
-from pipeline.trainer import Trainer
-from tcmgc import checkpoint, storage
+from pipeline import cli
+from pipeline.cluster import placement as cluster
+from pipeline.cluster.trainer import Trainer
+from pipeline.inputs import prepare
+from pipeline.run_state import checkpoints, run_folder
+from pipeline.training import scoring
+from tcmgc import storage
 from tcmgc.config import Config, to_dict
 from tcmgc.datasets import Split
-from tcmgc.metrics import format_table
+from tcmgc.retrieval.metrics import format_table
+from tcmgc.training import checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

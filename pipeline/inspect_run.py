@@ -12,14 +12,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from pipeline import cli, cluster, prepare, tracking
-from tcmgc import backbone, checkpoint
+from pipeline import cli, tracking
+from pipeline.cluster import placement as cluster
+from pipeline.inputs import prepare
 from tcmgc.config import Config
 from tcmgc.datasets import Split
-from tcmgc.evaluation import VIDEOS, batches_of, encode_texts, encode_videos
 from tcmgc.frames.cache import FrameReader
-from tcmgc.pages import measures, page, pairs
-from tcmgc.pages.subject import Subject
+from tcmgc.reports.pages import measures, page, pairs
+from tcmgc.reports.pages.subject import Subject
+from tcmgc.retrieval.evaluation import VIDEOS, batches_of, encode_texts, encode_videos
+from tcmgc.towers import backbone
+from tcmgc.training import checkpoint
 
 SMALL_VIDEOS = 48
 """Videos of the page that training makes at its end."""

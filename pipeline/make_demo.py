@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import cli
-from tcmgc import demo
+from tcmgc.datasets import demo_corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(
         Arguments, argv, "python pipeline/make_demo.py", str(__doc__), default_recipe=None
     )
-    root = demo.make(
+    root = demo_corpus.make(
         cli.resolve(arguments.root),
         arguments.videos,
         arguments.test,

@@ -16,9 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tyro
 
-from pipeline import cli, figures, results, tracking
-from pipeline.results import COLUMN_NAMES, SpaceResult, VariantResult
-from tcmgc.pages import page
+from pipeline import cli, tracking
+from pipeline.sweeps import figures, results
+from pipeline.sweeps.results import COLUMN_NAMES, SpaceResult, VariantResult
+from tcmgc.reports.pages import page
 
 
 @dataclass(frozen=True, kw_only=True)

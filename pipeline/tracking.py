@@ -18,8 +18,8 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from ray.train import Checkpoint, UserCallback
 
-from pipeline import run_folder
 from pipeline.cli import CHECKOUT, home
+from pipeline.run_state import run_folder
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
 

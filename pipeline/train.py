@@ -13,23 +13,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 import ray.train
 
-from pipeline import (
-    checkpoints,
-    cli,
-    cluster,
-    evaluate,
-    lock,
-    loop,
-    notices,
-    prepare,
-    run_folder,
-    tracking,
-)
-from pipeline.trainer import Trainer
-from tcmgc import backbone, checkpoint, model, order, storage
+from pipeline import cli, evaluate, tracking
+from pipeline.cluster import placement as cluster
+from pipeline.cluster.trainer import Trainer
+from pipeline.inputs import prepare
+from pipeline.run_state import checkpoints, lock, notices, run_folder
+from pipeline.training import loop
+from tcmgc import model, storage
 from tcmgc.config import Config, fingerprint, to_dict
 from tcmgc.datasets import Corpus
-from tcmgc.metrics import format_table
+from tcmgc.retrieval.metrics import format_table
+from tcmgc.towers import backbone
+from tcmgc.training import checkpoint, order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 from ray import tune
 
-from pipeline import cli, cluster, features, prepare, progress, tracking, train, trials
-from pipeline.plan import Search, describe, encode, starting_point
+from pipeline import cli, tracking, train
+from pipeline.cluster import placement as cluster
+from pipeline.inputs import prepare
+from pipeline.sweeps import features, progress, trials
+from pipeline.sweeps.plan import Search, describe, encode, starting_point
 from tcmgc.config import Config, from_dict, replace, save, to_dict
 
 PROG = "python pipeline/tune.py SPACE"

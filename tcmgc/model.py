@@ -7,12 +7,14 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from tcmgc import backbone, config, optim
-from tcmgc.attention import LanguageVideoAttention
-from tcmgc.features import TextFeatures, VideoFeatures
+from tcmgc import config
 from tcmgc.heads import Head, TcMgc, XClip, XPool
-from tcmgc.objective import Objective
-from tcmgc.temporal import TemporalEncoder
+from tcmgc.heads.parts.attention import LanguageVideoAttention
+from tcmgc.towers import backbone
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.towers.temporal import TemporalEncoder
+from tcmgc.training import optim
+from tcmgc.training.objective import Objective
 
 
 class LogitScale(nn.Module):

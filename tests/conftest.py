@@ -40,7 +40,7 @@ def cluster(home: Path) -> Iterator[None]:
     """Ray, started once for all tests."""
     import ray
 
-    from pipeline import cluster
+    from pipeline.cluster import placement as cluster
 
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
     cluster.connect()
@@ -51,9 +51,9 @@ def cluster(home: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def corpus(home: Path) -> Path:
     """A small demo corpus: 64 videos, 16 of them for the test."""
-    from tcmgc import demo
+    from tcmgc.datasets import demo_corpus
 
-    return Path(demo.make(home / "data/demo", videos=64, test=16))
+    return Path(demo_corpus.make(home / "data/demo", videos=64, test=16))
 
 
 @pytest.fixture(scope="session", params=list(buckets.SERVERS))

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from tcmgc.config import GRAINS
-from tcmgc.features import Scores, TextFeatures, VideoFeatures
 from tcmgc.heads import RELEASED, Head, TcMgc
+from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures
 
 DIM, WORDS, FRAMES, TEXTS, VIDEOS = 16, 10, 5, 4, 3
 

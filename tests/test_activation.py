@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcmgc import backbone
-from tcmgc.activation import QuickGELU
+from tcmgc.towers import backbone
+from tcmgc.towers.activation import QuickGELU
 
 
 def _value_and_gradient(function, x: Tensor) -> tuple[Tensor, Tensor]:

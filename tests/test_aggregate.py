@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tcmgc.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
-from tcmgc.reorganise import Slots
+from tcmgc.heads.parts.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
+from tcmgc.heads.parts.reorganise import Slots
 
 
 def draw(*shape: int) -> torch.Tensor:

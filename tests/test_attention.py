@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tcmgc.attention import LanguageVideoAttention, _root
-from tcmgc.collapsed import collapse_texts, lay_out, products
+from tcmgc.heads.parts.attention import LanguageVideoAttention, _root
+from tcmgc.heads.parts.collapsed import collapse_texts, lay_out, products
 
 DIM = 8
 

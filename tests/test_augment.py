@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resized_crop
 
-from tcmgc.augment import crop_boxes, crop_resize, random_resized_crop_flip
+from tcmgc.training.augment import crop_boxes, crop_resize, random_resized_crop_flip
 
 
 def videos(count: int, size: int = 32) -> torch.Tensor:

@@ -4,8 +4,9 @@ import open_clip
 import pytest
 import torch
 
-from tcmgc import backbone, model, recipes
-from tcmgc.backbone import TOWERS, WordEmbedding, image_size, load_towers, tokenizer
+from tcmgc import model, recipes
+from tcmgc.towers import backbone
+from tcmgc.towers.backbone import TOWERS, WordEmbedding, image_size, load_towers, tokenizer
 
 
 @pytest.fixture(scope="module")

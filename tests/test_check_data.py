@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import check_data, make_demo
-from pipeline.survive import map_surviving
-from tcmgc import demo
+from pipeline.inputs.survive import map_surviving
+from tcmgc.datasets import demo_corpus
 
 
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
-    root = demo.make(tmp_path / "demo", videos=12, test=4)
+    root = demo_corpus.make(tmp_path / "demo", videos=12, test=4)
     videos = root / "videos/all"
     (videos / "video1.mp4").unlink()
     (videos / "video2.mp4").write_bytes(b"no video")
@@ -25,7 +25,7 @@ def faulty(tmp_path: Path) -> Path:
 def test_a_whole_corpus_is_fit(
     cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = demo.make(tmp_path / "demo", videos=6, test=2)
+    root = demo_corpus.make(tmp_path / "demo", videos=6, test=2)
     words = ["--data.root", str(root), "--data.val-videos", "1"]
     assert check_data.main([*words, "--list", str(tmp_path / "list.tsv")]) == 0
     page = capsys.readouterr().out

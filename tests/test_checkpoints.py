@@ -10,9 +10,9 @@ from pyarrow import fs
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
 from ray.train.v2._internal.execution.storage import StorageContext
 
-from pipeline import checkpoints, run_folder
+from pipeline.run_state import checkpoints, run_folder
 from tcmgc import storage
-from tcmgc.checkpoint import CONFIG, OPTIMISER, TRAINING, WEIGHTS
+from tcmgc.training.checkpoint import CONFIG, OPTIMISER, TRAINING, WEIGHTS
 
 SCORE = "val/SumR"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own reading

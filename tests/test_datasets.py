@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tcmgc import demo
-from tcmgc.datasets import READERS, Corpus, describe, read
+from tcmgc.datasets import READERS, Corpus, demo_corpus, describe, read
 
 
 def touch(folder: Path, names: Iterable[str]) -> None:
@@ -79,7 +78,7 @@ def test_msrvtt_with_carriage_returns_a_byte_order_mark_and_annotations_apart(
 
 
 def test_the_demo_corpus_meets_its_own_counts(tmp_path: Path) -> None:
-    root = demo.make(tmp_path / "demo", videos=6, test=2)
+    root = demo_corpus.make(tmp_path / "demo", videos=6, test=2)
     assert describe(read("demo", str(root))).splitlines() == [
         "train: 4 of 4 videos, 20 of 20 captions, as published",
         "test: 2 of 2 videos, 2 of 2 captions, as published",

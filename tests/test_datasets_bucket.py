@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from tcmgc import demo, storage
-from tcmgc.datasets import read
+from tcmgc import storage
+from tcmgc.datasets import demo_corpus, read
 
 
 def test_a_bucket(tmp_path: Path, bucket: str) -> None:
-    root = demo.make(tmp_path / "demo", videos=6, test=2)
+    root = demo_corpus.make(tmp_path / "demo", videos=6, test=2)
     (root / "videos/all/video1.mp4").unlink()
     base = storage.join(bucket, "sets/demo")
     system, inner = storage.resolve(base)

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from tcmgc import demo
-from tcmgc.demo_scenes import HEIGHT, WIDTH, Scene, describe, draw
+from tcmgc.datasets import demo_corpus
+from tcmgc.datasets.demo_scenes import HEIGHT, WIDTH, Scene, describe, draw
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -27,16 +27,16 @@ def captions(root: Path) -> dict[str, list[str]]:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
-    first = digests(demo.make(tmp_path / "a", videos=6, test=2))
-    assert first == digests(demo.make(tmp_path / "b", videos=6, test=2))
-    other = digests(demo.make(tmp_path / "c", videos=6, test=2, seed=1))
+    first = digests(demo_corpus.make(tmp_path / "a", videos=6, test=2))
+    assert first == digests(demo_corpus.make(tmp_path / "b", videos=6, test=2))
+    other = digests(demo_corpus.make(tmp_path / "c", videos=6, test=2, seed=1))
     assert not {v for k, v in first.items() if "mp4" in k} & {
         v for k, v in other.items() if "mp4" in k
     }
 
 
 def test_msrvtts_files_and_playable_h264(tmp_path: Path) -> None:
-    root = demo.make(tmp_path / "demo", videos=5, test=2)
+    root = demo_corpus.make(tmp_path / "demo", videos=5, test=2)
     assert (root / "MSRVTT_train.9k.csv").read_text().split() == [
         "video_id",
         "video0",
@@ -46,7 +46,7 @@ def test_msrvtts_files_and_playable_h264(tmp_path: Path) -> None:
     rows = list(csv.DictReader((root / "MSRVTT_JSFUSION_test.csv").read_text().splitlines()))
     assert [row["video_id"] for row in rows] == ["video3", "video4"]
     assert list(rows[0]) == ["key", "vid_key", "video_id", "sentence"]
-    assert {len(texts) for texts in captions(root).values()} == {demo.CAPTIONS}
+    assert {len(texts) for texts in captions(root).values()} == {demo_corpus.CAPTIONS}
     for path in (root / "videos" / "all").iterdir():
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -55,8 +55,8 @@ def test_msrvtts_files_and_playable_h264(tmp_path: Path) -> None:
 
 
 def test_shuffling_moves_every_training_caption_and_no_test_sentence(tmp_path: Path) -> None:
-    true = demo.make(tmp_path / "true", videos=8, test=2)
-    false = demo.make(tmp_path / "false", videos=8, test=2, shuffle_captions=True)
+    true = demo_corpus.make(tmp_path / "true", videos=8, test=2)
+    false = demo_corpus.make(tmp_path / "false", videos=8, test=2, shuffle_captions=True)
     before, after = captions(true), captions(false)
     for index in range(6):
         assert before[f"video{index}"] != after[f"video{index}"]
@@ -67,18 +67,18 @@ def test_shuffling_moves_every_training_caption_and_no_test_sentence(tmp_path: P
 
 
 def test_a_finished_corpus_is_kept_and_anything_else_refused(tmp_path: Path) -> None:
-    root = demo.make(tmp_path / "demo", videos=4, test=1)
-    kept = (root / demo.MARKER).stat().st_mtime_ns
-    assert demo.make(root, videos=4, test=1) == root
-    assert (root / demo.MARKER).stat().st_mtime_ns == kept
+    root = demo_corpus.make(tmp_path / "demo", videos=4, test=1)
+    kept = (root / demo_corpus.MARKER).stat().st_mtime_ns
+    assert demo_corpus.make(root, videos=4, test=1) == root
+    assert (root / demo_corpus.MARKER).stat().st_mtime_ns == kept
     with pytest.raises(ValueError, match="delete it or choose another folder"):
-        demo.make(root, videos=4, test=1, seed=2)
+        demo_corpus.make(root, videos=4, test=1, seed=2)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "MSRVTT_data.json").write_text("{}")
     with pytest.raises(ValueError, match="is no demo corpus"):
-        demo.make(tmp_path / "own", videos=4, test=1)
+        demo_corpus.make(tmp_path / "own", videos=4, test=1)
     with pytest.raises(ValueError, match="test must be between 1 and videos - 2"):
-        demo.make(tmp_path / "x", videos=4, test=3)
+        demo_corpus.make(tmp_path / "x", videos=4, test=3)
 
 
 def test_an_interrupted_make_leaves_nothing(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_an_interrupted_make_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        demo.make(tmp_path / "demo", videos=4, test=1, progress=stop)
+        demo_corpus.make(tmp_path / "demo", videos=4, test=1, progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,8 +117,9 @@ def test_captions_name_colour_and_shape_in_the_scenes_order() -> None:
 
 
 def test_demo_sentences_tell_the_test_videos_apart() -> None:
-    from tcmgc.demo import _sentence
-    from tcmgc.demo_scenes import story
+    from tcmgc.datasets.demo import _sentence
+
+    from tcmgc.datasets.demo_scenes import story
 
     stories = [story(np.random.default_rng([0, index, 0])) for index in range(1000, 1200)]
     sentences = [_sentence(scenes, 0, index) for index, scenes in enumerate(stories, 1000)]

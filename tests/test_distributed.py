@@ -6,7 +6,8 @@ import torch.distributed as dist
 from torch import Tensor
 from workers import Workers
 
-from tcmgc.distributed import (
+from tcmgc.towers.features import VideoFeatures
+from tcmgc.training.distributed import (
     gather,
     gather_records,
     share,
@@ -14,7 +15,6 @@ from tcmgc.distributed import (
     start_sum,
     world,
 )
-from tcmgc.features import VideoFeatures
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from small_tower import FRAMES, SIZE, TOWER, VOCABULARY, WORDS
 from torch import Tensor
 from workers import Workers
 
-from tcmgc import config, evaluation, model
+from tcmgc import config, model
 from tcmgc.config import Config, Data, Loss, Temporal, Towers
-from tcmgc.distributed import world
-from tcmgc.threads import Threads
+from tcmgc.retrieval import evaluation
+from tcmgc.training.distributed import world
+from tcmgc.training.threads import Threads
 
 HEADS = {
     "TC-MGC": config.TcMgcHead(),

@@ -18,9 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import checkpoints, cli, notices, prepare, tracking, train
-from tcmgc import checkpoint, config, model, recipes
+from pipeline import cli, tracking, train
+from pipeline.inputs import prepare
+from pipeline.run_state import checkpoints, notices
+from tcmgc import config, model, recipes
 from tcmgc.config import Config
+from tcmgc.training import checkpoint
 
 
 class Runs:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from tcmgc import config, frozen, model, optim, order, recipes
-from tcmgc.batch import Batch
-from tcmgc.objective import Objective
-from tcmgc.step import backward
+from tcmgc import config, model, recipes
+from tcmgc.training import frozen, optim, order
+from tcmgc.training.batch import Batch
+from tcmgc.training.objective import Objective
+from tcmgc.training.step import backward
 
 PAIRS, VIDEOS, FRAMES, WORDS = 12, 6, 3, 8
 

@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads import TcMgc, XClip, XPool, score_tiled
-from tcmgc.losses import info_nce, info_nce_directions, similarity_decorrelation
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.training.losses import info_nce, info_nce_directions, similarity_decorrelation
 
 BLOCK = {
     "layer_norm1": "norm_inputs",

@@ -9,13 +9,12 @@ import pytest
 import torch
 from head_cases import DIM, FRAMES, VARIANTS, VIDEOS, WORDS, agree, make, texts, videos
 
-from tcmgc import native
-from tcmgc.features import TextFeatures, VideoFeatures
-from tcmgc.heads import TcMgc, XClip, score_tiled
+from tcmgc.heads import TcMgc, XClip, native, score_tiled
 from tcmgc.heads.literal import literal_score
-from tcmgc.lanes import largest
-from tcmgc.native.library import library
-from tcmgc.running import can_compile
+from tcmgc.heads.native.library import library
+from tcmgc.heads.parts.compile import can_compile
+from tcmgc.heads.parts.lanes import largest
+from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 ADVERSARIAL: dict[str, Any] = {
     "identical frames": lambda f: f[:, :1].expand_as(f).clone(),

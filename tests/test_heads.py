@@ -22,10 +22,10 @@ from head_cases import (
 from torch import Tensor
 
 from tcmgc.config import GRAINS
-from tcmgc.features import Scores, TextFeatures, VideoFeatures
 from tcmgc.heads import RELEASED, Head, TcMgc, XClip, XPool, score_tiled
 from tcmgc.heads.literal import literal_score
-from tcmgc.losses import info_nce, similarity_decorrelation
+from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures
+from tcmgc.training.losses import info_nce, similarity_decorrelation
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())

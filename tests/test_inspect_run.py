@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipeline import inspect_run, prepare, tracking
-from tcmgc import checkpoint, model, recipes
+from pipeline import inspect_run, tracking
+from pipeline.inputs import prepare
+from tcmgc import model, recipes
 from tcmgc.config import Config, Reorganise, TcMgcHead, XClipHead, XPoolHead, replace
 from tcmgc.datasets import Split
+from tcmgc.training import checkpoint
 
 SECTIONS = [
     "Retrieved first",

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tcmgc import demo
-from tcmgc.datasets import Clip, Split, read
-from tcmgc.inspection import (
+from tcmgc.datasets import Clip, Split, demo_corpus, read
+from tcmgc.datasets.inspection import (
     FileReport,
     by_file,
     format_report,
@@ -37,7 +36,7 @@ def seen(name: str, digest: str = "", **errors: str) -> FileReport:
 
 
 def test_a_file_is_hashed_probed_and_decoded(tmp_path: Path) -> None:
-    root = demo.make(tmp_path / "demo", videos=3, test=1)
+    root = demo_corpus.make(tmp_path / "demo", videos=3, test=1)
     path = str(root / "videos/all/video0.mp4")
     clips = [Clip("whole", path, ("x",)), Clip("late", path, ("x",), start=100.0)]
 
@@ -125,7 +124,7 @@ def test_leaks_by_file_and_by_content_and_none_within_a_split() -> None:
 
 
 def test_a_copy_is_found_on_disk(tmp_path: Path) -> None:
-    root = demo.make(tmp_path / "demo", videos=6, test=2)
+    root = demo_corpus.make(tmp_path / "demo", videos=6, test=2)
     (root / "videos/all/video5.mp4").write_bytes((root / "videos/all/video1.mp4").read_bytes())
     corpus = read("demo", str(root))
     files = [inspect_file(path, clips, 10.0) for path, clips in by_file(corpus).items()]

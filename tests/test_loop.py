@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.loop import Tokens
+from pipeline.training.loop import Tokens
 
 
 def test_a_caption_is_tokenised_once_and_comes_in_the_order_asked_for():
@@ -23,7 +23,7 @@ def test_a_caption_is_tokenised_once_and_comes_in_the_order_asked_for():
 
 @pytest.mark.parametrize("name", ["demo", "ViT-B-32-quickgelu"])
 def test_kept_tokens_are_the_tokenizers(name: str):
-    from tcmgc import backbone
+    from tcmgc.towers import backbone
 
     tokenise = backbone.tokenizer(name, 12)
     captions = ["a red circle", "a red circle and " * 9, "", "ein gelbes Quadrat, 三角形"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tcmgc.losses import info_nce, info_nce_directions, similarity_decorrelation
+from tcmgc.training.losses import info_nce, info_nce_directions, similarity_decorrelation
 
 
 def draw(*shape: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcmgc.metrics import format_table, retrieval_metrics, text_to_video, video_to_text
+from tcmgc.retrieval.metrics import format_table, retrieval_metrics, text_to_video, video_to_text
 
 ORDER = ("R1", "R5", "R10", "MdR", "MnR")
 

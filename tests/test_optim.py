@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tcmgc import optim
+from tcmgc.training import optim
 
 
 def test_bert_adam_follows_its_equations():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tcmgc.order import batch_of, epoch_order, steps_per_epoch
+from tcmgc.training.order import batch_of, epoch_order, steps_per_epoch
 
 
 def test_an_epoch_is_a_permutation_that_seed_and_epoch_decide():

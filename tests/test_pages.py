@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcmgc import backbone
-from tcmgc.pages import cards, page
+from tcmgc.reports.pages import cards, page
+from tcmgc.towers import backbone
 
 NASTY = [
     "<script>alert(1)</script>",

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 
-from tcmgc import plots
+from tcmgc.reports import plots
 
 NAMES = ("video–sentence", "video–word", "sentence–frame", "frame–word")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tcmgc import qualitative
-from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads import Head, TcMgc, XClip, XPool, score_tiled
+from tcmgc.retrieval import qualitative
+from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 DIM, WORDS, FRAMES = 16, 8, 6
 

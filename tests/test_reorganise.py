@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tcmgc.lanes import contract, largest, network
-from tcmgc.reorganise import Slots, reorganise, slot_count
+from tcmgc.heads.parts.lanes import contract, largest, network
+from tcmgc.heads.parts.reorganise import Slots, reorganise, slot_count
 
 
 def draw(*shape: int) -> torch.Tensor:

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from pipeline import report, results, tracking
+from pipeline import report, tracking
+from pipeline.sweeps import results
 from tcmgc import recipes
 from tune_spaces import SPACES
 

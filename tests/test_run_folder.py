@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import run_folder, train
+from pipeline import train
+from pipeline.run_state import run_folder
 from tcmgc import config, recipes
-from tcmgc.metrics import retrieval_metrics
+from tcmgc.retrieval.metrics import retrieval_metrics
 
 
 def test_a_json_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,8 +3,10 @@ import random
 
 import pytest
 
-from pipeline import plan, tune
-from tcmgc import config, recipes, sizes
+from pipeline import tune
+from pipeline.sweeps import plan
+from tcmgc import config, recipes
+from tcmgc.heads import sizes
 from tune_spaces import SPACES, Choice, Range, Rule, Space, Variant, check
 
 DEMO, PAPER = recipes.recipe("demo"), recipes.recipe("msrvtt_9k")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline import stages
+from pipeline.inputs import stages
 from tcmgc import datasets
 from tcmgc.datasets import Clip
 from tcmgc.frames.cache import FrameCache

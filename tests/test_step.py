@@ -14,13 +14,13 @@ from torch import Tensor
 from workers import Workers
 
 from tcmgc import config, model, recipes
-from tcmgc.batch import Batch
 from tcmgc.config import Config, Data, Loss, Temporal, Towers
-from tcmgc.distributed import share, world
-from tcmgc.losses import info_nce_directions, similarity_decorrelation
-from tcmgc.objective import Objective
-from tcmgc.step import backward
-from tcmgc.threads import Threads
+from tcmgc.training.batch import Batch
+from tcmgc.training.distributed import share, world
+from tcmgc.training.losses import info_nce_directions, similarity_decorrelation
+from tcmgc.training.objective import Objective
+from tcmgc.training.step import backward
+from tcmgc.training.threads import Threads
 
 NO_SDR = Loss(alpha=0.0, directions="mean", learn_scale=True, scale=20.0)
 CASES: dict[str, dict[str, Any]] = {
@@ -121,7 +121,7 @@ def step(
     more: dict[str, Any] = {}
     if known:
         more = {"words": whole.tokens.unique(), "also": {"rank": rank}}
-    asks = patch("tcmgc.step.gather", side_effect=AssertionError("words were gathered"))
+    asks = patch("tcmgc.training.step.gather", side_effect=AssertionError("words were gathered"))
     with asks if known else nullcontext():
         terms = backward(
             retriever,
@@ -240,12 +240,12 @@ def test_pieces_that_cannot_be_dealt_out(tower: str):
 
 def test_a_gather_without_gradient_would_be_noticed(tower: str, monkeypatch: pytest.MonkeyPatch):
     """The comparison itself: one worker whose videos give no gradient differs by far."""
-    import tcmgc.step
+    import tcmgc.training.step
 
     case = "TC-MGC as the paper has it"
     wanted = alone(case, tower, 6, 0, torch.float64)
     monkeypatch.setattr(
-        tcmgc.step,
+        tcmgc.training.step,
         "gather_records",
         lambda record, total: record.map(lambda tensor: tensor.detach()),
     )
@@ -257,7 +257,7 @@ def test_a_gather_without_gradient_would_be_noticed(tower: str, monkeypatch: pyt
 @pytest.mark.parametrize("pairs", ["positives", "negatives", "all"])
 @pytest.mark.parametrize("directions", ["sum", "mean"])
 def test_the_objective_is_the_losses_on_the_whole_matrix(pairs: Any, directions: Any):
-    from tcmgc.features import Scores
+    from tcmgc.towers.features import Scores
 
     torch.manual_seed(0)
     grains = {name: torch.randn(5, 5, dtype=torch.float64) for name in "abcd"}

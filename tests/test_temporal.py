@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from tcmgc.backbone import load_towers
-from tcmgc.temporal import TemporalEncoder
+from tcmgc.towers.backbone import load_towers
+from tcmgc.towers.temporal import TemporalEncoder
 
 
 def encoder(**options):

@@ -16,8 +16,9 @@ import pytest
 import safetensors.torch
 
 from pipeline import evaluate, tracking, train
-from tcmgc import checkpoint, config
+from tcmgc import config
 from tcmgc.config import flatten
+from tcmgc.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 

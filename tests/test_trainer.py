@@ -12,8 +12,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
     FixedScalingPolicy,
 )
 
-from pipeline import cluster as ours
-from pipeline.trainer import Trainer
+from pipeline.cluster import placement as ours
+from pipeline.cluster.trainer import Trainer
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import shutil
 import pytest
 import ray
 
-from pipeline import cli, cluster, plan, progress, tracking, train, trials, tune
+from pipeline import cli, tracking, train, tune
+from pipeline.cluster import placement as cluster
+from pipeline.sweeps import plan, progress, trials
 from tcmgc import config, recipes
 from tune_spaces import SPACES, Space, Variant
 

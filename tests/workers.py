@@ -14,7 +14,7 @@ class Workers:
     def __init__(self, size: int) -> None:
         # A fresh server, whose imports all workers share: forking pytest itself would copy its threads.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tcmgc.model", "tcmgc.step", "torch.distributed"])
+        context.set_forkserver_preload(["tcmgc.model", "tcmgc.training.step", "torch.distributed"])
         self.folder = tempfile.TemporaryDirectory()
         self.pipes: list[Connection] = []
         self.processes = []

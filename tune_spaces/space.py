@@ -12,7 +12,7 @@ import numpy as np
 
 from tcmgc import config as configs
 from tcmgc.config import Config, Head
-from tcmgc.metrics import retrieval_metrics
+from tcmgc.retrieval.metrics import retrieval_metrics
 
 T2V = ("t2v/R1", "t2v/R5", "t2v/R10", "t2v/RSum")
 V2T = ("v2t/R1", "v2t/R5", "v2t/R10", "v2t/RSum")

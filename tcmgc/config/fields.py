@@ -74,7 +74,7 @@ class Towers:
     """CLIP's two encoders, through open_clip."""
 
     name: str = "ViT-B-32-quickgelu"
-    """An open_clip model name, one of `tcmgc/towers/*.json`, or a path to such a JSON."""
+    """An open_clip model name, one of `tcmgc/towers/models/*.json`, or a path to such a JSON."""
     pretrained: str | None = "openai"
     """An open_clip tag or a checkpoint file; None for random weights."""
     freeze: Literal["none", "embeddings", "all"] = "embeddings"
@@ -256,7 +256,7 @@ class Optim:
     kind: Literal["adam", "adamw"] = "adam"
     """`adam`: CLIP4Clip's, without bias correction, decay added to the update; `adamw`: PyTorch's."""
     lr_clip: float = 1e-7
-    """For CLIP's own weights. 1e-7 assumes float16 weights; see tcmgc/recipes.py."""
+    """For CLIP's own weights. 1e-7 assumes float16 weights; see tcmgc/recipes."""
     lr_new: float = 1e-4
     """For every other weight."""
     betas: tuple[float, float] = (0.9, 0.98)

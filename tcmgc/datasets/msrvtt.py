@@ -27,7 +27,7 @@ def msrvtt_7k(root: str) -> Corpus:
 
 
 def demo(root: str) -> Corpus:
-    """The corpus of :mod:`tcmgc.demo`: the 9K files, with the counts that it was made with."""
+    """The corpus of :mod:`tcmgc.datasets.demo_corpus`: the 9K files, with the counts that it was made with."""
     made = parse.read_json(*DataFolder(root).read("demo.json"))
     videos, test, captions = (
         parse.field("demo.json", made, key, int, "a number")

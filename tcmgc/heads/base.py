@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tcmgc import native
-from tcmgc.features import Scores, TextFeatures, VideoFeatures, _Batched
-from tcmgc.running import Run, can_compile, compiled, eager, many_shapes, same_memory
+from tcmgc.heads import native
+from tcmgc.heads.parts.compile import Run, can_compile, compiled, eager, many_shapes
+from tcmgc.heads.parts.memory import same_memory
+from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures, _Batched
 
 MEMORY = 256 * 2**20
 """Bytes that intermediate results of scoring may take, unless told otherwise."""
@@ -53,7 +54,7 @@ class Head(nn.Module, ABC):
     dim: int
     grains: tuple[str, ...]
     in_native: bool = False
-    """Scores without gradients come from :mod:`tcmgc.native`, where that is available."""
+    """Scores without gradients come from :mod:`tcmgc.heads.native`, where that is available."""
     memory: int = MEMORY // 4
     """Bytes that a training step may hold between its forward and backward passes, roughly."""
 
@@ -141,7 +142,7 @@ def score_tiled(
         memory: bytes that intermediate results may take; the result itself comes on top, and so do the
             vectors of a tile's texts and videos, of 64 videos at most.
         grains: keep the scores of each contrast as well as the similarity.
-        compile: run compiled pieces: C++ where :mod:`tcmgc.native` has them, else torch.compile.
+        compile: run compiled pieces: C++ where :mod:`tcmgc.heads.native` has them, else torch.compile.
             None takes the C++ always, but torch.compile only from :data:`COMPILED_PAIRS` pairs on, from
             where compilation (about a minute the first time, kept on disk by torch) is soon repaid.
         bf16: round the operands of the large matrix products to bfloat16; everything after them

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcmgc.aggregate import Isa, SoftmaxSum
 from tcmgc.config import GRAINS
-from tcmgc.features import Scores, TextFeatures, VideoFeatures
+from tcmgc.heads.parts.aggregate import Isa, SoftmaxSum
 from tcmgc.heads.tcmgc import TcMgc
+from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures
 
 
 def literal_score(

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tcmgc import native
-from tcmgc.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
-from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
-from tcmgc.collapsed import (
+from tcmgc.config import GRAINS, kept_count
+from tcmgc.heads import native
+from tcmgc.heads.base import Head, RawVideos, check_video
+from tcmgc.heads.parts.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
+from tcmgc.heads.parts.attention import CollapsedVideos, LanguageVideoAttention
+from tcmgc.heads.parts.collapsed import (
     CollapsedTexts,
     Lanes,
     collapse_texts,
@@ -22,11 +24,9 @@ from tcmgc.collapsed import (
     rest,
     rounded,
 )
-from tcmgc.config import GRAINS, kept_count
-from tcmgc.features import Scores, TextFeatures, VideoFeatures, _Batched
-from tcmgc.heads.base import Head, RawVideos, check_video
-from tcmgc.reorganise import Mode, Slots, reorganise, slot_count
-from tcmgc.running import Run, eager
+from tcmgc.heads.parts.compile import Run, eager
+from tcmgc.heads.parts.reorganise import Mode, Slots, reorganise, slot_count
+from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures, _Batched
 
 RELEASED: dict[str, Any] = {
     "projections": False,

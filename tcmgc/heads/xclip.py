@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcmgc.config import GRAINS
-from tcmgc.features import TextFeatures, VideoFeatures, _Batched
 from tcmgc.heads.base import Head, check_video
-from tcmgc.running import Run, eager
+from tcmgc.heads.parts.compile import Run, eager
+from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
 
 
 @dataclass(frozen=True)

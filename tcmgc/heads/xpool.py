@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tcmgc.attention import CollapsedVideos, LanguageVideoAttention
-from tcmgc.collapsed import CollapsedTexts, collapse_texts, lay_out, products, rounded
-from tcmgc.features import TextFeatures, VideoFeatures
 from tcmgc.heads.base import Head, RawVideos, check_video
-from tcmgc.running import Run, eager
+from tcmgc.heads.parts.attention import CollapsedVideos, LanguageVideoAttention
+from tcmgc.heads.parts.collapsed import CollapsedTexts, collapse_texts, lay_out, products, rounded
+from tcmgc.heads.parts.compile import Run, eager
+from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 
 class XPool(Head):

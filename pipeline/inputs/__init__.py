@@ -1,0 +1,1 @@
+"""Ray Data's part: reading a corpus and decoding its videos."""

@@ -1,0 +1,180 @@
+"""Checkpoints in a run's folder: written aside, moved into place, and found again after a crash.
+
+Ray Train keeps a list of the run's checkpoints in the folder. It writes that list in place, so a
+controller that dies, or a disk that is full, can leave half of it; and a worker that dies right
+after its report leaves a checkpoint that is not on it. :func:`settle` puts both right.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from pyarrow import fs
+from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME as LIST
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
+    _CheckpointManagerState,
+    _TrainingResultState,
+)
+
+from pipeline.run_state import run_folder
+from tcmgc import storage
+from tcmgc.training.checkpoint import CONFIG, OPTIMISER, TRAINING, WEIGHTS
+
+PREFIX, ASIDE = "checkpoint_", ".writing-"
+
+
+@contextmanager
+def aside(folder: str) -> Iterator[Path]:
+    """A folder to write a checkpoint in: beside its place where that is local, so that moving is free.
+
+    Raises:
+        ValueError: the run's folder cannot be reached from this machine.
+    """
+    path = storage.without_scheme(folder)
+    if not storage.is_uri(path) and not Path(path).is_dir():
+        raise ValueError(
+            f"{folder} is not there on {socket.gethostname()}, where a worker runs; with several nodes, "
+            "--run.folder must be on a file system that all of them mount, or a URI such as s3://bucket/runs"
+        )
+    place = tempfile.mkdtemp(prefix=ASIDE, dir=None if storage.is_uri(path) else path)
+    try:
+        yield Path(place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def try_save(save: Callable[[], None], patience: float, say: Callable[[str], None]) -> str | None:
+    """Write a checkpoint; what went wrong where the disk would not take it.
+
+    A step's checkpoint may be left out: training goes on, the one before is untouched. An
+    epoch's is tried again until ``patience`` seconds are over.
+
+    Raises:
+        OSError: the disk did not take it in that time.
+    """
+    until = time.monotonic() + patience
+    while True:
+        try:
+            save()
+            return None
+        except OSError as error:
+            if not patience:
+                say(f"no checkpoint: {error}; the one before it is untouched, training goes on")
+                return str(error)
+            if time.monotonic() > until:
+                raise
+            say(f"no checkpoint yet: {error}; trying again for {until - time.monotonic():.0f} s")
+            time.sleep(min(5.0, patience / 10))
+
+
+def publish(folder: str, written: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+    """Put a checkpoint that was written aside in its place; it is there whole or not at all.
+
+    Moved by one rename where the folder is local. On an object store, each file appears whole and
+    ``training.json`` comes last: without it, a folder is no checkpoint.
+    """
+    system, inner = storage.resolve(storage.join(folder, name))
+    source = Path(written.path)
+    if isinstance(system, fs.LocalFileSystem):
+        os.rename(source, inner)
+    else:
+        system.create_dir(inner)  # Ray deletes old ones, and Google's store wants a marker for that
+        for file in sorted(source.iterdir(), key=lambda file: file.name == TRAINING):
+            fs.copy_files(str(file), f"{inner}/{file.name}", destination_filesystem=system)
+    return ray.train.Checkpoint(path=inner, filesystem=system)
+
+
+@contextmanager
+def local(folder: str) -> Iterator[str]:
+    """The checkpoint on this machine: where it is, or a copy of what a URI names.
+
+    Raises:
+        ValueError: the URI holds no checkpoint.
+    """
+    path = storage.without_scheme(folder)
+    if not storage.is_uri(path):
+        yield path
+        return
+    system, inner = storage.resolve(folder)
+    if system.get_file_info(f"{inner}/{TRAINING}").type != fs.FileType.File:
+        raise ValueError(f"{storage.plain(folder)} is not a checkpoint: {TRAINING} missing")
+    with tempfile.TemporaryDirectory() as copy:
+        for file in (CONFIG, WEIGHTS, TRAINING):
+            fs.copy_files(f"{inner}/{file}", f"{copy}/{file}", source_filesystem=system)
+        yield copy
+
+
+def settle(folder: str, score: str) -> int | None:
+    """Make the folder's list of checkpoints agree with what is there; before any worker starts.
+
+    Halves of checkpoints are removed, whole ones that the list does not know are added, and a
+    list that cannot be read is made anew. Gives the step of the latest checkpoint.
+
+    Args:
+        folder: The run's.
+        score: Name of the metric that checkpoints are chosen by.
+    """
+    whole: dict[str, dict[str, Any]] = {}
+    for name, files in storage.folders(folder).items():
+        place = storage.join(folder, name)
+        if name.startswith(PREFIX) and files >= {CONFIG, OPTIMISER, TRAINING, WEIGHTS}:
+            training = run_folder.read(place, TRAINING)
+            if training is not None:
+                whole[name] = training
+                continue
+        if name.startswith((PREFIX, ASIDE)):
+            storage.remove_folder(place)
+    listed = _listed(folder)
+    if listed is None or listed != set(whole):
+        _write_list(folder, whole, score)
+    return max((training["step"] for training in whole.values()), default=None)
+
+
+def _listed(folder: str) -> set[str] | None:
+    """Names on the list; None where it cannot be read."""
+    values = run_folder.read(folder, LIST)
+    if values is None:
+        return None
+    try:
+        state = _CheckpointManagerState.model_validate(values)
+    except ValueError:
+        return None
+    return {result.checkpoint_dir_name for result in state.checkpoint_results}
+
+
+def _write_list(folder: str, whole: dict[str, dict[str, Any]], score: str) -> None:
+    if not whole:
+        run_folder.remove(folder, LIST)
+        return
+
+    def value(training: dict[str, Any]) -> float:
+        return -1.0 if training["score"] is None else training["score"]
+
+    in_time = sorted(whole, key=lambda name: (whole[name]["step"], name))
+    by_score = sorted(in_time, key=lambda name: value(whole[name]))
+    results = {
+        name: _TrainingResultState(
+            checkpoint_dir_name=name,
+            metrics={"history": [], score: value(training), "step": training["step"]},
+        )
+        for name, training in whole.items()
+    }
+    state = _CheckpointManagerState(
+        checkpoint_results=[results[name] for name in by_score],
+        checkpoint_report_indices=[in_time.index(name) for name in by_score],
+        latest_checkpoint_result=results[in_time[-1]],
+        pending_training_results=[],
+        pending_validation_specs=[],
+        current_report_index=len(whole),
+        validated_checkpoint_dir_names=[],
+        timed_out_validation_checkpoint_dir_names=[],
+        failed_validation_checkpoint_dir_names=[],
+    )
+    run_folder.write(folder, LIST, state.model_dump(mode="json"))

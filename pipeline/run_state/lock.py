@@ -1,0 +1,156 @@
+"""One run, one writer: a lock in the run's folder that a crashed owner does not leave stuck.
+
+The lock is a small file with its owner's name and a count that the owner raises every few
+seconds. Whoever finds it and sees the count stand still takes it over. No clocks are compared,
+so machines need not agree on the time; a process of this machine that is gone is seen at once.
+
+Two that find a folder free at the same instant: a local file is created by one of them only. On
+an object store both write, wait, and read back; the last writer wins. Writes that take longer
+than that wait would let both in: it is a guard against mistakes, not a consensus protocol.
+"""
+
+import _thread
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipeline.run_state import run_folder
+from tcmgc import storage
+
+NAME = "lock.json"
+BEAT = 5.0
+"""Seconds between an owner's signs of life."""
+PATIENCE = 20.0
+"""Seconds without a sign of life after which an owner counts as gone."""
+_SETTLE = 1.0
+_UNKNOWN: dict[str, Any] = {
+    "owner": None,
+    "host": "an unknown host",
+    "boot": "",
+    "pid": "?",
+    "started": 0.0,
+    "beat": 0,
+}
+
+
+@contextmanager
+def held(folder: str, *, beat: float = BEAT, patience: float = PATIENCE) -> Iterator[None]:
+    """Own the folder while the block runs.
+
+    If another process takes it all the same (this one slept for longer than ``patience``), the
+    block is interrupted as by Ctrl-C, so that two never go on writing.
+
+    Raises:
+        ValueError: another living process owns it; names it.
+    """
+    mine = {"owner": uuid.uuid4().hex, **_self(), "beat": 0}
+    found = _read(folder)
+    if found is not None:
+        _wait_for(folder, found, patience)
+    _take(folder, mine, fresh=found is None)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_beat, args=(folder, mine, beat, stop), name="lock", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        if _owner(folder) == mine["owner"]:
+            run_folder.remove(folder, NAME)
+
+
+def _self() -> dict[str, Any]:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return {
+        "host": socket.gethostname(),
+        "boot": boot.read_text().strip() if boot.is_file() else "",
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _dead(lock: dict[str, Any]) -> bool:
+    """Whether the owner was a process of this machine and is gone."""
+    here = _self()
+    if any(lock.get(name) != here[name] for name in ("host", "boot")):
+        return False
+    try:
+        process = psutil.Process(lock["pid"])
+        return process.create_time() != lock["started"] or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _wait_for(folder: str, found: dict[str, Any], patience: float) -> None:
+    """Return when the owner is gone."""
+    until = time.monotonic() + patience
+    while not _dead(found) and time.monotonic() < until:
+        now = _read(folder)
+        if now is None:
+            return
+        if (now["owner"], now["beat"]) != (found["owner"], found["beat"]) or _alive_here(now):
+            raise ValueError(_taken(folder, now))
+        time.sleep(min(1.0, patience / 5))
+
+
+def _alive_here(lock: dict[str, Any]) -> bool:
+    here = _self()
+    return lock["host"] == here["host"] and lock["boot"] == here["boot"] and not _dead(lock)
+
+
+def _taken(folder: str, lock: dict[str, Any]) -> str:
+    return (
+        f"{folder} is being written by process {lock['pid']} on {lock['host']}; two runs never write into one "
+        "folder. Wait for it, stop it, or choose another --run.name"
+    )
+
+
+def _take(folder: str, mine: dict[str, Any], fresh: bool) -> None:
+    path = storage.without_scheme(storage.join(folder, NAME))
+    if fresh and not storage.is_uri(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Only one of several can create it.
+            with open(path, "x") as file:
+                file.write(json.dumps(mine))
+        except FileExistsError:
+            raise ValueError(_taken(folder, _read(folder) or _UNKNOWN)) from None
+        return
+    run_folder.write(folder, NAME, mine)
+    time.sleep(_SETTLE)
+    now = _read(folder) or _UNKNOWN
+    if now["owner"] != mine["owner"]:
+        raise ValueError(_taken(folder, now))
+
+
+def _read(folder: str) -> dict[str, Any] | None:
+    """The lock; one without owner where its owner died before it had written its name."""
+    return run_folder.read(folder, NAME) or (_UNKNOWN if run_folder.exists(folder, NAME) else None)
+
+
+def _owner(folder: str) -> str | None:
+    return (_read(folder) or _UNKNOWN)["owner"]
+
+
+def _beat(folder: str, mine: dict[str, Any], pause: float, stop: threading.Event) -> None:
+    while not stop.wait(pause):
+        try:
+            if _owner(folder) != mine["owner"]:
+                _thread.interrupt_main()
+                return
+            mine["beat"] += 1
+            run_folder.write(folder, NAME, mine)
+        except OSError:
+            continue  # a full disk or a store that is away: the next beat tries again

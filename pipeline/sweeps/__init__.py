@@ -1,0 +1,1 @@
+"""Sweeps: plans, trials, progress and results."""

@@ -1,0 +1,68 @@
+"""The features of frozen towers, made once for a whole search."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from pipeline import cli
+from pipeline.cluster import placement as cluster
+from pipeline.inputs import prepare
+from pipeline.sweeps.plan import Search
+from tcmgc import model
+from tcmgc.config import Config, from_dict, replace
+from tcmgc.datasets import Corpus, Split
+from tcmgc.towers import backbone
+from tcmgc.training import checkpoint, frozen
+
+
+def make(search: Search, config: Config, corpus: Corpus) -> str:
+    """Path of the file of features; it is made where it is not there.
+
+    Raises:
+        ValueError: a checkpoint that is none, or whose towers or frames are other than the config's.
+    """
+    place = search.place / "features.safetensors"
+    if not place.is_file():
+        where = cluster.placement(replace(config, {"train.workers": 1, "train.min_workers": 0}))
+        print(f"features of {len(corpus['train'])} and {len(corpus['val'])} videos: to {place}")
+        task = ray.remote(num_cpus=where.cpus, num_gpus=1 if where.gpu else 0)(_make)
+        splits = {name: corpus[name] for name in ("train", "val")}
+        try:
+            ray.get(task.remote(search.base, search.towers, splits, str(place)))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ValueError):
+                raise error.cause from error
+            raise
+    return str(place)
+
+
+def _make(base: dict[str, Any], towers: str | None, splits: dict[str, Split], place: str) -> None:
+    cli.quiet()
+    torch.set_num_threads(max(1, int(ray.get_runtime_context().get_assigned_resources()["CPU"])))
+    config = from_dict(base)
+    retriever = model.build(config) if towers is None else _trained(config, towers)
+    retriever.to("cuda" if ray.get_gpu_ids() else "cpu")
+    tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
+    found = {}
+    for name, split in splits.items():
+        reader = prepare.frame_cache(config).open(split.clips)
+
+        def read(start: int, stop: int, split: Split = split, reader: Any = reader) -> Any:
+            pixels, mask = reader.read(split.clips[start:stop])
+            return torch.from_numpy(pixels), torch.from_numpy(mask)
+
+        captions = [clip.captions for clip in split.clips]
+        found[name] = frozen.extract(retriever, read, captions, tokenise)
+    frozen.save(found, Path(place))
+
+
+def _trained(config: Config, folder: str) -> model.Retriever:
+    found, retriever = checkpoint.load(folder)
+    if found.towers.name != config.towers.name:
+        raise ValueError(
+            f"--towers {folder} has towers {found.towers.name}, the recipe {config.towers.name}; "
+            "give a recipe with the same"
+        )
+    return retriever

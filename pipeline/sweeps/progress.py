@@ -1,0 +1,162 @@
+"""A search on the terminal and in MLflow while it runs: a line a trial, a table at the end."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+
+from pipeline import tracking
+from pipeline.sweeps import trials
+from pipeline.sweeps.plan import Search
+from pipeline.sweeps.trials import validation
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a trial came out."""
+
+    label: str
+    seed: int
+    score: float | None
+    """Best validation score; None where it has none."""
+    epochs: int
+    """Epochs trained."""
+    status: str
+    settings: dict[str, Any]
+    """What Tune gave the trial."""
+    trial: str
+    """Tune's name for it."""
+
+
+class Progress(tune.Callback):
+    """Says on the driver how each trial ended, and closes the MLflow run of those that were stopped."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.rows: dict[str, list[dict[str, float]]] = {}
+        self.said: set[str] = set()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Remember the epoch, and say it."""
+        metric = self.search.space.metric
+        if metric not in result or "finished" in result:
+            return
+        self.rows.setdefault(trial.trial_id, []).append(validation(result))
+        label = self.search.label(trial.config, trial.trial_id)
+        print(
+            f"  {label}, seed {self.search.seed(trial.config)}: epoch {result['epoch']} of "
+            f"{self.search.epochs}: {metric} {result[metric]:.1f}",
+            flush=True,
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial that ended by itself or was stopped early."""
+        result = trial.last_result
+        done = bool(result.get("finished"))
+        if not done:
+            _close(self.search, trial, self.rows.get(trial.trial_id, []))
+        self._say(trials, trial, outcome(self.search, trial.config, trial.trial_id, result))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial that failed for good."""
+        result = trial.last_result or {}
+        run = _run_of(self.search, trial)
+        if run is not None and run.info.status == "RUNNING":  # its process is gone
+            tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
+            tracking.end(run.info.run_id, "FAILED")
+        row = outcome(self.search, trial.config, trial.trial_id, result, failed=True)
+        self._say(trials, trial, row)
+
+    def _say(self, trials: Sequence[Any], trial: Any, row: Row) -> None:
+        if trial.trial_id in self.said:
+            return
+        self.said.add(trial.trial_id)
+        ended = sum(one.status in ("TERMINATED", "ERROR") for one in trials)
+        ended += trial.status not in ("TERMINATED", "ERROR")
+        seconds = (trial.last_result or {}).get("time_total_s", 0.0)
+        score = f"{self.search.space.metric} {row.score:.1f}" if row.score is not None else ""
+        print(
+            f"[{ended} of {self.search.total}] {row.label}, seed {row.seed}: {score} "
+            f"({row.status}, epoch {row.epochs}, {seconds:.0f} s)",
+            flush=True,
+        )
+
+
+def outcome(
+    search: Search,
+    settings: dict[str, Any],
+    trial: str,
+    result: dict[str, Any],
+    *,
+    scores: Sequence[float] = (),
+    failed: bool = False,
+) -> Row:
+    """A row from what Tune knows of a trial."""
+    known = [*scores, *([result[search.space.metric]] if search.space.metric in result else [])]
+    status = "failed" if failed else "finished" if result.get("finished") else "stopped early"
+    return Row(
+        label=search.label(settings, trial),
+        seed=search.seed(settings),
+        score=max(known) if known else None,
+        epochs=int(result.get("epoch", 0)),
+        status=status,
+        settings=settings,
+        trial=trial,
+    )
+
+
+def table(rows: Sequence[Row], metric: str) -> str:
+    """Variants, best first: mean and spread over seeds."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.label, []).append(row)
+    width = max(len(label) for label in groups)
+    lines = [f"{'variant':{width}}  {metric:>12}  {'± seeds':>8}  {'seeds':>5}  {'epochs':>6}  how"]
+    for label, members in sorted(groups.items(), key=lambda item: -_mean(item[1])):
+        scores = [row.score for row in members if row.score is not None]
+        spread = f"{statistics.stdev(scores):8.2f}" if len(scores) > 1 else f"{'':8}"
+        how = ", ".join(sorted({row.status for row in members}))
+        mean = f"{statistics.mean(scores):12.2f}" if scores else f"{'none':>12}"
+        epochs = max(row.epochs for row in members)
+        lines.append(f"{label:{width}}  {mean}  {spread}  {len(scores):5}  {epochs:6}  {how}")
+    return "\n".join(lines)
+
+
+def best_label(rows: Sequence[Row]) -> str | None:
+    """The variant with the highest mean over its seeds; None where no trial has a score."""
+    labels = {row.label for row in rows if row.score is not None}
+    members = {label: [row for row in rows if row.label == label] for label in labels}
+    return max(sorted(members), key=lambda label: _mean(members[label]), default=None)
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    scores = [row.score for row in rows if row.score is not None]
+    return statistics.mean(scores) if scores else float("-inf")
+
+
+def _close(search: Search, trial: Any, rows: Sequence[dict[str, float]]) -> None:
+    """What a stopped trial can no longer do itself: send its history, note how far it came."""
+    run = _run_of(search, trial)
+    if run is None:
+        return  # stopped before it began
+    history = trials.stopped_history(trial.last_result)
+    if history:
+        tracking.complete(run.info.run_id, history)
+    epochs = [row for row in history if "epoch" in row] or list(rows)
+    config = search.config(trial.config)
+    trials.finish(run.info.run_id, search, config, epochs, "stopped early", "KILLED")
+
+
+def _run_of(search: Search, trial: Any) -> Any:
+    return tracking.run_of(f"{search.trials}/{search.run(trial.config, trial.trial_id)}")
+
+
+def seconds_since(start: float) -> str:
+    """Minutes and seconds."""
+    minutes, seconds = divmod(int(time.monotonic() - start), 60)
+    return f"{minutes} min {seconds} s"

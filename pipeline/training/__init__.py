@@ -1,0 +1,1 @@
+"""What Ray Train's workers run."""

@@ -1,0 +1,107 @@
+"""Building the C++ when it is first needed, and loading it.
+
+Compiled in a few seconds into the user's cache folder, for the processor at hand.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name("pairs.cpp")
+_FLAGS = (
+    *("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+)
+_off = False
+
+
+def available(like: Tensor) -> bool:
+    """Whether :mod:`tcmgc.heads.native` can be used on tensors like this one."""
+    if _off or like.device.type != "cpu" or like.dtype != torch.float32:
+        return False
+    return library() is not None
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Do without, inside this context: for comparing the two."""
+    global _off
+    before, _off = _off, True
+    try:
+        yield
+    finally:
+        _off = before
+
+
+@functools.cache
+def lanes() -> int:
+    """Videos that are taken side by side."""
+    found = library()
+    assert found is not None
+    return int(found.pairs_lanes())
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The library; None, with a warning, where it cannot be had."""
+    if os.environ.get("TCMGC_NATIVE", "1") == "0":
+        return None
+    try:
+        return ctypes.CDLL(str(_built()))
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        warnings.warn(
+            "the C++ part of TC-MGC's similarity cannot be built or loaded, so it runs in torch: the "
+            f"same result, more slowly. A C++ compiler (g++) is what is usually missing. {detail.strip()[:400]}",
+            stacklevel=2,
+        )
+        return None
+
+
+def _built() -> Path:
+    """The library's path; built by whoever comes first, for this source, compiler and processor."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    sources = [path.read_text() for path in sorted(_SOURCE.parent.glob("*.[ch]*"))]
+    key = "\0".join([*sources, *_FLAGS, version, _processor()])
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcmgc"
+    target = cache / f"pairs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            aside = Path(folder) / target.name
+            subprocess.run(
+                [compiler, *_FLAGS, str(_SOURCE), "-o", str(aside)],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            aside.replace(target)
+    return target
+
+
+def _processor() -> str:
+    """What decides which instructions ``-march=native`` may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(
+        line
+        for line in dict.fromkeys(lines)
+        if line.startswith(("flags", "Features", "model name"))
+    )

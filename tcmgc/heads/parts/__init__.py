@@ -1,0 +1,1 @@
+"""What several heads share: attention, its collapsed form, reorganisation, aggregation."""

@@ -1,0 +1,135 @@
+"""Sections that show frames: what is retrieved, and what attention rests on (Figures 9, 11 and 14)."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from tcmgc.datasets import Clip
+from tcmgc.frames.reader import FrameReader
+from tcmgc.reports.pages import cards
+from tcmgc.reports.pages.page import Section, card
+from tcmgc.reports.pages.subject import Subject
+from tcmgc.retrieval import qualitative
+
+_TOP = 3
+
+
+def retrieval(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> list[Section]:
+    """Queries that find their video first (Fig. 9), and such as do not (Fig. 14).
+
+    Args:
+        subject: model and features.
+        reader: has the clips' frames.
+        pairs: queries shown of either kind.
+        seed: decides which.
+    """
+    scores = subject.score()
+    ranking = qualitative.rank(scores, subject.owner, _TOP + 1)
+    ranks, order, owner = ranking.ranks.tolist(), ranking.order.tolist(), subject.owner.tolist()
+    hit = ranking.ranks == 1
+    count = len(hit)
+
+    def result(query: int, video: int, place: int) -> cards.Result:
+        clip = subject.clips[video]
+        return cards.Result(
+            clip.id,
+            place,
+            float(scores[query, video]),
+            video == owner[query],
+            _frames(reader, clip),
+        )
+
+    hits, failures = [], []
+    for query in qualitative.choose(hit, pairs, seed):
+        top = enumerate(order[query][:_TOP], 1)
+        shown = [result(query, video, place) for place, video in top]
+        hits.append(card(cards.retrieval(subject.captions[query], "", shown)))
+    for query in qualitative.choose(~hit, pairs, seed):
+        own = owner[query]
+        wrong = [pair for pair in enumerate(order[query], 1) if pair[1] != own][:_TOP]
+        shown = [result(query, own, ranks[query])]
+        shown += [result(query, video, place) for place, video in wrong]
+        note = f"its video ranks {ranks[query]} of {len(subject.clips)}"
+        failures.append(card(cards.retrieval(subject.captions[query], note, shown)))
+    found = int(hit.sum())
+    return [
+        Section(
+            "Retrieved first",
+            f"{found} of {count} captions ({found / count:.1%}) find their own video first among "
+            f"{len(subject.clips)}. {_drawn(len(hits), seed)} Each with the first {_TOP} videos, "
+            "four frames and the similarity of each."
+            if hits
+            else f"None of {count} captions finds its own video first, so there is nothing to show.",
+            "".join(hits),
+        ),
+        Section(
+            "Failures",
+            f"{count - found} of {count} captions ({1 - found / count:.1%}) find another video "
+            f"first. {_drawn(len(failures), seed)} Each with its own video and the best of the others."
+            if failures
+            else f"All of {count} captions find their own video first, so there is nothing to show.",
+            "".join(failures),
+        ),
+    ]
+
+
+def attention(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> Section:
+    """What the sentence and each word look at in the caption's own video (Fig. 11)."""
+    title = "Attention over frames"
+    if not qualitative.attends(subject.head):
+        return Section(
+            title,
+            f"Left out: the head {type(subject.head).__name__} of this checkpoint compares texts with "
+            "frames that no text has weighed; it has no language-video attention.",
+        )
+    chosen = qualitative.choose(np.ones(len(subject.captions), bool), pairs, seed)
+    owners = subject.owner[chosen].tolist()
+    found = qualitative.pair_attention(
+        subject.head,
+        subject.text[torch.tensor(chosen)],
+        subject.video[torch.tensor(owners)],
+    )
+    shown = []
+    for query, owner, weights in zip(chosen, owners, found, strict=True):
+        clip, text = subject.clips[owner], subject.captions[query]
+        frames = _frames(reader, clip)
+        vectors = [v for v in (weights.sentence, weights.words) if v is not None]
+        padding = any(bool(vector[..., len(frames) :].any()) for vector in vectors)
+        words = []
+        if weights.words is not None:
+            spelled = subject.spell(text)
+            words = [
+                (word, _fold(weights.words[at].mean(0), len(frames), padding))
+                for word, at in spelled
+            ]
+        sentence = (
+            None if weights.sentence is None else _fold(weights.sentence, len(frames), padding)
+        )
+        seconds = reader.timestamps(clip)
+        drawn = cards.Weights(text, clip.id, frames, seconds, sentence, words, padding)
+        shown.append(card(cards.attention(drawn)))
+    return Section(
+        title,
+        f"How the sentence (bars) and each word (shades) weigh the frames of their own video. "
+        f"{_drawn(len(shown), seed)} A row's weights sum to 100%; with several attention heads they are "
+        "the heads' mean, and those of a word that is cut into several tokens the tokens' mean where "
+        "a token alone is no whole character.",
+        "".join(shown),
+    )
+
+
+def _frames(reader: FrameReader, clip: Clip) -> UInt8[np.ndarray, "frames 3 size size"]:
+    pixels, mask = reader.read([clip])
+    return pixels[0, mask[0]]
+
+
+def _fold(
+    weights: Float[np.ndarray, "max_frames"], count: int, padding: bool
+) -> Float[np.ndarray, "columns"]:
+    """Weights of the frames that there are; behind them, if wanted, what padded ones get together."""
+    kept = weights[:count]
+    return np.append(kept, weights[count:].sum()) if padding else kept
+
+
+def _drawn(count: int, seed: int) -> str:
+    return f"Shown: {count}, drawn at random with seed {seed}."

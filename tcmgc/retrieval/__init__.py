@@ -1,0 +1,1 @@
+"""Features of a split, its similarity matrix, and retrieval metrics."""

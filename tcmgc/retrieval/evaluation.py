@@ -1,0 +1,118 @@
+"""Features of a whole split and its similarity matrix, over any number of workers."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from tcmgc.heads import score_tiled
+from tcmgc.model import Retriever
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.training.distributed import gather, share, world
+from tcmgc.training.threads import ONE, Threads
+
+Pixels = tuple[UInt8[Tensor, "videos frames 3 size size"], Bool[Tensor, "videos frames"]]
+
+
+TEXTS, VIDEOS = 128, 16
+"""Captions and videos that are encoded together; captions of a block that one worker scores."""
+
+
+def batches_of(total: int, batch_size: int) -> list[slice]:
+    """The batches that this worker encodes. Whole batches are dealt out: what is computed together
+    does not depend on the number of workers, and nor do the last digits of the result.
+
+    A worker for which none is left encodes the first one as well: its result has to have a shape.
+    """
+    rank, workers = world()
+    mine = share(total, rank, workers, batch_size)
+    if mine.start == mine.stop:
+        mine = slice(0, min(batch_size, total))
+    starts = range(mine.start, mine.stop, batch_size)
+    return [slice(start, min(start + batch_size, mine.stop)) for start in starts]
+
+
+@torch.inference_mode()
+def encode_texts(
+    model: Retriever,
+    captions: Sequence[str],
+    tokenise: Callable[[Sequence[str]], Int[Tensor, "texts words"]],
+    *,
+    batch_size: int = TEXTS,
+    device: torch.device | str = "cpu",
+    threads: Threads = ONE,
+) -> TextFeatures:
+    """Features of all captions; each worker encodes its batches and all get the whole."""
+    total = len(captions)
+
+    @torch.inference_mode()
+    def encode(batch: slice) -> TextFeatures:
+        return model.encode_text(tokenise(captions[batch]).to(device))
+
+    parts = threads(encode, batches_of(total, batch_size))
+    return TextFeatures.cat(parts).map(lambda tensor: _gather(tensor, total, batch_size))
+
+
+@torch.inference_mode()
+def encode_videos(
+    model: Retriever,
+    batches: Iterable[Pixels],
+    total: int,
+    *,
+    batch_size: int = VIDEOS,
+    threads: Threads = ONE,
+) -> VideoFeatures:
+    """Features of all videos; each worker encodes its batches and all get the whole.
+
+    Args:
+        model: Has the towers.
+        batches: The videos of :func:`batches_of`, on the model's device.
+        total: Number of videos.
+        batch_size: As it was given to :func:`batches_of`.
+        threads: Encode batches side by side.
+    """
+
+    @torch.inference_mode()
+    def encode(batch: Pixels) -> VideoFeatures:
+        return model.encode_video(*batch)
+
+    parts = threads(encode, batches)
+    return VideoFeatures.cat(parts).map(lambda tensor: _gather(tensor, total, batch_size))
+
+
+@torch.inference_mode()
+def similarity(
+    model: Retriever,
+    text: TextFeatures,
+    video: VideoFeatures,
+    *,
+    memory: int = 256 * 2**20,
+    threads: Threads = ONE,
+) -> Float[Tensor, "texts videos"]:
+    """The whole matrix, each worker scoring its blocks of the texts.
+
+    Args:
+        model: Head and scale.
+        text: All texts.
+        video: All videos.
+        memory: Bytes that a tile may take (see :func:`tcmgc.heads.score_tiled`).
+        threads: Score blocks of texts side by side.
+    """
+    mine = share(len(text), *world(), TEXTS)
+    record, scale = model.head.record(video), model.scale()
+
+    @torch.inference_mode()
+    def score(block: slice) -> Tensor:
+        found = score_tiled(model.head, text[block], record, scale, memory=memory, grains=False)
+        return found.similarity
+
+    size = TEXTS if threads.count > 1 else max(1, mine.stop - mine.start)
+    starts = range(mine.start, mine.stop, size)
+    parts = threads(score, [slice(start, min(start + size, mine.stop)) for start in starts])
+    return gather(torch.cat(parts or [score(mine)]), len(text), TEXTS)
+
+
+def _gather(features: Tensor, total: int, batch_size: int) -> Tensor:
+    mine = share(total, *world(), batch_size)
+    return gather(features[: mine.stop - mine.start], total, batch_size)

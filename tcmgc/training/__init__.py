@@ -1,0 +1,1 @@
+"""Losses, the training step over any number of workers, optimisers and checkpoints."""

@@ -1,0 +1,229 @@
+"""Training of temporal encoder and head on the features of towers that stand still.
+
+A screening: many settings in minutes, and not the paper's, whose towers are trained. Every
+caption and every video goes through the towers once; what is kept is what the towers say, before
+the temporal encoder. Objective, optimiser, schedule, order of pairs and metrics are those of
+training, and with ``towers.freeze`` at ``all`` so is the result.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tcmgc import config, model
+from tcmgc.retrieval.evaluation import similarity
+from tcmgc.retrieval.metrics import Metrics, retrieval_metrics
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.training import optim, order
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """What the towers say of a split."""
+
+    text: TextFeatures
+    """Every caption, in the order of the split's pairs."""
+    frames: Float[Tensor, "videos frames dim"]
+    """CLIP's own frame features; padded frames are an encoded black-level one."""
+    frame_mask: Bool[Tensor, "videos frames"]
+    owner: Int[Tensor, "texts"]
+    """The video of each caption."""
+
+
+Features = dict[str, SplitFeatures]
+
+
+@torch.inference_mode()
+def extract(
+    retriever: model.Retriever,
+    read: Callable[[int, int], tuple[Tensor, Tensor]],
+    captions: Sequence[Sequence[str]],
+    tokenise: Callable[[Sequence[str]], Tensor],
+    *,
+    batch_size: int = 64,
+) -> SplitFeatures:
+    """Send a split through the towers.
+
+    Args:
+        retriever: Its towers are used, where they are.
+        read: Pixels (videos, frames, 3, size, size) and frame mask of a range of videos.
+        captions: Of every video.
+        tokenise: Captions to token ids.
+        batch_size: Videos, and captions, at a time.
+    """
+    retriever.eval()
+    device = next(retriever.parameters()).device
+    frames, masks = [], []
+    for start in range(0, len(captions), batch_size):
+        pixels, mask = read(start, min(start + batch_size, len(captions)))
+        with _arithmetic(retriever, device):
+            found = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
+        frames.append(found.float().cpu())
+        masks.append(mask)
+    texts = [caption for one in captions for caption in one]
+    parts = [
+        retriever.encode_text(tokenise(texts[start : start + batch_size]).to(device)).to("cpu")
+        for start in range(0, len(texts), batch_size)
+    ]
+    owner = torch.repeat_interleave(torch.tensor([len(one) for one in captions]))
+    return SplitFeatures(TextFeatures.cat(parts), torch.cat(frames), torch.cat(masks), owner)
+
+
+def save(features: Features, path: Path | str) -> None:
+    """Write the features of all splits as one safetensors file, whole or not at all."""
+    tensors: dict[str, Tensor] = {}
+    for name, split in features.items():
+        tensors |= {f"{name}.text.{key}": value for key, value in vars(split.text).items()}
+        tensors |= {
+            f"{name}.frames": split.frames,
+            f"{name}.frame_mask": split.frame_mask,
+            f"{name}.owner": split.owner,
+        }
+    path = Path(path)
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    partial.rename(path)
+
+
+def load(path: Path | str) -> Features:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    try:
+        tensors = load_file(path)
+        names = dict.fromkeys(name.split(".")[0] for name in tensors)
+        return {
+            name: SplitFeatures(
+                TextFeatures(
+                    **{
+                        key: tensors[f"{name}.text.{key}"]
+                        for key in ("sentence", "words", "word_mask")
+                    }
+                ),
+                tensors[f"{name}.frames"],
+                tensors[f"{name}.frame_mask"],
+                tensors[f"{name}.owner"],
+            )
+            for name in names
+        }
+    except (safetensors.SafetensorError, OSError, KeyError) as error:
+        raise ValueError(
+            f"{path} holds no features ({error}); delete it, and they are made anew"
+        ) from error
+
+
+class FrozenTrainer:
+    """A run on features.
+
+    Args:
+        settings: ``towers.freeze`` must be ``all``.
+        features: With the splits ``train`` and ``val``.
+        device: Where to compute.
+        pairs: Training pairs an epoch, other ones each time; 0 takes all.
+
+    Raises:
+        ValueError: towers that are to be trained, or fewer pairs than a batch.
+    """
+
+    def __init__(
+        self,
+        settings: config.Config,
+        features: Features,
+        device: torch.device | str = "cpu",
+        *,
+        pairs: int = 0,
+    ) -> None:
+        if settings.towers.freeze != "all":
+            raise ValueError(
+                f"towers.freeze is {settings.towers.freeze!r}; features of towers stand only for "
+                "towers that are not trained: set it to 'all'"
+            )
+        self.settings, self.device = settings, torch.device(device)
+        self.train, self.val = features["train"], features["val"]
+        self.model = model.build(_without_weights(settings)).to(device)
+        self.optimiser: torch.optim.Optimizer | None = None
+        """None where nothing is left to learn: mean scores of plain frames, say."""
+        if any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.optimiser = model.build_optimiser(settings, self.model)
+        self.objective = model.build_objective(settings)
+        count = min(pairs or len(self.train.owner), len(self.train.owner))
+        self.steps = order.steps_per_epoch(count, settings.train.batch_size)
+        self.done = 0
+
+    def epoch(self) -> dict[str, float]:
+        """Train through an epoch's pairs; gives the mean of each loss term, nothing where nothing learns.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        train = self.settings.train
+        if self.optimiser is None:
+            self.done += self.steps
+            return {}
+        self.model.train()
+        pairs = order.epoch_order(len(self.train.owner), train.seed, self.done // self.steps)
+        rows = [
+            self._step(self.optimiser, order.batch_of(pairs, n, train.batch_size))
+            for n in range(self.steps)
+        ]
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+    def _step(self, optimiser: torch.optim.Optimizer, pairs: np.ndarray) -> dict[str, float]:
+        chosen = torch.from_numpy(pairs)
+        total = self.steps * self.settings.train.epochs
+        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim.warmup))
+        optimiser.zero_grad(set_to_none=True)
+        text = self.train.text[chosen].to(self.device)
+        video = self._video(self.train, self.train.owner[chosen])
+        scale = self.model.scale()
+        scores = self.model.head.score(text, self.model.head.record(video), scale)
+        terms = self.objective(scores, scale, slice(0, len(pairs)))
+        terms["loss"].backward()
+        optim.clip_gradients(self.model, self.settings.optim.clip_norm)
+        optimiser.step()
+        self.done += 1
+        values = {name: term.item() for name, term in terms.items()}
+        if not np.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"the loss is {values['loss']} at step {self.done}; lower optim.lr_new"
+            )
+        return values
+
+    @torch.inference_mode()
+    def evaluate(self) -> Metrics:
+        """Retrieval metrics of the validation split."""
+        self.model.eval()
+        video = self._video(self.val, torch.arange(len(self.val.frames)))
+        scores = similarity(self.model, self.val.text.to(self.device), video)
+        return retrieval_metrics(scores.cpu().numpy(), self.val.owner.numpy())
+
+    def _video(self, split: SplitFeatures, videos: Tensor) -> VideoFeatures:
+        """Frame features as the towers would give them here, then the temporal encoder."""
+        mask = split.frame_mask[videos].to(self.device)
+        frames = split.frames[videos].to(self.device)
+        if not self.model.encode_padding:
+            frames = frames * mask[..., None]
+        with _arithmetic(self.model, self.device):
+            encoded = frames if self.model.temporal is None else self.model.temporal(frames, mask)
+        return VideoFeatures(frames, encoded.float(), mask)
+
+
+def _arithmetic(retriever: model.Retriever, device: torch.device) -> torch.autocast:
+    chosen = retriever.autocast
+    return torch.autocast(device.type, dtype=chosen or torch.bfloat16, enabled=chosen is not None)
+
+
+def _without_weights(settings: config.Config) -> config.Config:
+    """The towers' weights are not needed, but where the temporal encoder starts from them."""
+    if settings.temporal.layers and settings.temporal.initialise_from_text:
+        return settings
+    return config.replace(settings, {"towers.pretrained": None})
