@@ -57,7 +57,7 @@ def test_a_living_owner_on_this_machine_is_named_at_once(tmp_path: Path):
 
 
 def test_an_owner_that_was_killed_does_not_leave_it_stuck(tmp_path: Path):
-    code = "import os, sys; from pipeline import lock\nwith lock.held(sys.argv[1]): os._exit(9)"
+    code = "import os, sys; from pipeline.run_state import lock\nwith lock.held(sys.argv[1]): os._exit(9)"
     root = Path(lock.__file__).resolve().parents[2]
     died = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
     assert died.returncode == 9
