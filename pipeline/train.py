@@ -224,7 +224,7 @@ def _finish(
     # By its own name: Ray's leaves out the scheme of a URI.
     chosen = storage.join(place, Path(best(result).path).name)
     metrics = evaluate.evaluate(config, chosen, corpus["test"], "test")
-    # Here and not above: a trial of a search draws no page, and starts sooner without matplotlib.
+    # Here and not above: a trial of a sweep draws no page, and starts sooner without matplotlib.
     from pipeline import inspect_run
 
     tags = {"checkpoint": chosen, "unreadable": str(len(unreadable))}
