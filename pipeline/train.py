@@ -128,6 +128,7 @@ def check(config: Config) -> Corpus:
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
     order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
+    prepare.say_same_video(config, corpus["train"])
     if len(corpus["val"]) < config.train.workers:
         raise ValueError(
             f"train.workers is {config.train.workers}, but validation has {len(corpus['val'])} videos: "
