@@ -204,9 +204,14 @@ def _tiles(
         for left in range(0, len(record), wide):
             columns = slice(left, min(left + wide, len(record)))
             taken = _filled(record, columns, wide) if even else record[columns]
-            videos = ready(head.prepare_videos(taken))
+            videos = ready(head.prepare_videos(_widened(taken, text.sentence.dtype)))
             for rows, texts in group:
                 yield rows, columns, texts, videos
+
+
+def _widened(items: Any, dtype: torch.dtype) -> Any:
+    """Items with numbers of another precision in this one."""
+    return items.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
 
 
 def _filled(items: Any, part: slice, size: int) -> Any:
