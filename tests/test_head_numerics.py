@@ -79,7 +79,7 @@ def test_bfloat16_operands_keep_scores_close() -> None:
 
 COMPILED = """
 import torch
-from tcmgc.features import TextFeatures, VideoFeatures
+from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.heads import TcMgc, score_tiled
 torch.set_num_threads(1)
 draw = lambda *shape: torch.randn(*shape, dtype=torch.float64)
