@@ -103,6 +103,10 @@ class Head(nn.Module, ABC):
         """One similarity of a pair from its scores: their mean."""
         return scores.mean(0)
 
+    def as_stored(self) -> bool:
+        """Whether tiles read records where they lie, in float32 or float16, and keep nothing a video."""
+        return False
+
     def rounded(self, prepared: Any) -> Any:
         """Prepared texts or videos with the operands of large matrix products in bfloat16."""
         raise ValueError(f"{type(self).__name__} has no bfloat16 form; leave bf16 out")
@@ -222,10 +226,10 @@ def _tiles(
     def ready(prepared: Any) -> Any:
         return head.rounded(prepared) if bf16 else prepared
 
-    pairs = max(
-        1, min(memory, TILE) // head.pair_bytes(ready(head.prepare_texts(text[:1])), record)
-    )
-    wide = min(len(record), VIDEOS, pairs)
+    lying = head.as_stored() and not bf16
+    room = memory if lying else min(memory, TILE)
+    pairs = max(1, room // head.pair_bytes(ready(head.prepare_texts(text[:1])), record))
+    wide = min(len(record), pairs, len(record) if lying else VIDEOS)
     # A power of two, so that shares of texts that begin at a multiple of it have the same tiles.
     tall = min(len(text), TEXTS, 1 << (max(1, pairs // wide).bit_length() - 1))
     step = tall * max(1, ROWS // tall)
@@ -238,9 +242,16 @@ def _tiles(
         for left in range(0, len(record), wide):
             columns = slice(left, min(left + wide, len(record)))
             taken = _filled(record, columns, wide) if even else record[columns]
+            if not lying:
+                taken = _widened(taken, text.sentence.dtype)
             videos = ready(head.prepare_videos(taken))
             for rows, texts in group:
                 yield rows, columns, texts, videos
+
+
+def _widened(items: Any, dtype: torch.dtype) -> Any:
+    """Items with numbers of another precision in this one."""
+    return items.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
 
 
 def _filled(items: Any, part: slice, size: int) -> Any:
