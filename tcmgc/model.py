@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from tcmgc import config
+from tcmgc.config import temporal as options
 from tcmgc.heads import Head, TcMgc, XClip, XPool
 from tcmgc.heads.parts.attention import LanguageVideoAttention
 from tcmgc.towers import backbone
@@ -112,7 +113,9 @@ class Retriever(nn.Module):
     ) -> VideoFeatures:
         """Frame features before and after the temporal encoder."""
         with self._arithmetic(pixels.device):
-            frames = self.visual(pixels, frame_mask, encode_padding=self.encode_padding)
+            frames, frame_mask, _ = self.visual(
+                pixels, frame_mask, encode_padding=self.encode_padding
+            )
             encoded = frames if self.temporal is None else self.temporal(frames, frame_mask)
         return VideoFeatures(_full(frames), _full(encoded), frame_mask)
 
@@ -143,11 +146,13 @@ def build(settings: config.Config) -> Retriever:
     encoder = None
     if temporal.layers:
         encoder = TemporalEncoder(
+            options.Temporal(
+                layers=temporal.layers,
+                heads=temporal.heads,
+                residual=temporal.residual,
+            ),
             dim,
             settings.data.max_frames,
-            temporal.layers,
-            temporal.heads,
-            residual=temporal.residual,
         )
         if temporal.initialise_from_text:
             encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
