@@ -1,6 +1,6 @@
 """Options of the temporal encoders: what happens between the tower's frames and the head."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tcmgc.config.options import Kind, require
@@ -23,6 +23,10 @@ class TemporalOptions(Kind):
         """Weights come from the text tower at the start."""
         return False
 
+    def small(self) -> "TemporalOptions":
+        """The same kind at the size of the demo's towers, for smoke runs."""
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Temporal(TemporalOptions):
@@ -44,6 +48,10 @@ class Temporal(TemporalOptions):
     def __post_init__(self) -> None:
         require(self.layers >= 0, f"temporal.layers must not be negative; got {self.layers}")
         _check(self)
+
+    def small(self) -> "Temporal":
+        """One layer at most, of four heads."""
+        return replace(self, layers=min(self.layers, 1), heads=4)
 
     @property
     def absent(self) -> bool:
@@ -91,6 +99,10 @@ class PatchTransformer(TemporalOptions):
         require(self.layers >= 1, f"temporal.layers must be at least 1; got {self.layers}")
         require(self.patches >= 1, f"temporal.patches must be at least 1; got {self.patches}")
         _check(self)
+
+    def small(self) -> "PatchTransformer":
+        """One layer of four heads."""
+        return replace(self, layers=1, heads=4)
 
     @property
     def starts_from_text(self) -> bool:

@@ -1,6 +1,6 @@
 """Options of token operations: what a method does to the tokens inside the visual tower."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from tcmgc.config.options import Kind, require
@@ -20,6 +20,10 @@ class TokenOptions(Kind):
     def frames_after(self, frames: int) -> int:
         """How many frames a video of so many frames has behind the tower."""
         return frames
+
+    def small(self) -> "TokenOptions":
+        """The same kind at the size of the demo's towers, for smoke runs."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,10 @@ class ChannelShift(TokenOptions):
     """Blocks at whose start tokens are shifted, counted from 0; negative numbers count from the end."""
     as_published: bool = False
     """Padded frames take part; the default shifts between real frames only."""
+
+    def small(self) -> "ChannelShift":
+        """In the last block."""
+        return replace(self, blocks=(-1,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,3 +154,7 @@ class Cluster(TokenOptions):
     def frames_after(self, frames: int) -> int:
         """The segments."""
         return self.segments[-1]
+
+    def small(self) -> "Cluster":
+        """One clustering in the last block, to two segments of four patches."""
+        return replace(self, blocks=(-1,), segments=(2,), clusters=(4,))

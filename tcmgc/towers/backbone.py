@@ -13,11 +13,11 @@ from tcmgc.towers.activation import QuickGELU
 from tcmgc.towers.embedding import WordEmbedding
 from tcmgc.towers.names import (
     TOWERS,
-    configuration,
     image_size,
     known_towers,
     open_clip,
     register,
+    width,
 )
 from tcmgc.towers.text import TextTower
 from tcmgc.towers.tokenizer import caption_lengths, spelling, tokenizer
@@ -34,6 +34,7 @@ __all__ = [
     "load_towers",
     "spelling",
     "tokenizer",
+    "width",
 ]
 
 
@@ -89,8 +90,7 @@ def load_towers(
     for tower in (text, visual):
         _lighten(tower)
     _freeze(text, visual, freeze)
-    dim = configuration(name)["embed_dim"]
-    return text, visual, dim
+    return text, visual, width(name)
 
 
 def _lighten(tower: nn.Module) -> None:

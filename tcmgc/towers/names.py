@@ -60,3 +60,8 @@ def image_size(name: str) -> int:
     """Side in pixels of the square frames that the model takes, without building it."""
     size = configuration(name)["vision_cfg"].get("image_size", 224)
     return size if isinstance(size, int) else size[0]
+
+
+def width(name: str) -> int:
+    """Width of the joint space, without building the model."""
+    return configuration(name)["embed_dim"]
