@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tcmgc.heads import native
@@ -39,6 +39,8 @@ class CollapsedTexts(_Batched):
     """Products of the columns with the block's constant."""
     bias: Float[Tensor, "texts columns"]
     """Products of the columns with the last layer norm's bias."""
+    seeds: Int[Tensor, "texts"] | None = None
+    """Where dropout keeps the block from collapsing: what it draws from."""
 
 
 @dataclass(frozen=True)
