@@ -32,14 +32,14 @@ def is_ours() -> bool:
     return _OURS
 
 
-def connect(*, search: bool = False) -> None:
+def connect(*, sweep: bool = False) -> None:
     """Join the cluster of this job or machine, or start one here.
 
     The checkout is put on every worker's path, so that nothing has to be installed but the
     dependencies; ``ray job submit --working-dir .`` does that by itself.
 
     Args:
-        search: Start the dashboard with a cluster that is started here (nine processes), since
+        sweep: Start the dashboard with a cluster that is started here (nine processes), since
             Ray Train asks it whether a trial that was stopped still holds its workers' place; and
             keep what workers print off the terminal, which shows how trials come out.
     """
@@ -54,16 +54,16 @@ def connect(*, search: bool = False) -> None:
     options: dict[str, Any] = {}
     if services.get_ray_address_from_environment(None, None) is None:
         global _OURS
-        _OURS = not search
+        _OURS = not sweep
         # SIGTERM says that this machine, the only one, is about to leave.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Every idle process sends measurements, every 10 s by default, and takes the core that
         # a worker trains on.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
-        options["include_dashboard"] = search
+        options["include_dashboard"] = sweep
     ray.init(
         runtime_env={"env_vars": variables},
-        log_to_driver=not search,
+        log_to_driver=not sweep,
         logging_level="WARNING",
         **options,
     )

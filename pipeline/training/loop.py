@@ -63,8 +63,7 @@ class Trainer:
         self.val = corpus["val"]
         self.reader = prepare.frame_cache(config).open([*corpus["train"].clips, *self.val.clips])
         self.pairs = list(corpus["train"].pairs())
-        clips = {clip.id: place for place, clip in enumerate(corpus["train"].clips)}
-        self.videos = np.array([clips[clip.id] for clip, _ in self.pairs])
+        self.videos = order.owners([len(clip.captions) for clip in corpus["train"].clips])
         self.steps = order.steps_per_epoch(len(self.pairs), config.train.batch_size)
         self.tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
         self.tokens = Tokens([caption for _, caption in self.pairs], self.tokenise)
@@ -114,7 +113,9 @@ class Trainer:
         """The steps that are left of an epoch; whether the run was asked to stop."""
         train = self.config.train
         self.model.train()
-        pairs = order.epoch_order(len(self.pairs), train.seed, epoch)
+        pairs = order.of_epoch(
+            self.videos, train.batch_size, train.seed, epoch, separate=train.separate_captions
+        )
         first = self.done - epoch * self.steps
         batches = prefetch(
             self._load(order.batch_of(pairs, step, train.batch_size))

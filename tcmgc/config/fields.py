@@ -125,6 +125,9 @@ class Train:
     """Compute a batch in so many pieces (a power of two) of which sums are taken in one order: the same
     losses, to the bit, on any number of workers that divides it. 0 lets rounding depend on the workers;
     so does an elastic number while it does not divide the pieces."""
+    separate_captions: bool = False
+    """Put captions of one video into different batches, as far as their numbers allow; each shows the
+    other its own video as a negative where they meet."""
     seed: int = 0
     """Decides starting weights, the order of pairs, augmentation and the validation videos."""
     precision: Literal["float32", "bf16"] = "float32"
