@@ -270,7 +270,7 @@ def _refuse_passwords(words: Sequence[str]) -> None:
 
 
 def _refuse_unknown(words: Sequence[str], config: Config, others: dict[str, Any]) -> None:
-    known = [path for path in flatten(config) if path != "head.kind"]
+    known = [path for path in flatten(config) if not path.endswith(".kind")]
     for name, value in others.items():
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]

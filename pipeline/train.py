@@ -18,7 +18,7 @@ from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
 from pipeline.run_state import checkpoints, lock, notices, run_folder
-from pipeline.training import loop
+from pipeline.training import loop, profiling
 from tcmgc import model, storage
 from tcmgc.config import Cluster, Config, fingerprint, flatten, replace, to_dict
 from tcmgc.datasets import Corpus
@@ -193,6 +193,8 @@ def _record(config: Config, name: str, place: str, outcome: dict[str, Any]) -> d
             with checkpoints.local(chosen) as local:
                 inspect_run.small_page(config, local, corpus["val"], page)
             tracking.attach(run_id, page, inspect_run.ARTIFACTS)
+            for file in profiling.fetch(place, Path(made)):
+                tracking.attach(run_id, file, profiling.FOLDER)
             results = {f"test/{key}": value for key, value in outcome["metrics"].items()}
             tracking.finish(run_id, results, tags, [listed] if unreadable else [])
         tracking.end(run_id, "FINISHED")

@@ -13,12 +13,13 @@ from pipeline.cli import CHECKOUT, home, in_job
 from pipeline.cluster import address, capacity, private
 from tcmgc.config import Config
 
-WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1"}}
+WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1", "KINETO_LOG_LEVEL": "99"}}
 """Ray's `worker_runtime_env` of a training worker: one heap for all threads.
 
 A worker's function runs in a thread. glibc gives a thread heaps that begin at multiples of 64 MB, so
 large tensors come to lie multiples of 256 MB apart, and those cannot be in the first cache together
 on AMD's processors: the optimiser's step takes three times as long (`benchmarks/heaps.py`).
+PyTorch's profiler keeps its own log off the terminal.
 """
 
 _OURS = False

@@ -15,8 +15,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.sweeps.plan import Sweep
+from tcmgc import model
 from tcmgc.config import Config
-from tcmgc.heads import sizes
 from tcmgc.training import checkpoint, frozen
 
 Row = dict[str, float]
@@ -139,7 +139,7 @@ def finish(
         row = best(epochs, sweep)
         summary = {key.replace("val/", "best/"): value for key, value in validation(row).items()}
         summary["best/epoch"] = summary.pop("epoch")
-    if (count := sizes.aggregation_parameters(config)) is not None:
+    if (count := model.aggregation_parameters(config)) is not None:
         summary["isa_parameters"] = float(count)
     tracking.finish(run_id, summary, {"status": status})
     tracking.end(run_id, state)

@@ -16,6 +16,7 @@ from pipeline.inputs import prepare
 from pipeline.inputs.prefetch import prefetch
 from pipeline.run_state import checkpoints, notices
 from pipeline.training import scoring
+from pipeline.training.profiling import Profiling
 from tcmgc import model
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Corpus
@@ -24,7 +25,8 @@ from tcmgc.training import checkpoint, optim, order
 from tcmgc.training.augment import random_resized_crop_flip
 from tcmgc.training.batch import Batch
 from tcmgc.training.distributed import share
-from tcmgc.training.step import backward
+from tcmgc.training.spans import span
+from tcmgc.training.step import How, Whole, backward
 
 SCORE = "val/SumR"
 """What checkpoints are chosen by."""
@@ -74,7 +76,9 @@ class Trainer:
                 f"{self.workers} workers do not divide train.pieces {config.train.pieces}: "
                 "until their number changes, last digits depend on it"
             )
-        self.threads = scoring.side_by_side(config, self.model, self.device)
+        self.threads = scoring.side_by_side(config, self.device)
+        steps = config.train.profile_steps if self.rank == 0 else 0
+        self.profiling = Profiling(steps, folder, self._say)
         self.done = 0
         """Steps taken since the run began."""
         self.history: list[dict[str, float]] = []
@@ -119,10 +123,14 @@ class Trainer:
         )
         last = time.perf_counter()
         for _ in range(first, self.steps):
-            waiting = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - waiting
-            row, wishes = self._step(*_to(batch, self.device))
+            with self.profiling.step():
+                waiting = time.perf_counter()
+                with span("waiting for data"):
+                    batch = next(batches)
+                waited = time.perf_counter() - waiting
+                with span("data to the device"):
+                    moved = _to(batch, self.device)
+                row, wishes = self._step(*moved)
             now = time.perf_counter()
             row |= {
                 "train/data_wait": waited / (now - last),
@@ -151,35 +159,39 @@ class Trainer:
         # An epoch's own checkpoint follows its evaluation.
         return due and (self.done % self.steps != 0 or bool(wishes & notices.STOP))
 
-    def _step(self, batch: Batch, words: torch.Tensor) -> tuple[dict[str, float], int]:
+    def _step(self, batch: Batch, whole: Whole) -> tuple[dict[str, float], int]:
         """Metrics of a step, and what rank 0 wishes.
 
         Args:
             batch: This worker's pairs.
-            words: The words of all workers' captions.
+            whole: Words and videos of all workers' pairs.
         """
         config, total = self.config, self.config.train.batch_size
         factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
-        optim.set_rate(self.optimiser, factor)
-        self.optimiser.zero_grad(set_to_none=True)
+        with span("optimiser"):
+            optim.set_rate(self.optimiser, factor)
+            self.optimiser.zero_grad(set_to_none=True)
         if config.data.augment:
-            batch = self._augmented(batch)
+            with span("augmentation"):
+                batch = self._augmented(batch)
         wishes = notices.NOTHING if self.rank else self.watch.wishes()
         sums = backward(
             self.model,
             batch,
             total,
             self.objective,
-            chunk_size=config.train.chunk_size,
-            pieces=self.pieces,
-            threads=self.threads,
-            words=words,
+            How(config.train.chunk_size, self.pieces, self.threads),
+            whole=whole,
+            seed=config.train.seed * 2**32 + self.done,
             also={"wishes": wishes},
         )
-        norm = optim.clip_gradients(self.model, config.optim.clip_norm)
-        self.optimiser.step()
+        with span("optimiser"):
+            norm = optim.clip_gradients(self.model, config.optim.clip_norm)
+            self.optimiser.step()
+            self.model.scale.clamp()
         self.done += 1
-        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        with span("loss to the host"):
+            values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         wishes = int(values.pop("wishes"))
         row = {f"train/{name}": value for name, value in values.items()}
         if not np.isfinite(row["train/loss"]):
@@ -207,14 +219,14 @@ class Trainer:
         part = (total, share(total, self.rank, self.workers))
         return replace(batch, pixels=random_resized_crop_flip(batch.pixels, chance, share=part))
 
-    def _load(self, pairs: NDArray[np.int64]) -> Callable[[], tuple[Batch, torch.Tensor]]:
+    def _load(self, pairs: NDArray[np.int64]) -> Callable[[], tuple[Batch, Whole]]:
         mine = share(len(pairs), self.rank, self.workers)
 
-        def load() -> tuple[Batch, torch.Tensor]:
+        def load() -> tuple[Batch, Whole]:
             pixels, mask = self.reader.read([self.pairs[i][0] for i in pairs[mine]])
             tokens = self.tokens.of(pairs)
             batch = Batch(tokens[mine], torch.from_numpy(pixels), torch.from_numpy(mask))
-            return batch, tokens.unique()
+            return batch, Whole(tokens.unique(), torch.from_numpy(self.videos[pairs]))
 
         return load
 
@@ -299,12 +311,12 @@ class Tokens:
         return torch.from_numpy(self.ids[rows].astype(np.int64))
 
 
-def _to(loaded: tuple[Batch, torch.Tensor], device: torch.device) -> tuple[Batch, torch.Tensor]:
+def _to(loaded: tuple[Batch, Whole], device: torch.device) -> tuple[Batch, Whole]:
     if device.type == "cpu":
         return loaded
-    batch, words = loaded
-    *moved, words = [
-        tensor.pin_memory().to(device, non_blocking=True)
-        for tensor in (*vars(batch).values(), words)
-    ]
-    return Batch(*moved), words
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True)
+
+    batch, whole = loaded
+    return batch.map(moved), whole.map(moved)
