@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     if outcome:
         print(f"run {name} is finished already; --run.name starts another")
     else:
+        cli.refuse_folder("--run.folder", folder)
         lock.refuse_if_held(place)
         config, corpus, lost = _prepare(config, base)
         with run_folder.forgotten_if_refused(place), lock.held(place):
@@ -215,6 +216,7 @@ def check(config: Config) -> Corpus:
     Raises:
         ValueError: data, towers, words, batch or head that cannot be had or do not go together.
     """
+    cli.refuse_folder("--data.cache", config.data.cache)
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
     order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)

@@ -184,6 +184,7 @@ def run(sweep: Sweep, max_concurrent: int) -> int:
             finished = _record(sweep, finished)
         _show(sweep, finished)
         return 0
+    cli.refuse_folder("--run.folder", sweep.folder)
     lock.refuse_if_held(sweep.place)
     config = from_dict(sweep.base)
     corpus = train.check(config)
