@@ -182,7 +182,7 @@ class FrozenTrainer:
     def _step(self, optimiser: torch.optim.Optimizer, pairs: np.ndarray) -> dict[str, float]:
         chosen, train = torch.from_numpy(pairs), self.settings.train
         total = self.steps * train.epochs
-        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim.warmup))
+        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim))
         optimiser.zero_grad(set_to_none=True)
         owner = self.train.owner[chosen]
         text = self.train.text[chosen].to(self.device)
