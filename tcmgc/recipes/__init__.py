@@ -186,6 +186,7 @@ def smoke(config: Config) -> Config:
         config,
         data=replace(small.data, sampler=config.data.sampler, augment=config.data.augment),
         towers=small.towers,
+        tokens=config.tokens.small(),
         temporal=config.temporal.small(),
         optim=replace(config.optim, lr_clip=1e-3, lr_new=1e-3),
         train=replace(config.train, epochs=1, batch_size=32),

@@ -66,7 +66,7 @@ def extract(
     for start in range(0, len(captions), batch_size):
         pixels, mask = read(start, min(start + batch_size, len(captions)))
         with retriever.arithmetic(device):
-            found = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
+            found, _, _ = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
         frames.append(found.float().cpu())
         masks.append(mask)
     texts = [caption for one in captions for caption in one]
