@@ -1,10 +1,10 @@
 """Optimisers and schedules against eight steps of their authors' published code."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+import golden_files
 import pytest
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -12,11 +12,6 @@ from torch import Tensor, nn
 from tcmgc.config import Optim
 from tcmgc.training import optim
 
-FOLDER = Path(
-    os.environ.get("TCMGC_GOLDENS", Path(__file__).resolve().parents[1] / "../shared/goldens"),
-    "optim",
-)
-FILES = sorted(FOLDER.glob("*.safetensors"))
 NAMES = {
     "clip.visual.": "visual.",
     "clip.logit_scale": "scale.log",
@@ -60,10 +55,8 @@ def put(model: nn.Module, name: str, value: Tensor) -> None:
     model.register_parameter(last, nn.Parameter(value))
 
 
-@pytest.mark.parametrize("path", FILES or [None], ids=lambda path: path and path.stem)
-def test_steps_are_the_authors(path: Path | None) -> None:
-    if path is None:
-        pytest.skip(f"no goldens in {FOLDER}; set TCMGC_GOLDENS to the folder above")
+@pytest.mark.parametrize("path", golden_files.found("optim/*.safetensors"), ids=golden_files.label)
+def test_steps_are_the_authors(path: Path) -> None:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = json.loads(file.metadata()["config"])
