@@ -231,7 +231,17 @@ class Config:
     cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
-        self.head.check(self.data.max_words, self.data.max_frames)
+        frames = self.tokens.frames_after(self.data.max_frames)
+        self.head.check(self.data.max_words, frames)
+        for part in (self.temporal, self.head):
+            missing = {"patches"} & set(part.needs) - set(self.tokens.gives)
+            require(
+                not missing,
+                f"{type(part).__name__} needs patches, which a tower with {type(self.tokens).__name__} does not give; "
+                "take a token operation that gives them, such as ShiftSelect",
+            )
+        self.temporal.check(self.tokens.patches_given)
+        self.loss.term.check(self.head)
         require(
             not self.loss.alpha or self.head.scores > 1,
             f"loss.alpha is {self.loss.alpha}, but {type(self.head).__name__} has one score: "

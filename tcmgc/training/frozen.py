@@ -226,6 +226,6 @@ class FrozenTrainer:
 
 def _without_weights(settings: config.Config) -> config.Config:
     """The towers' weights are not needed, but where the temporal encoder starts from them."""
-    if settings.temporal.starts_from_text:
+    if settings.temporal.starts_from_text or settings.head.starts_from_text:
         return settings
     return config.replace(settings, {"towers.pretrained": None})
