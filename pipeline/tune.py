@@ -153,6 +153,7 @@ def run(search: Search, max_concurrent: int) -> int:
         return 0
     config = from_dict(search.base)
     corpus = prepare.corpus(config)
+    prepare.look(config, corpus)
     cluster.connect(search=True)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)

@@ -78,7 +78,9 @@ def fingerprint(config: Config) -> str:
     where = ("workers", "min_workers", "gpus", "max_failures")
     for name in (*where, "keep_checkpoints", "checkpoint_steps", "checkpoint_minutes"):
         del values["train"][name]
-    del values["cluster"], values["data"]["cache"], values["data"]["decode_timeout"]
+    for name in ("cache", "decode_timeout", "outside_links", "absolute_paths", "allow_unfit"):
+        del values["data"][name]  # where it runs, and what it is allowed
+    del values["cluster"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 

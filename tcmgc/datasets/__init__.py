@@ -13,7 +13,8 @@ from tcmgc.datasets.didemo import didemo
 from tcmgc.datasets.lsmdc import lsmdc
 from tcmgc.datasets.msrvtt import demo, msrvtt_7k, msrvtt_9k
 from tcmgc.datasets.msvd import msvd
-from tcmgc.datasets.rows import Clip, Corpus, Reading, Split
+from tcmgc.datasets.parse import NoCaptionsError
+from tcmgc.datasets.rows import AS_USUAL, Clip, Corpus, Reading, Split
 from tcmgc.datasets.splits import carve_validation, describe, describe_split, is_whole
 from tcmgc.datasets.table import folder, table
 from tcmgc.datasets.vatex import vatex, vatex_official
@@ -22,6 +23,7 @@ __all__ = [
     "READERS",
     "Clip",
     "Corpus",
+    "NoCaptionsError",
     "Reading",
     "Split",
     "carve_validation",
@@ -50,7 +52,7 @@ READERS: dict[str, Callable[[str, Reading], Corpus]] = {
 """By the name that ``data.dataset`` gives."""
 
 
-def read(name: str, root: str, how: Reading = Reading()) -> Corpus:
+def read(name: str, root: str, how: Reading = AS_USUAL) -> Corpus:
     """The corpus ``name`` from its files below ``root``, a folder or a URI.
 
     Raises:

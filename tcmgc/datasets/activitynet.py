@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder
-from tcmgc.datasets.rows import Corpus, Reading
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 FILES = {"train": ("train.json", 10_009), "test": ("val_1.json", 4917)}
 
 
-def activitynet(root: str, how: Reading = Reading()) -> Corpus:
+def activitynet(root: str, how: Reading = AS_USUAL) -> Corpus:
     """10,009 training and 4,917 test videos (val_1 is the test) with one paragraph each."""
     folder = DataFolder(root, ("annotations", "captions"), how)
     videos = folder.videos("videos/all", "videos")

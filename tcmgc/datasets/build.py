@@ -9,7 +9,6 @@ from tcmgc.datasets import parse
 from tcmgc.datasets.files import Videos, same_name
 from tcmgc.datasets.rows import Clip, Corpus, Split
 
-
 _REFUSED = {
     "Cc": "a control character",
     "Cs": "half of a character",

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder, same_name, stems
-from tcmgc.datasets.rows import Corpus, Reading
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 SECONDS = 30.0
 COUNTS = {"train": 8392, "val": 1065, "test": 1004}
 
 
-def didemo(root: str, how: Reading = Reading()) -> Corpus:
+def didemo(root: str, how: Reading = AS_USUAL) -> Corpus:
     """8,392 / 1,065 / 1,004 videos with one paragraph each; a clip ends at 30 s."""
     folder = DataFolder(root, ("annotations", "didemo_data"), how)
     videos = folder.videos("videos/all", "videos")

@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from pyarrow import fs
 
 from tcmgc import storage
-from tcmgc.datasets.rows import Reading
+from tcmgc.datasets.rows import AS_USUAL, Reading
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        ". .3g2 .3gp .3gpp .3gp2 .amv .asf .avi .divx .dv .f4v .flv .gif .h264 .hevc .ivf .m1v .m2t "
-        ".m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .ogm .ogv "
-        ".qt .rm .rmvb .tod .ts .vob .webm .wmv .wtv .y4m"
-    ).split()
-)
+VIDEO_SUFFIXES = frozenset([
+    ".", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv",
+    ".gif", ".h264", ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg",
+    ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv",
+    ".qt", ".rm", ".rmvb", ".tod", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
+])  # fmt: skip
 """A bare dot at the end is how some of DiDeMo's names end."""
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -56,7 +55,7 @@ class DataFolder:
     root: str
     subfolders: tuple[str, ...] = ("annotations",)
     """Where else than in the root itself annotation files may lie."""
-    how: Reading = Reading()
+    how: Reading = AS_USUAL
 
     def __post_init__(self) -> None:
         kinds = {fs.FileType.NotFound: "is not there", fs.FileType.File: "is a file"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder
-from tcmgc.datasets.rows import Corpus, Reading
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 FILES = {
     "train": ("LSMDC16_annos_training.csv", None),
@@ -20,7 +20,7 @@ FILES = {
 COLUMNS = 6
 
 
-def lsmdc(root: str, how: Reading = Reading()) -> Corpus:
+def lsmdc(root: str, how: Reading = AS_USUAL) -> Corpus:
     """Training as its file lists it, 7,408 validation and 1,000 test clips."""
     folder = DataFolder(root, ("annotations", "lsmdc_data"), how)
     videos = folder.videos("videos/all", "videos")

@@ -11,23 +11,23 @@ from typing import Any
 
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder, same_name
-from tcmgc.datasets.rows import Corpus, Reading
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 DATA, TEST = "MSRVTT_data.json", "MSRVTT_JSFUSION_test.csv"
 FOLDERS = ("videos/all", "MSRVTT/videos/all", "videos")
 
 
-def msrvtt_9k(root: str, how: Reading = Reading()) -> Corpus:
+def msrvtt_9k(root: str, how: Reading = AS_USUAL) -> Corpus:
     """Training-9K: 9,000 training videos with 180,000 captions, the 1k-A test."""
     return _read(root, how, "MSRVTT_train.9k.csv", train=(9000, 180_000), test=(1000, 1000))
 
 
-def msrvtt_7k(root: str, how: Reading = Reading()) -> Corpus:
+def msrvtt_7k(root: str, how: Reading = AS_USUAL) -> Corpus:
     """Training-7K: 7,010 training videos with 140,200 captions, the 1k-A test."""
     return _read(root, how, "MSRVTT_train.7k.csv", train=(7010, 140_200), test=(1000, 1000))
 
 
-def demo(root: str, how: Reading = Reading()) -> Corpus:
+def demo(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The corpus of :mod:`tcmgc.datasets.demo_corpus`: the 9K files, with the counts that it was made with."""
     made = parse.read_json(*DataFolder(root).read("demo.json"))
     videos, test, captions = (
@@ -35,7 +35,9 @@ def demo(root: str, how: Reading = Reading()) -> Corpus:
         for key in ("videos", "test", "captions")
     )
     train = videos - test
-    return _read(root, how, "MSRVTT_train.9k.csv", train=(train, train * captions), test=(test, test))
+    return _read(
+        root, how, "MSRVTT_train.9k.csv", train=(train, train * captions), test=(test, test)
+    )
 
 
 def _read(

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder, same_name
-from tcmgc.datasets.rows import Corpus, Reading
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 COUNTS = {"train": (1200, 48_774), "val": (100, 4290), "test": (670, 27_763)}
 PICKLE, JSON = "raw-captions.pkl", "captions_msvd.json"
 
 
-def msvd(root: str, how: Reading = Reading()) -> Corpus:
+def msvd(root: str, how: Reading = AS_USUAL) -> Corpus:
     """1,200 / 100 / 670 videos with 48,774 / 4,290 / 27,763 captions.
 
     The pickle is read without running anything in it, and only plain containers are let in.

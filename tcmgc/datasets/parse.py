@@ -35,13 +35,9 @@ def _encoding(data: bytes) -> str:
         return "utf-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    zeros = tuple(byte == 0 for byte in data[:4])
-    return {
-        (False, True, False, True): "utf-16-le",
-        (True, False, True, False): "utf-16-be",
-        (False, True, True, True): "utf-32-le",
-        (True, True, True, False): "utf-32-be",
-    }.get(zeros, "utf-8")
+    zeros = "".join("0" if byte == 0 else "x" for byte in data[:4])
+    unmarked = {"x0x0": "utf-16-le", "0x0x": "utf-16-be", "x000": "utf-32-le", "000x": "utf-32-be"}
+    return unmarked.get(zeros, "utf-8")
 
 
 def read_json(label: str, data: bytes) -> Any:
@@ -136,8 +132,8 @@ def require(label: str, found: Sequence[str], columns: Sequence[str], hint: str 
     """
     for name in columns:
         if name not in found:
-            raise ValueError(
-                f"{label} has no column {name!r}; it has: {listed(found) or 'none'}{hint}"
+            raise NoColumnError(
+                f"{label} has no column {name!r}; it has: {listed(found) or 'none'}{hint}", name
             )
     if len(set(found)) != len(found):
         raise ValueError(f"{label}: the header has a column twice: {listed(found)}")
@@ -189,6 +185,18 @@ def field(where: str, record: Any, key: str, kind: type | tuple[type, ...], expe
             f"{where}: has no {key!r}; it has: {listed(list(map(str, record))) or 'nothing'}"
         )
     return as_kind(f"{where}, {key!r}", record[key], kind, expected)
+
+
+class NoColumnError(ValueError):
+    """A table has not this column."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+class NoCaptionsError(ValueError):
+    """Videos are there, and no captions for them."""
 
 
 class _Short(reprlib.Repr):

@@ -18,6 +18,9 @@ class Reading:
     """False: videos alone are wanted, and a table needs no captions."""
 
 
+AS_USUAL = Reading()
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A video, or a stretch of one, and what is said of it."""

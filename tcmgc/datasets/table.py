@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from tcmgc import storage
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder, Videos
-from tcmgc.datasets.rows import Clip, Corpus, Reading, Split
+from tcmgc.datasets.rows import AS_USUAL, Clip, Corpus, Reading, Split
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SPLITS = ("train", "val", "test")
@@ -49,7 +49,7 @@ class _Entry:
         return self.video, self.start, self.end, self.split
 
 
-def table(root: str, how: Reading = Reading()) -> Corpus:
+def table(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The splits of a table: ``root`` is its file, or a folder with one ``table.*`` in it.
 
     Raises:
@@ -84,23 +84,27 @@ def table(root: str, how: Reading = Reading()) -> Corpus:
     )
 
 
-def folder(root: str, how: Reading = Reading(captions=False)) -> Corpus:
+def folder(root: str, how: Reading = AS_USUAL) -> Corpus:
     """All videos below a folder, without captions, as a test split; ids are their paths.
 
     Raises:
-        ValueError: captions are asked for; a folder that is not there, or holds no video.
+        ValueError: a folder that is not there, or holds no video; captions are asked for.
     """
-    if how.captions:
-        raise ValueError(
-            "data.dataset folder has videos and no captions, so nothing can be trained or evaluated "
-            "on it; expected a data set with captions: write a table, data.dataset table"
-        )
     place = DataFolder(root, (), how)
     videos = place.listing([""])
     clips = [Clip(name, path, ()) for name, path in videos.paths().items()]
     if not clips:
-        packed = f"; there is {parse.listed(videos.archives, 3)}: unpack it" if videos.archives else ""
-        raise ValueError(f"no video was found below {place.label()}{packed}")
+        packed = parse.listed(videos.archives, 3)
+        raise ValueError(
+            f"{place.label()} has no video; "
+            + (f"unpack {packed}, or set data.root" if packed else "set data.root")
+            + " to the folder that has them"
+        )
+    if how.captions:
+        raise parse.NoCaptionsError(
+            "data.dataset folder has videos and no captions, so nothing can be trained or evaluated "
+            "on it; expected captions: write a table and read it with data.dataset table"
+        )
     return {"train": Split(()), "test": Split(tuple(clips))}
 
 
@@ -125,7 +129,7 @@ class _Places:
         if not _is_absolute(parent):
             return self.below.at(video)
         other = self._others.get(parent)
-        return other and other.at(video.rpartition("/")[2])
+        return None if other is None else other.at(video.rpartition("/")[2])
 
 
 def _split(clips: dict[str, _Entry], name: str, videos: _Places) -> Split:
@@ -175,8 +179,13 @@ def _rows(label: str, data: bytes, columns: dict[str, str], captions: bool) -> I
     """Rows by our names of columns."""
     needed = [columns["video"], *([columns["caption"]] if captions else [])]
     hint = "; data.columns says which columns to take, as in video=path,caption=text"
-    for where, row in _raw_rows(label, data, needed, list(columns.values()), hint):
-        yield where, {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    try:
+        for where, row in _raw_rows(label, data, needed, list(columns.values()), hint):
+            yield where, {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    except parse.NoColumnError as error:
+        if error.column == columns["caption"]:
+            raise parse.NoCaptionsError(str(error)) from error
+        raise
 
 
 def _raw_rows(
@@ -204,9 +213,7 @@ def _given(row: dict[str, Any], name: str) -> bool:
     return row.get(name) not in (None, "")
 
 
-def _entry(
-    where: str, row: dict[str, Any], with_split: bool, absolute: bool
-) -> tuple[str, _Entry]:
+def _entry(where: str, row: dict[str, Any], with_split: bool, absolute: bool) -> tuple[str, _Entry]:
     video = _video(where, row["video"], absolute)
     start, end = _seconds(where, row, "start"), _seconds(where, row, "end")
     if end is not None and end <= (start or 0.0):

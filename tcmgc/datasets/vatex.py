@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder, same_name
-from tcmgc.datasets.rows import Corpus, Reading
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 CAPTIONS = 10
 HGR = {"train": 25_991, "val": 1500, "test": 1500}
@@ -22,7 +22,7 @@ OFFICIAL = {
 }
 
 
-def vatex(root: str, how: Reading = Reading()) -> Corpus:
+def vatex(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The HGR split: 25,991 / 1,500 / 1,500 videos.
 
     Captions come from ``ref_captions.json`` (``{video_id: [captions]}``), or where that is not
@@ -49,7 +49,7 @@ def vatex(root: str, how: Reading = Reading()) -> Corpus:
     return build.corpus(folder.label(), splits, videos)
 
 
-def vatex_official(root: str, how: Reading = Reading()) -> Corpus:
+def vatex_official(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The official splits: 25,991 / 3,000 / 6,000 videos (public test)."""
     folder = _folder(root, how)
     videos = folder.videos("videos/all", "videos")
