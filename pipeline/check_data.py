@@ -18,7 +18,7 @@ from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.inputs.survive import map_surviving
 from tcmgc.config import Config
-from tcmgc.datasets import Clip, Corpus, inspection
+from tcmgc.datasets import Clip, Corpus, NoCaptionsError, inspection
 from tcmgc.datasets.inspection import FileReport
 from tcmgc.frames.cache import FrameCache
 from tcmgc.towers import backbone
@@ -47,7 +47,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(Arguments, argv, "python pipeline/check_data.py", str(__doc__))
     config = arguments.config
     backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
-    corpus = prepare.splits(config)
+    try:
+        corpus = prepare.splits(config)
+    except NoCaptionsError as error:
+        corpus = prepare.splits(config, captions=False)
+        print(f"looking at the videos alone: {error}")
     cluster.connect()
     cache = prepare.frame_cache(config) if arguments.look == "frames" else None
     files = inspect_files(config, corpus, cache)
@@ -63,8 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     place = Path(cli.resolve(arguments.list or f"runs/check-{config.data.dataset}.tsv"))
     write_problems(place, inspection.problems(reports, found))
     against = inspection.verdict(
-        reports, found, allow_missing=arguments.allow_missing, allow_leaks=arguments.allow_leaks
+        reports,
+        found,
+        allow_missing=arguments.allow_missing,
+        allow_leaks=arguments.allow_leaks,
+        allow_share=config.data.max_unreadable,
     )
+    positions = {name: one.positions for name, one in reports.items()}
+    for line in inspection.remarks(corpus, positions, config.data.max_words):
+        print(f"note: {line}")
     for line in against:
         print(f"NOT fit: {line}")
     if not against:
@@ -97,11 +108,11 @@ def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
     captions = list(dict.fromkeys(text for split in corpus.values() for _, text in split.pairs()))
     chunks = [captions[at : at + CAPTIONS] for at in range(0, len(captions), CAPTIONS)]
     count = functools.partial(backbone.caption_lengths, config.towers.name)
-    bar = Progress("thousands of captions", len(chunks) * CAPTIONS // 1000)
+    bar = Progress("captions", len(captions))
     positions: dict[str, int] = {}
     for index, lengths in map_surviving(count, chunks, workers=workers(config), batch=1):
         positions |= dict(zip(chunks[index], lengths, strict=True))
-        bar.step(CAPTIONS // 1000)
+        bar.step(len(chunks[index]))
     return positions
 
 
@@ -135,7 +146,9 @@ class Progress:
             return
         self.said = now
         filled = 30 * self.done // self.total
-        text = f"[{'#' * filled:30}] {self.done} of {self.total} {self.what}, {self.done / (now - self.start):.0f} a second"
+        pace = self.done / max(now - self.start, 1e-3)
+        text = f"[{'#' * filled:30}] {self.done} of {self.total} {self.what}, "
+        text += f"{pace:.0f} a second" if pace >= 1 else f"{1 / pace:.0f} s each"
         text += f", {self.bad} unreadable" if self.bad else ""
         print(text, end="\r" if terminal and not last else "\n", file=sys.stderr, flush=True)
 

@@ -20,7 +20,7 @@ from pipeline.training import scoring
 from tcmgc import storage
 from tcmgc.config import Config, to_dict
 from tcmgc.datasets import Split
-from tcmgc.retrieval.metrics import format_table
+from tcmgc.retrieval.metrics import format_chance, format_table
 from tcmgc.training import checkpoint
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         allow_unreadable=arguments.allow_unreadable,
     )
     print()
-    print(format_table(metrics))
+    print(format_table(metrics), format_chance(metrics), sep="\n")
     print(f"\ncheckpoint:  {folder}")
     if arguments.json:
         file = Path(cli.resolve(arguments.json))

@@ -22,7 +22,7 @@ from pipeline.training import loop, profiling
 from tcmgc import model, storage
 from tcmgc.config import Config, fingerprint, to_dict
 from tcmgc.datasets import Corpus
-from tcmgc.retrieval.metrics import format_table
+from tcmgc.retrieval.metrics import format_chance, format_table
 from tcmgc.towers import backbone
 from tcmgc.training import checkpoint, order
 
@@ -127,6 +127,7 @@ def check(config: Config) -> Corpus:
     """
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
+    prepare.look(config, corpus)
     order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
     prepare.say_same_video(config, corpus["train"])
     if len(corpus["val"]) < config.train.workers:
@@ -224,7 +225,8 @@ def _finish(
     tracking.complete(run_id, history)
     # By its own name: Ray's leaves out the scheme of a URI.
     chosen = storage.join(place, Path(best(result).path).name)
-    metrics = evaluate.evaluate(config, chosen, corpus["test"], "test")
+    holes = len(corpus["test"].missing) if config.data.allow_unfit else 0
+    metrics = evaluate.evaluate(config, chosen, corpus["test"], "test", allow_unreadable=holes)
     # Here and not above: a trial of a sweep draws no page, and starts sooner without matplotlib.
     from pipeline import inspect_run
 
@@ -244,7 +246,7 @@ def _finish(
 
 def _show(outcome: dict[str, Any]) -> None:
     print()
-    print(format_table(outcome["metrics"]))
+    print(format_table(outcome["metrics"]), format_chance(outcome["metrics"]), sep="\n")
     print(f"\nrun:         {outcome['run']}")
     print(f"checkpoint:  {outcome['checkpoint']}")
     print(f"MLflow:      {outcome['mlflow']} (make ui), run {outcome['mlflow_run']}")

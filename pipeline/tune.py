@@ -151,6 +151,7 @@ def run(sweep: Sweep, max_concurrent: int) -> int:
         return 0
     config = from_dict(sweep.base)
     corpus = prepare.corpus(config)
+    prepare.look(config, corpus)
     cluster.connect(sweep=True)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)

@@ -84,7 +84,9 @@ def fingerprint(config: Config) -> str:
         "checkpoint_minutes",
     ):
         del values["train"][name]
-    del values["cluster"], values["data"]["cache"], values["data"]["decode_timeout"]
+    for name in ("cache", "decode_timeout", "outside_links", "absolute_paths", "allow_unfit"):
+        del values["data"][name]  # where it runs, and what it is allowed
+    del values["cluster"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 

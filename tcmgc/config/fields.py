@@ -43,6 +43,14 @@ class Data:
     """Share of training videos that may be missing or unreadable before training refuses."""
     augment: bool = False
     """Random resized crop and horizontal flip of whole videos, on the training device."""
+    columns: str = ""
+    """What a table's columns are called where they have names of their own: video=path,caption=text."""
+    outside_links: bool = False
+    """Read links to files outside of the data root, as in a download cache that is made of links."""
+    absolute_paths: bool = False
+    """Let a table name its videos by absolute paths or URIs."""
+    allow_unfit: bool = False
+    """Train although `check_data.py` says NOT fit: videos in two splits, a test split with holes."""
 
     def __post_init__(self) -> None:
         require(
