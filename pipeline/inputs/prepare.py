@@ -8,6 +8,7 @@ from pathlib import Path
 import ray
 
 from pipeline.cli import resolve
+from pipeline.cluster import placement as cluster
 from pipeline.inputs import stages
 from tcmgc import datasets, storage
 from tcmgc.config import Config
@@ -143,6 +144,7 @@ def fill(
     if not todo:
         print(f"frames of {len(clips)} {what} videos: all in {place}")
         return 0
+    cluster.require_decoding(config)
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(config.cluster.decode_workers or cpus, len(todo))
     print(f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {place}")
