@@ -3,9 +3,9 @@
 Every file in the goldens' ``systems`` folder is a test, of any size.
 """
 
-import os
 from pathlib import Path
 
+import golden_files
 import pytest
 import systems
 import torch
@@ -16,11 +16,7 @@ from tcmgc.towers.tokens import cluster as clustering
 from tcmgc.towers.tokens.cluster import Cluster
 from tcmgc.towers.tokens.selection import ShiftSelect
 
-FOLDER = Path(
-    os.environ.get("TCMGC_GOLDENS", Path(__file__).resolve().parents[1] / "../shared/goldens"),
-    "systems",
-)
-FILES = sorted(FOLDER.glob("*.safetensors"))
+FILES = golden_files.found("systems/*.safetensors")
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
@@ -30,10 +26,8 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
     torch.testing.assert_close(ours.float(), theirs.float(), rtol=0, atol=tolerance * largest)
 
 
-@pytest.fixture(scope="module", params=FILES or [None], ids=lambda path: path and path.stem)
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
 def golden(request: pytest.FixtureRequest) -> systems.Golden:
-    if request.param is None:
-        pytest.skip(f"no goldens in {FOLDER}; set TCMGC_GOLDENS to the folder above")
     return systems.read(request.param)
 
 

@@ -17,7 +17,6 @@ from tcmgc.heads.parts.collapsed import (
     CollapsedTexts,
     Lanes,
     collapse_texts,
-    factors,
     lay_out,
     operands,
     products,
@@ -154,6 +153,18 @@ class TcMgc(Head):
             return RawVideos(video.encoded, mask)
         return self.attention.collapse(video.encoded, mask)
 
+    def alone(
+        self, video: VideoFeatures
+    ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
+        """What the block makes of each frame alone; without it, the frames and their mean."""
+        mask = video.frame_mask if self.mask_frames else torch.ones_like(video.frame_mask)
+        if self.attention is not None:
+            return F.normalize(self.attention.alone(video.encoded), dim=-1), mask
+        plain = self.record(video)
+        assert isinstance(plain, PlainVideos)
+        vectors = torch.cat([plain.mean.unsqueeze(1), plain.frames], 1)
+        return vectors, F.pad(mask, (1, 0), value=True)
+
     def frame_weights(
         self, text: TextFeatures, record: CollapsedVideos
     ) -> Float[Tensor, "texts queries heads videos frames"]:
@@ -194,15 +205,26 @@ class TcMgc(Head):
         side = collapse_texts(self.attention, raw, columns)
         return _Texts(side.queries, side.columns, side.constant, side.bias, mask)
 
-    def prepare_videos(self, record: Any) -> Lanes | PlainVideos | RawVideos:
-        """The record with videos innermost, where it is a collapsed one."""
-        if isinstance(record, CollapsedVideos):
-            assert self.attention is not None
-            return lay_out(record, self.attention.heads)
+    def as_stored(self) -> bool:
+        """The C++ reads collapsed records where they lie."""
+        if self.attention is None or self.attention.drops or torch.is_grad_enabled():
+            return False
+        return native.available(self.attention.norm_output.weight)
+
+    def prepare_videos(self, record: Any) -> Any:
+        """A collapsed record as it is for the C++ without gradients, else with videos innermost."""
+        if isinstance(record, CollapsedVideos) and not self.as_stored():
+            return self._laid_out(record)
         return record
+
+    def _laid_out(self, record: CollapsedVideos) -> Lanes:
+        assert self.attention is not None
+        return lay_out(record, self.attention.heads)
 
     def rounded(self, prepared: Any) -> Any:
         """Operands of the two large products in bfloat16."""
+        if isinstance(prepared, CollapsedVideos):
+            prepared = self._laid_out(prepared)
         return rounded(prepared)
 
     def tile(
@@ -221,13 +243,19 @@ class TcMgc(Head):
             found = torch.einsum("tcd,tqvd->tqcv", texts.columns, F.normalize(seen, dim=-1))
         else:
             assert self.attention is not None
+            eps = self.attention.eps
+            if isinstance(videos, CollapsedVideos):
+                given = native.Texts(texts.queries, texts.columns, texts.constant, texts.bias)
+                return native.scores(
+                    *(given, videos, self._plan(texts), texts.word_mask, self.attention.heads, eps)
+                )
             side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
-            if videos.lanes and not torch.is_grad_enabled():
-                low = videos.keys.dtype == torch.bfloat16
-                given = operands(side, videos) if low else factors(side, videos)
-                others = rest(side, videos, self.attention.eps)
-                return native.scores(given, others, self._plan(texts), texts.word_mask)
-            found = products(side, videos, self.attention.eps, run)
+            if videos.keys.dtype == torch.bfloat16 and videos.lanes:
+                return native.scores_of_products(
+                    *(operands(side, videos), rest(side, videos, eps)),
+                    *(self._plan(texts), texts.word_mask),
+                )
+            found = products(side, videos, eps, run)
         return run(self._contrasts, found, texts.word_mask, frame_mask)
 
     def _plan(self, texts: _Texts) -> native.Contrasts:

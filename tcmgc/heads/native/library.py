@@ -15,13 +15,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_name("pairs.cpp")
+from tcmgc.heads.native import structs
+
+_SOURCE = Path(__file__).with_name("library.cpp")
 _FLAGS = (
-    *("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC"),
+    *("-O3", "-march=native", "-std=gnu++17", "-pthread", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
 _off = False
@@ -50,16 +53,21 @@ def lanes() -> int:
     """Videos that are taken side by side."""
     found = library()
     assert found is not None
-    return int(found.pairs_lanes())
+    return int(found.tcmgc_lanes())
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The library; None, with a warning, where it cannot be had."""
+    """The library; None, with a warning, where it cannot be had.
+
+    Raises:
+        RuntimeError: its structs are not those of :mod:`tcmgc.heads.native.structs`.
+    """
     if os.environ.get("TCMGC_NATIVE", "1") == "0":
         return None
     try:
-        return ctypes.CDLL(str(_built()))
+        path = str(_built())
+        found = ctypes.CDLL(path)
     except (OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         warnings.warn(
@@ -68,6 +76,26 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+    structs.check(found, path)
+    return found
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Call a function of the library with tensors, structs and numbers.
+
+    Raises:
+        MemoryError: it had no room to work in.
+    """
+    given = [
+        ctypes.c_void_p(argument.data_ptr())
+        if isinstance(argument, Tensor)
+        else ctypes.byref(argument)
+        if isinstance(argument, ctypes.Structure)
+        else argument
+        for argument in arguments
+    ]
+    if getattr(library(), name)(*given):
+        raise MemoryError("no memory left for the similarity of a text and a few videos")
 
 
 def _built() -> Path:
@@ -79,7 +107,7 @@ def _built() -> Path:
     sources = [path.read_text() for path in sorted(_SOURCE.parent.glob("*.[ch]*"))]
     key = "\0".join([*sources, *_FLAGS, version, _processor()])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcmgc"
-    target = cache / f"pairs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    target = cache / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:

@@ -133,17 +133,12 @@ def operands(texts: CollapsedTexts, videos: Lanes) -> native.Operands:
     )
 
 
-def factors(texts: CollapsedTexts, videos: Lanes) -> native.Factors:
-    """What the two matrix products are the products of."""
-    return native.Factors(texts.queries, texts.columns, videos.keys, videos.outputs)
-
-
 def rest(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Rest:
     """What the block needs besides."""
     return native.Rest(
-        attended_root=videos.attended_root,
-        mixed_root=videos.mixed_root,
-        output_root=videos.output_root,
+        attended=videos.attended_root,
+        mixed=videos.mixed_root,
+        output=videos.output_root,
         offset=videos.offset,
         constant_side=texts.constant,
         bias_side=texts.bias,
