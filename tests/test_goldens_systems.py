@@ -159,7 +159,8 @@ def test_loss_and_gradients(
         unlike = [name for name in expected if not same(name, found, expected[name])]
         if unlike:
             moved = movement(retriever, found, lambda: step()[1])
-            off = [n for n in unlike if not same(n, found, expected[n], 3 * moved[n])]
+            least = 10 * torch.finfo(torch.float32).tiny
+            off = [n for n in unlike if not same(n, found, expected[n], 3 * moved[n] + least)]
             assert not off, f"gradients of {', '.join(off)} are not the authors'"
 
 
