@@ -1,6 +1,15 @@
 """What can be set: fields with their checks, and configs as JSON and by dotted path."""
 
-from tcmgc.config.codec import fingerprint, flatten, from_dict, load, replace, save, to_dict
+from tcmgc.config.codec import (
+    deciding,
+    fingerprint,
+    flatten,
+    from_dict,
+    load,
+    replace,
+    save,
+    to_dict,
+)
 from tcmgc.config.fields import Cluster, Config, Data, Optim, Towers, Train
 from tcmgc.config.heads import (
     GRAINS,
@@ -64,6 +73,7 @@ __all__ = [
     "WtiHead",
     "XClipHead",
     "XPoolHead",
+    "deciding",
     "fingerprint",
     "flatten",
     "from_dict",

@@ -21,7 +21,7 @@ from tcmgc.towers.names import (
     width,
 )
 from tcmgc.towers.text import TextTower
-from tcmgc.towers.tokenizer import caption_lengths, spelling, tokenizer
+from tcmgc.towers.tokenizer import caption_lengths, counter, spelling, tokenizer
 from tcmgc.towers.visual import VisualTower
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "VisualTower",
     "WordEmbedding",
     "caption_lengths",
+    "counter",
     "image_size",
     "known_towers",
     "load_towers",

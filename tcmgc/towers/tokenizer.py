@@ -26,8 +26,13 @@ def tokenizer(name: str, max_words: int) -> Callable[[Sequence[str]], Int[Tensor
 
 def caption_lengths(name: str, captions: Sequence[str]) -> list[int]:
     """Positions that each caption takes uncut, start and end included; counted up to 1024."""
+    return counter(name)(captions)
+
+
+def counter(name: str) -> Callable[[Sequence[str]], list[int]]:
+    """:func:`caption_lengths`, with what takes long done once."""
     tokenise = open_clip().get_tokenizer(register(name))
-    return (tokenise(list(captions), context_length=1024) != 0).sum(1).tolist()
+    return lambda captions: (tokenise(list(captions), context_length=1024) != 0).sum(1).tolist()
 
 
 def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[int]]]]:

@@ -172,7 +172,13 @@ class FrozenTrainer:
             self.done += self.steps
             return {}
         self.model.train()
-        pairs = order.epoch_order(len(self.train.owner), train.seed, self.done // self.steps)
+        pairs = order.of_epoch(
+            self.train.owner.numpy(),
+            train.batch_size,
+            train.seed,
+            self.done // self.steps,
+            separate=train.separate_captions,
+        )
         rows = [
             self._step(self.optimiser, order.batch_of(pairs, n, train.batch_size))
             for n in range(self.steps)
