@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     print()
     for name, one in reports.items():
         print(inspection.format_report(name, one, config.data.max_words))
+    prepare.say_same_video(config, corpus["train"])
     print(f"leaks: {len(found)}")
     for leak in found[:5]:
         print(f"  {leak}")

@@ -1,6 +1,6 @@
 """The paper's tables from MLflow: our mean and spread over seeds beside the paper's numbers.
 
-Ours are validation scores of whatever was searched; the paper's are of MSR-VTT's 1k-A test split.
+Ours are validation scores of whatever was swept; the paper's are of MSR-VTT's 1k-A test split.
 """
 
 import csv
@@ -27,9 +27,9 @@ class Arguments:
     """All of the command line."""
 
     spaces: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Names of spaces that were searched."""
+    """Names of spaces that were swept."""
     run: str | None = None
-    """MLflow's id of a search; None: the latest of each space."""
+    """MLflow's id of a sweep; None: the latest of each space."""
     frozen: bool = False
     """Screenings on frozen towers instead of trained ones."""
     folder: str = "reports"
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         what = f"there is no space {unknown[0]!r}" if unknown else "name one or more spaces"
         raise ValueError(f"{what}; known are {', '.join(known)}")
     if arguments.run and len(arguments.spaces) > 1:
-        raise ValueError("--run is one search: name its space alone")
+        raise ValueError("--run is one sweep: name its space alone")
     found = [
         results.collect(known[name], run_id=arguments.run, frozen=arguments.frozen)
         for name in arguments.spaces
@@ -90,7 +90,7 @@ def about(found: SpaceResult) -> str:
     if found.frozen:
         text += " A SCREENING on frozen towers: not the paper's setting, which trains them."
     if not found.finished or counted < found.trials:
-        text += f" The search has {counted} of {found.trials} trials so far."
+        text += f" The sweep has {counted} of {found.trials} trials so far."
     return text
 
 

@@ -18,7 +18,7 @@ from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
 from pipeline.run_state import checkpoints, lock, notices, run_folder
-from pipeline.training import loop
+from pipeline.training import loop, profiling
 from tcmgc import model, storage
 from tcmgc.config import Config, fingerprint, to_dict
 from tcmgc.datasets import Corpus
@@ -128,6 +128,7 @@ def check(config: Config) -> Corpus:
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
     order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
+    prepare.say_same_video(config, corpus["train"])
     if len(corpus["val"]) < config.train.workers:
         raise ValueError(
             f"train.workers is {config.train.workers}, but validation has {len(corpus['val'])} videos: "
@@ -224,7 +225,7 @@ def _finish(
     # By its own name: Ray's leaves out the scheme of a URI.
     chosen = storage.join(place, Path(best(result).path).name)
     metrics = evaluate.evaluate(config, chosen, corpus["test"], "test")
-    # Here and not above: a trial of a search draws no page, and starts sooner without matplotlib.
+    # Here and not above: a trial of a sweep draws no page, and starts sooner without matplotlib.
     from pipeline import inspect_run
 
     tags = {"checkpoint": chosen, "unreadable": str(len(unreadable))}
@@ -234,6 +235,8 @@ def _finish(
         with best(result).as_directory() as local:
             inspect_run.small_page(config, local, corpus["val"], page)
         tracking.attach(run_id, page, inspect_run.ARTIFACTS)
+        for file in profiling.fetch(place, Path(made)):
+            tracking.attach(run_id, file, profiling.FOLDER)
         results = {f"test/{key}": value for key, value in metrics.items()}
         tracking.finish(run_id, results, tags, [listed] if unreadable else [])
     return {"metrics": metrics, "checkpoint": chosen}

@@ -125,8 +125,10 @@ class Retriever(nn.Module):
             seeds: Of each video, what a token operation draws from in training.
         """
         with span("visual tower"), self.arithmetic(pixels.device):
-            frames = self.visual(pixels, frame_mask, encode_padding=self.encode_padding)
-        return self.encode_frames(frames, frame_mask)
+            frames, left, patches = self.visual(
+                pixels, frame_mask, encode_padding=self.encode_padding, seeds=seeds
+            )
+        return self.encode_frames(frames, left, patches)
 
     def encode_frames(
         self,
@@ -136,8 +138,15 @@ class Retriever(nn.Module):
     ) -> VideoFeatures:
         """What the temporal encoder makes of the visual tower's frames."""
         with span("temporal encoder"), self.arithmetic(frames.device):
-            encoded = frames if self.temporal is None else self.temporal(frames, frame_mask)
-        return VideoFeatures(_full(frames), _full(encoded), frame_mask, patches)
+            encoded = (
+                frames if self.temporal is None else self.temporal(frames, frame_mask, patches)
+            )
+        return VideoFeatures(
+            _full(frames),
+            _full(encoded),
+            frame_mask,
+            None if patches is None else _full(patches),
+        )
 
     def arithmetic(self, device: torch.device) -> torch.autocast:
         """The precision that the towers compute in, as a context."""
@@ -163,11 +172,13 @@ def build(settings: config.Config) -> Retriever:
         towers.pretrained,
         freeze=towers.freeze,
         checkpoint_activations=towers.checkpoint_activations,
+        tokens=settings.tokens,
+        frames=settings.data.max_frames,
     )
     encoder: Any = None
     if not settings.temporal.absent:
         kind = settings.temporal.implementation()
-        encoder = kind(settings.temporal, dim, settings.data.max_frames)
+        encoder = kind(settings.temporal, dim, _frames(settings))
         if settings.temporal.starts_from_text:
             encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
     return Retriever(
@@ -183,8 +194,13 @@ def build(settings: config.Config) -> Retriever:
 
 def build_head(settings: config.Config, dim: int) -> Head:
     """The config's head for a joint space of width ``dim``."""
-    sizes = Sizes(dim, settings.data.max_words, settings.data.max_frames)
+    sizes = Sizes(dim, settings.data.max_words, _frames(settings))
     return settings.head.implementation()(settings.head, sizes)
+
+
+def _frames(settings: config.Config) -> int:
+    """Frames of a video behind the visual tower."""
+    return settings.tokens.frames_after(settings.data.max_frames)
 
 
 def aggregation_parameters(settings: config.Config) -> int | None:

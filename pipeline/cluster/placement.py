@@ -14,12 +14,13 @@ from ray.train.v2._internal import constants
 from pipeline.cli import CHECKOUT, home, in_job
 from tcmgc.config import Config
 
-WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1"}}
+WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1", "KINETO_LOG_LEVEL": "99"}}
 """Ray's `worker_runtime_env` of a training worker: one heap for all threads.
 
 A worker's function runs in a thread. glibc gives a thread heaps that begin at multiples of 64 MB, so
 large tensors come to lie multiples of 256 MB apart, and those cannot be in the first cache together
 on AMD's processors: the optimiser's step takes three times as long (`benchmarks/heaps.py`).
+PyTorch's profiler keeps its own log off the terminal.
 """
 
 _OURS = False
@@ -31,14 +32,14 @@ def is_ours() -> bool:
     return _OURS
 
 
-def connect(*, search: bool = False) -> None:
+def connect(*, sweep: bool = False) -> None:
     """Join the cluster of this job or machine, or start one here.
 
     The checkout is put on every worker's path, so that nothing has to be installed but the
     dependencies; ``ray job submit --working-dir .`` does that by itself.
 
     Args:
-        search: Start the dashboard with a cluster that is started here (nine processes), since
+        sweep: Start the dashboard with a cluster that is started here (nine processes), since
             Ray Train asks it whether a trial that was stopped still holds its workers' place; and
             keep what workers print off the terminal, which shows how trials come out.
     """
@@ -53,16 +54,16 @@ def connect(*, search: bool = False) -> None:
     options: dict[str, Any] = {}
     if services.get_ray_address_from_environment(None, None) is None:
         global _OURS
-        _OURS = not search
+        _OURS = not sweep
         # SIGTERM says that this machine, the only one, is about to leave.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Every idle process sends measurements, every 10 s by default, and takes the core that
         # a worker trains on.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
-        options["include_dashboard"] = search
+        options["include_dashboard"] = sweep
     ray.init(
         runtime_env={"env_vars": variables},
-        log_to_driver=not search,
+        log_to_driver=not sweep,
         logging_level="WARNING",
         **options,
     )

@@ -10,9 +10,10 @@ from pipeline.cli import resolve
 from pipeline.inputs import stages
 from tcmgc import datasets, storage
 from tcmgc.config import Config
-from tcmgc.datasets import Clip, Corpus, demo_corpus
+from tcmgc.datasets import Clip, Corpus, Split, demo_corpus
 from tcmgc.frames.cache import FrameCache
 from tcmgc.towers import backbone
+from tcmgc.training import order
 
 
 def corpus(config: Config) -> Corpus:
@@ -144,6 +145,32 @@ def usable(config: Config, found: Corpus) -> tuple[Corpus, dict[str, str]]:
     for clip, reason in bad.items():
         print(f"  unreadable: {clip}: {reason}")
     return out, bad
+
+
+def say_same_video(config: Config, split: Split) -> None:
+    """Print how many pairs of a batch have another caption of their video among the negatives."""
+    train = config.train
+    videos = order.owners([len(clip.captions) for clip in split.clips])
+    first = order.of_epoch(
+        videos, train.batch_size, train.seed, 0, separate=train.separate_captions
+    )
+    share = order.share_with_own_video_as_negative(videos, first, train.batch_size)
+    if not share:
+        return
+    remedy = (
+        f"{len(split)} videos are too few for batches of {train.batch_size}: a lower "
+        "--train.batch-size makes it less"
+        if train.separate_captions
+        else "--train.separate-captions True puts captions of one video into different batches"
+    )
+    print(
+        f"false negatives: {_percent(share)} of a batch's pairs have another caption of the same "
+        f"video among their negatives; {remedy}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "under 0.1%"
 
 
 def _refuse(bad: Sequence[str], of: int, allowed: float, how: str) -> None:

@@ -112,8 +112,8 @@ def _alive_here(lock: dict[str, Any]) -> bool:
 
 def _taken(folder: str, lock: dict[str, Any]) -> str:
     return (
-        f"{folder} is being written by process {lock['pid']} on {lock['host']}; two runs never write into one "
-        "folder. Wait for it, stop it, or choose another --run.name"
+        f"{folder} is being written by process {lock['pid']} on {lock['host']}; two never write into one "
+        "folder. Wait for it, stop it, or choose another folder (--run.name, --out)"
     )
 
 

@@ -31,7 +31,7 @@ class Stopped(KeyboardInterrupt):
 class Board:
     """Where the driver leaves word for the workers: a key in the cluster's own store.
 
-    An actor would do as well, but is a process more for every run and every trial of a search.
+    An actor would do as well, but is a process more for every run and every trial of a sweep.
     """
 
     def __init__(self) -> None:

@@ -76,7 +76,13 @@ def fingerprint(config: Config) -> str:
     """Eight hex digits that change with what decides a run's result, and not with where it runs."""
     values = to_dict(config)
     where = ("workers", "min_workers", "gpus", "max_failures")
-    for name in (*where, "keep_checkpoints", "checkpoint_steps", "checkpoint_minutes"):
+    for name in (
+        *where,
+        "keep_checkpoints",
+        "profile_steps",
+        "checkpoint_steps",
+        "checkpoint_minutes",
+    ):
         del values["train"][name]
     del values["cluster"], values["data"]["cache"], values["data"]["decode_timeout"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -125,6 +125,9 @@ class Train:
     """Compute a batch in so many pieces (a power of two) of which sums are taken in one order: the same
     losses, to the bit, on any number of workers that divides it. 0 lets rounding depend on the workers;
     so does an elastic number while it does not divide the pieces."""
+    separate_captions: bool = False
+    """Put captions of one video into different batches, as far as their numbers allow; each shows the
+    other its own video as a negative where they meet."""
     seed: int = 0
     """Decides starting weights, the order of pairs, augmentation and the validation videos."""
     precision: Literal["float32", "bf16"] = "float32"
@@ -141,6 +144,8 @@ class Train:
     """Write a checkpoint when so many minutes have passed since the last one; 0: no such limit."""
     keep_checkpoints: int = 2
     """Checkpoints kept by validation score; the last one is kept besides."""
+    profile_steps: int = 0
+    """Profile so many steps: a trace and a table of a step's parts, in the run's folder and in MLflow."""
     max_failures: int = 3
     """Times a run may lose workers and go on from its last checkpoint; -1 for ever."""
 
@@ -167,6 +172,10 @@ class Train:
             self.batch_size >= self.workers,
             f"train.batch_size ({self.batch_size}) must be at least train.workers ({self.workers}): "
             "each takes a pair or more of every step",
+        )
+        require(
+            self.profile_steps >= 0,
+            f"train.profile_steps must not be negative; got {self.profile_steps}",
         )
         require(
             self.chunk_size >= 0, f"train.chunk_size must not be negative; got {self.chunk_size}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -70,6 +71,8 @@ class Head(nn.Module, ABC):
 
     dim: int
     grains: tuple[str, ...]
+    from_records: bool = True
+    """Scores come from records of videos, so that an index can be made."""
     in_native: bool = False
     """Scores without gradients come from :mod:`tcmgc.heads.native`, where that is available."""
     memory: int = MEMORY // 4
@@ -82,6 +85,15 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def record(self, video: VideoFeatures) -> Any:
         """What scoring needs of each video; videos are the first axis of all its tensors."""
+
+    def alone(
+        self, video: VideoFeatures
+    ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
+        """Unit vectors of each video that a sentence is near where it is near one frame, and which are real.
+
+        Search finds candidates by them (:mod:`tcmgc.search.candidates`).
+        """
+        return F.normalize(video.encoded, dim=-1), video.frame_mask
 
     @abstractmethod
     def tile(

@@ -43,7 +43,7 @@ def demo() -> Config:
         temporal=Temporal(layers=1, heads=4),
         loss=Loss(scale=20.0),
         optim=Optim(kind="adamw", lr_clip=1.5e-3, lr_new=1.5e-3, weight_decay=0.05),
-        train=Train(epochs=4, batch_size=32, pieces=2),
+        train=Train(epochs=4, batch_size=32, pieces=2, separate_captions=True),
     )
 
 
@@ -91,10 +91,12 @@ def vatex_b16() -> Config:
 
 
 def msrvtt_9k_fp32() -> Config:
-    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, and bf16 arithmetic."""
+    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, bf16 arithmetic, captions apart."""
     base = msrvtt_9k()
     return replace(
-        base, optim=replace(base.optim, lr_clip=2e-6), train=replace(base.train, precision="bf16")
+        base,
+        optim=replace(base.optim, lr_clip=2e-6),
+        train=replace(base.train, precision="bf16", separate_captions=True),
     )
 
 
@@ -166,6 +168,7 @@ def smoke(config: Config) -> Config:
         config,
         data=replace(small.data, sampler=config.data.sampler, augment=config.data.augment),
         towers=small.towers,
+        tokens=config.tokens.small(),
         temporal=config.temporal.small(),
         optim=replace(config.optim, lr_clip=1e-3, lr_new=1e-3),
         train=replace(config.train, epochs=1, batch_size=32),

@@ -66,7 +66,7 @@ def extract(
     for start in range(0, len(captions), batch_size):
         pixels, mask = read(start, min(start + batch_size, len(captions)))
         with retriever.arithmetic(device):
-            found = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
+            found, _, _ = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
         frames.append(found.float().cpu())
         masks.append(mask)
     texts = [caption for one in captions for caption in one]
@@ -172,7 +172,13 @@ class FrozenTrainer:
             self.done += self.steps
             return {}
         self.model.train()
-        pairs = order.epoch_order(len(self.train.owner), train.seed, self.done // self.steps)
+        pairs = order.of_epoch(
+            self.train.owner.numpy(),
+            train.batch_size,
+            train.seed,
+            self.done // self.steps,
+            separate=train.separate_captions,
+        )
         rows = [
             self._step(self.optimiser, order.batch_of(pairs, n, train.batch_size))
             for n in range(self.steps)

@@ -21,7 +21,8 @@ int tcmgc_products_backward(const Sizes *sizes, const Operands<float> *operands,
 int tcmgc_scores(const Sizes *sizes, const Texts *texts, const Record *record, const Contrasts *contrasts,
                  const Aggregations *by, const bool *word_mask, float *scores)
 {
-    return scores_of_records(*sizes, *texts, *record, *contrasts, *by, word_mask, scores);
+    const auto of = record->half ? scores_of_records<half> : scores_of_records<float>;
+    return of(*sizes, *texts, *record, *contrasts, *by, word_mask, scores);
 }
 
 int tcmgc_scores_bf16(const Sizes *sizes, const Operands<uint16_t> *operands, const Rest *rest,

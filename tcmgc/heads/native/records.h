@@ -116,50 +116,144 @@ struct Record {
     int64_t half;  // numbers are float16, not float32
 };
 
-// W videos of a record: keys and outputs in panels, the rest side by side.
-struct Videos {
+// Roots and offsets of W videos of a record.
+template <typename Number>
+static void read_roots(const Block<vec> &to, const Record &x, int64_t first, int64_t count, const Sizes &z)
+{
+    const int64_t S = z.states(), F = z.frames;
+    const auto read = [&](vec *into, const void *tensor, int64_t apart, int64_t size) {
+        turned((float *)into, 1, (const Number *)tensor + first * apart, apart, count, size);
+    };
+    read(to.attended, x.attended, x.attended_apart, S * S);
+    read(to.mixed, x.mixed, x.mixed_apart, (S + 1) * (S + 1));
+    read(to.output, x.output, x.output_apart, (S + 2) * (S + 2));
+    read(to.offset, x.bias, x.bias_apart, F);
+    for (int64_t v = 0; v < W; v++) {
+        const bool *seen = x.mask + (first + std::min(v, count - 1)) * x.mask_apart;
+        for (int64_t f = 0; f < F; f++)
+            if (!seen[f]) to.offset[f][v] = -__builtin_inff();
+    }
+    for (int64_t h = 1; h < z.heads; h++)
+        for (int64_t f = 0; f < F; f++) to.offset[h * F + f] = to.offset[f];
+}
+
+// W videos of a record in panels: for many texts, since turning them costs as much as half a text's products.
+struct Panels {
     float *keys, *outputs;
-    Block<vec> root;
+    static int64_t size(const Sizes &z) { return (z.frames + z.states()) * z.dim; }
 
-    static int64_t size(const Sizes &z)
-    {
-        return (z.frames + z.states()) * z.dim + Block<vec>::size(z.states());
-    }
+    Panels(vec *start, const Sizes &z) : keys((float *)start), outputs(keys + z.frames * z.dim * W) {}
 
-    Videos(vec *start, const Sizes &z)
-        : keys((float *)start), outputs(keys + z.frames * z.dim * W),
-          root(start + (z.frames + z.states()) * z.dim, z.states())
-    {
-    }
-
-    void read(const Record &x, int64_t first, int64_t count, const Sizes &z) const
-    {
-        x.half ? read<::half>(x, first, count, z) : read<float>(x, first, count, z);
-    }
-
-private:
     template <typename Number>
     void read(const Record &x, int64_t first, int64_t count, const Sizes &z) const
     {
         const int64_t S = z.states(), F = z.frames, D = z.dim, depth = D / z.heads;
-        const auto from = [&](const void *tensor, int64_t apart) { return (const Number *)tensor + first * apart; };
+        const Number *from = (const Number *)x.keys + first * x.keys_apart;
         for (int64_t h = 0; h < z.heads; h++)
-            panels(keys + h * depth * F * W, from(x.keys, x.keys_apart) + h * depth, x.keys_apart, D, F, count,
-                   depth);
-        panels(outputs, from(x.outputs, x.outputs_apart), x.outputs_apart, D, S, count, D);
-        const auto side_by_side = [&](vec *to, const void *tensor, int64_t apart, int64_t size) {
-            turned((float *)to, 1, from(tensor, apart), apart, count, size);
-        };
-        side_by_side(root.attended, x.attended, x.attended_apart, S * S);
-        side_by_side(root.mixed, x.mixed, x.mixed_apart, (S + 1) * (S + 1));
-        side_by_side(root.output, x.output, x.output_apart, (S + 2) * (S + 2));
-        side_by_side(root.offset, x.bias, x.bias_apart, F);
+            panels(keys + h * depth * F * W, from + h * depth, x.keys_apart, D, F, count, depth);
+        from = (const Number *)x.outputs + first * x.outputs_apart;
+        panels(outputs, from, x.outputs_apart, D, S, count, D);
+    }
+
+    // [rows][states][W], `stride` numbers from row to row.
+    void multiply(float *logits, float *sides, int64_t stride, const float *queries, const float *columns,
+                  const Sizes &z) const
+    {
+        const int64_t S = z.states(), F = z.frames, D = z.dim, depth = D / z.heads;
+        for (int64_t h = 0; h < z.heads; h++)
+            ::multiply(logits + h * F * W, stride, queries + h * depth, D, z.queries, keys + h * depth * F * W, F,
+                       depth);
+        ::multiply(sides, stride, columns, D, z.columns, outputs, S, D);
+    }
+};
+
+// A text's rows in panels: for few texts. Videos' rows then stay as they are, and only products are turned.
+class TextPanels {
+public:
+    // Rows beyond the last full vector, if they are fewer than fill one to a good part.
+    static int64_t loose(int64_t rows) { return rows % W <= 2 ? rows % W : 0; }
+    static int64_t vectors(int64_t rows) { return (rows - loose(rows) + W - 1) / W; }
+    static int64_t size(int64_t rows, const Sizes &z) { return vectors(rows) * z.dim; }
+
+    // Room that `multiply` needs.
+    static int64_t room(int64_t rows, const Sizes &z)
+    {
+        const int64_t S = z.states();
+        return S * vectors(rows) * W + 2 * S * W + S * z.dim / W + 1;
+    }
+
+    TextPanels(vec *start, const float *text, int64_t rows, int64_t heads, const Sizes &z)
+        : panel((float *)start), text(text), rows(rows), heads(heads), depth(z.dim / heads)
+    {
+    }
+
+    void fill() const
+    {
+        const int64_t D = heads * depth, n = vectors(rows);
+        for (int64_t h = 0; h < heads; h++)
+            for (int64_t j = 0; j < n; j++)
+                turned(panel + h * depth * n * W + j / 2 * 2 * W * depth + j % 2 * W, j + 1 < n || j % 2 ? 2 : 1,
+                       text + j * W * D + h * depth, D, std::min<int64_t>(W, rows - j * W), depth);
+    }
+
+    // to [rows][heads x states][W], `stride` numbers from row to row: products with the `states` rows of each of W
+    // videos, `apart` numbers from one video to the next.
+    template <typename Number>
+    void multiply(float *to, int64_t stride, const Number *videos, int64_t apart, int64_t states, int64_t count,
+                  vec *space) const
+    {
+        const int64_t D = heads * depth, n = vectors(rows), S = states * heads, full = rows - loose(rows);
+        vec *const products = space, *const sums = products + S * n * W;
+        float *const copy = (float *)(sums + 2 * S * W);
+        const int64_t calls = (n + 1) / 2 * ((states + ROWS - 1) / ROWS) * depth;
         for (int64_t v = 0; v < W; v++) {
-            const bool *seen = x.mask + (first + std::min(v, count - 1)) * x.mask_apart;
-            for (int64_t f = 0; f < F; f++)
-                if (!seen[f]) root.offset[f][v] = -__builtin_inff();
+            const Number *const from = videos + std::min(v, count - 1) * apart;
+            const float *const row = widened(copy, from, states * D);
+            for (int64_t h = 0; h < heads; h++) {
+                const Number *const next = from + apart + h * states * depth;
+                ::multiply((float *)(products + (v * S + h * states) * n), n * W, row + h * depth, D, states,
+                           panel + h * depth * n * W, n, depth,
+                           {(const char *)next, states * depth * (int64_t)sizeof(Number) / calls});
+            }
+            for (int64_t q = full; q < rows; q++)
+                for (int64_t s = 0; s < S; s++)
+                    sums[((q - full) * S + s) * W + v] =
+                        lanewise(row + s % states * D + s / states * depth, text + q * D + s / states * depth);
         }
-        for (int64_t h = 1; h < z.heads; h++)
-            for (int64_t f = 0; f < F; f++) root.offset[h * F + f] = root.offset[f];
+        for (int64_t s = 0; s < S; s++)
+            turned(to + s * W, stride / W, (float *)(products + s * n), S * n * W, W, full);
+        for (int64_t q = full; q < rows; q++)
+            for (int64_t s = 0; s < S; s++) {
+                vec *const x = sums + ((q - full) * S + s) * W;
+                transpose(x);
+                for (int i = 1; i < W; i++) x[0] += x[i];
+                memcpy(to + q * stride + s * W, x, sizeof *x);
+            }
+    }
+
+private:
+    float *panel;
+    const float *text;
+    int64_t rows, heads, depth;
+
+    static const float *widened(float *, const float *row, int64_t) { return row; }
+
+    static const float *widened(float *copy, const half *row, int64_t size)
+    {
+        int64_t k = 0;
+        for (; k + W <= size; k += W) store(copy + k, load_row(row + k), W);
+        for (; k < size; k++) copy[k] = number(row[k]);
+        return copy;
+    }
+
+    // A vector whose numbers add up to the product of two rows.
+    vec lanewise(const float *a, const float *b) const
+    {
+        vec sum[4] = {};
+        int64_t k = 0;
+        for (; k + 4 * W <= depth; k += 4 * W)
+            for (int i = 0; i < 4; i++) sum[i] += load(a + k + i * W, W) * load(b + k + i * W, W);
+        for (; k < depth; k += W) sum[0] += load(a + k, depth - k) * load(b + k, depth - k);
+        return (sum[0] + sum[1]) + (sum[2] + sum[3]);
     }
 };
