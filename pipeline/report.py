@@ -7,6 +7,7 @@ import csv
 import importlib
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import tyro
 from pipeline import cli, tracking
 from pipeline.sweeps import figures, results
 from pipeline.sweeps.results import COLUMN_NAMES, SpaceResult, VariantResult
+from tcmgc import storage
 from tcmgc.reports.pages import page
 
 
@@ -58,8 +60,13 @@ def main(argv: list[str] | None = None) -> int:
         results.collect(known[name], run_id=arguments.run, frozen=arguments.frozen)
         for name in arguments.spaces
     ]
-    for place in write(found, Path(cli.resolve(arguments.folder))):
-        print(place)
+    folder = cli.resolve(arguments.folder)
+    with tempfile.TemporaryDirectory() as made:
+        for place in write(found, Path(made) if storage.is_uri(folder) else Path(folder)):
+            final = storage.join(folder, place.name)
+            if storage.is_uri(folder):
+                storage.upload(place, final)
+            print(storage.plain(final))
     return 0
 
 

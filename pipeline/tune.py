@@ -151,6 +151,7 @@ def run(sweep: Sweep, max_concurrent: int) -> int:
         return 0
     config = from_dict(sweep.base)
     corpus = prepare.corpus(config)
+    prepare.look(config, corpus)
     cluster.connect(sweep=True)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)
@@ -190,7 +191,7 @@ def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, floa
     cpus = ray.cluster_resources().get("CPU", 1.0)
     if frozen:
         return min(asked or int(cpus), int(cpus)), 1.0
-    place, workers = cluster.placement(config), config.train.workers
+    place, workers = cluster.require(config), config.train.workers
     if place.gpu:
         fits = int(ray.cluster_resources().get("GPU", 0)) // workers
         return min(asked or fits, fits), place.cpus

@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tcmgc import config
 from tcmgc.heads import Head, Sizes
 from tcmgc.towers import backbone
 from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.towers.visual import Pixels
 from tcmgc.training import optim
 from tcmgc.training.losses import Objective
 from tcmgc.training.spans import span
@@ -113,14 +114,14 @@ class Retriever(nn.Module):
 
     def encode_video(
         self,
-        pixels: UInt8[Tensor, "videos frames 3 size size"],
+        pixels: Pixels,
         frame_mask: Bool[Tensor, "videos frames"],
         seeds: Int[Tensor, "videos"] | None = None,
     ) -> VideoFeatures:
         """Frame features before and after the temporal encoder.
 
         Args:
-            pixels: Frames as decoded.
+            pixels: Frames as decoded, or floating-point ones that are normalised already.
             frame_mask: True for real frames.
             seeds: Of each video, what a token operation draws from in training.
         """
@@ -181,10 +182,14 @@ def build(settings: config.Config) -> Retriever:
         encoder = kind(settings.temporal, dim, _frames(settings))
         if settings.temporal.starts_from_text:
             encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
+    head = build_head(settings, dim)
+    if settings.head.starts_from_text:
+        start: Any = head
+        start.initialise_from(text.transformer.resblocks, text.positional_embedding)
     return Retriever(
         text,
         visual,
-        build_head(settings, dim),
+        head,
         encoder,
         scale=LogitScale(settings.loss),
         encode_padding=settings.head.uses_padding,
@@ -194,7 +199,8 @@ def build(settings: config.Config) -> Retriever:
 
 def build_head(settings: config.Config, dim: int) -> Head:
     """The config's head for a joint space of width ``dim``."""
-    sizes = Sizes(dim, settings.data.max_words, _frames(settings))
+    patches = settings.tokens.patches_given
+    sizes = Sizes(dim, settings.data.max_words, _frames(settings), patches)
     return settings.head.implementation()(settings.head, sizes)
 
 

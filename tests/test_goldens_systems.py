@@ -3,23 +3,18 @@
 Every file in the goldens' ``systems`` folder is a test, of any size.
 """
 
-import os
-from pathlib import Path
-
+import golden_files
 import pytest
 import systems
 import torch
 from torch import Tensor
 
+from tcmgc.towers import published, weights
 from tcmgc.towers.tokens import cluster as clustering
 from tcmgc.towers.tokens.cluster import Cluster
 from tcmgc.towers.tokens.selection import ShiftSelect
 
-FOLDER = Path(
-    os.environ.get("TCMGC_GOLDENS", Path(__file__).resolve().parents[1] / "../shared/goldens"),
-    "systems",
-)
-FILES = sorted(FOLDER.glob("*.safetensors"))
+FILES = golden_files.found("systems/*.safetensors")
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
@@ -29,10 +24,8 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
     torch.testing.assert_close(ours.float(), theirs.float(), rtol=0, atol=tolerance * largest)
 
 
-@pytest.fixture(scope="module", params=FILES or [None], ids=lambda path: path and path.stem)
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
 def golden(request: pytest.FixtureRequest) -> systems.Golden:
-    if request.param is None:
-        pytest.skip(f"no goldens in {FOLDER}; set TCMGC_GOLDENS to the folder above")
     return systems.read(request.param)
 
 
@@ -72,6 +65,34 @@ def test_towers(
         check_selection(golden, towers, patch)
     if "temporal" in out:
         close(towers.temporal(frames, mask, patches), out["temporal"])
+
+
+NAMES = {
+    "clip4clip": ("CLIP4Clip", "CLIP4Clip, seqLSTM", "CLIP4Clip, tightTransf"),
+    "xclip": ("X-CLIP",),
+    "xpool": ("X-Pool",),
+    "ts2net": ("TS2-Net",),
+    "ucofia": ("UCoFiA",),
+    "centerclip": ("CenterCLIP",),
+    "drl": ("DRL", "CLIP4Clip"),
+    "tcmgc": ("TC-MGC",),
+}
+
+
+@pytest.mark.parametrize("form", ["bare", "distributed", "wrapped"])
+def test_files_are_recognised(golden: systems.Golden, form: str, tmp_path: Path) -> None:
+    """By their names of weights, as the authors save them; as a tower's weights they are refused by name."""
+    state = golden.params
+    if form == "distributed":
+        state = {f"module.{name}": value for name, value in state.items()}
+    value = {"epoch": 1, "state_dict": state, "optimizer": {}} if form == "wrapped" else state
+    torch.save(value, tmp_path / "file.bin")
+    found = weights.read(tmp_path / "file.bin")
+    system = published.recognise(found.tensors)
+    assert system is not None
+    assert system.name in NAMES[golden.system]
+    with pytest.raises(ValueError, match=f"is a whole model of {system.name}"):
+        weights.into_clip(torch.nn.Module(), found, "demo")
 
 
 def silence(patch: pytest.MonkeyPatch) -> None:

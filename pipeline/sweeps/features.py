@@ -1,5 +1,6 @@
 """The features of frozen towers, made once for a whole sweep."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from pipeline import cli
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.run_state import checkpoints
 from pipeline.sweeps.plan import Sweep
-from tcmgc import model
+from tcmgc import model, storage
 from tcmgc.config import Config, from_dict, replace
 from tcmgc.datasets import Corpus, Split
 from tcmgc.towers import backbone
@@ -59,10 +61,16 @@ def _make(base: dict[str, Any], towers: str | None, splits: dict[str, Split], pl
 
 
 def _trained(config: Config, folder: str) -> model.Retriever:
-    found, retriever = checkpoint.load(folder)
-    if found.towers.name != config.towers.name:
-        raise ValueError(
-            f"--towers {folder} has towers {found.towers.name}, the recipe {config.towers.name}; "
-            "give a recipe with the same"
-        )
+    with checkpoints.local(folder) as place:
+        found, retriever = checkpoint.load(place)
+        if _model(found.towers.name) != _model(config.towers.name):
+            raise ValueError(
+                f"--towers {storage.plain(folder)} has towers {found.towers.name}, the recipe {config.towers.name}; "
+                "give a recipe with the same"
+            )
     return retriever
+
+
+def _model(name: str) -> Any:
+    """What a tower is: the content of its file, or its name."""
+    return json.loads(Path(name).read_text()) if name.endswith(".json") else name

@@ -167,7 +167,7 @@ class Trainer:
             whole: Words and videos of all workers' pairs.
         """
         config, total = self.config, self.config.train.batch_size
-        factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
+        factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim)
         with span("optimiser"):
             optim.set_rate(self.optimiser, factor)
             self.optimiser.zero_grad(set_to_none=True)

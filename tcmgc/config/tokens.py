@@ -17,6 +17,11 @@ class TokenOptions(Kind):
     gives: ClassVar[tuple[str, ...]] = ()
     """What the tower gives then besides frames: ``patches``."""
 
+    @property
+    def patches_given(self) -> int:
+        """Patch features of each frame that the tower gives."""
+        return 0
+
     def frames_after(self, frames: int) -> int:
         """How many frames a video of so many frames has behind the tower."""
         return frames
@@ -66,6 +71,11 @@ class ShiftSelect(TokenOptions):
         require(self.patches >= 1, f"tokens.patches must be at least 1; got {self.patches}")
         require(self.samples >= 1, f"tokens.samples must be at least 1; got {self.samples}")
         require(self.sigma > 0, f"tokens.sigma must be above 0; got {self.sigma}")
+
+    @property
+    def patches_given(self) -> int:
+        """The selected ones."""
+        return self.patches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,7 +224,7 @@ def most_memory(function: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
-    result = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    result = profiler.profiler.kineto_results
     sizes = [event.nbytes() for event in result.events() if event.name() == "[memory]"]
     return max(itertools.accumulate(sizes), default=0)
 
