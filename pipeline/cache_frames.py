@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command: 0 when every video is in the cache, 1 when some cannot be decoded."""
     arguments = cli.parse(Arguments, argv, "python pipeline/cache_frames.py", str(__doc__))
     config = arguments.config
+    listed = arguments.list or f"runs/unreadable-{config.data.dataset}.tsv"
+    cli.refuse_output("--list", listed)
     cache = prepare.frame_cache(config)
     corpus = prepare.splits(config, captions=False)
     unknown = [name for name in arguments.splits if name not in corpus]
@@ -53,11 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     failures = _say(cache, clips)
     if failures:
-        place = Path(cli.resolve(arguments.list or f"runs/unreadable-{config.data.dataset}.tsv"))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("w", newline="") as file:
-            csv.writer(file, delimiter="\t").writerows([("video", "reason"), *failures.items()])
-        print(f"unreadable:  {len(failures)} videos, listed in {place}")
+        rows = [("video", "reason"), *failures.items()]
+        with cli.output(listed) as place, place.open("w", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows(rows)
+        print(f"unreadable:  {len(failures)} videos, listed in {cli.resolve(listed)}")
     print(f"frames:      {storage.plain(cache.folder)}")
     return 1 if failures else 0
 

@@ -46,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command: 0 when every split is whole, 1 when one is not."""
     arguments = cli.parse(Arguments, argv, "python pipeline/check_data.py", str(__doc__))
     config = arguments.config
+    listed = arguments.list or f"runs/check-{config.data.dataset}.tsv"
+    cli.refuse_output("--list", listed)
     backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
     words = True
     try:
@@ -54,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         corpus, words = prepare.splits(config, captions=False), False
         print(f"looking at the videos alone: {error}")
     cluster.connect()
+    cluster.require_decoding(config)
     cache = prepare.frame_cache(config) if arguments.look == "frames" else None
     files = inspect_files(config, corpus, cache)
     reports = inspection.report(corpus, files, caption_positions(config, corpus))
@@ -61,11 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     print()
     for name, one in reports.items():
         print(inspection.format_report(name, one, config.data.max_words))
+    prepare.say_same_video(config, corpus["train"])
     print(f"leaks: {len(found)}")
     for leak in found[:5]:
         print(f"  {leak}")
-    place = Path(cli.resolve(arguments.list or f"runs/check-{config.data.dataset}.tsv"))
-    write_problems(place, inspection.problems(reports, found))
+    with cli.output(listed) as place:
+        write_problems(place, inspection.problems(reports, found))
+    print(f"what is wrong is listed in {cli.resolve(listed)}")
     against = inspection.verdict(
         reports,
         found,
@@ -126,11 +131,9 @@ def workers(config: Config) -> int:
 
 def write_problems(place: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
     """The list of everything that is wrong; an empty one has its header alone."""
-    place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows([("split", "id", "problem", "details"), *rows])
-    print(f"{len(rows)} problems are listed in {place}")
 
 
 class Progress:

@@ -8,12 +8,14 @@ from pathlib import Path
 import ray
 
 from pipeline.cli import resolve
+from pipeline.cluster import placement as cluster
 from pipeline.inputs import stages
 from tcmgc import datasets, storage
 from tcmgc.config import Config
-from tcmgc.datasets import Clip, Corpus, Reading, demo_corpus, inspection
+from tcmgc.datasets import Clip, Corpus, Reading, Split, demo_corpus, inspection
 from tcmgc.frames.cache import FrameCache
 from tcmgc.towers import backbone
+from tcmgc.training import order
 
 _READERS = 8
 """Files hashed at a time."""
@@ -142,6 +144,7 @@ def fill(
     if not todo:
         print(f"frames of {len(clips)} {what} videos: all in {place}")
         return 0
+    cluster.require_decoding(config)
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(config.cluster.decode_workers or cpus, len(todo))
     print(f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {place}")
@@ -195,6 +198,32 @@ def usable(config: Config, found: Corpus) -> tuple[Corpus, dict[str, str]]:
     for clip, reason in bad.items():
         print(f"  unreadable: {clip}: {reason}")
     return out, bad
+
+
+def say_same_video(config: Config, split: Split) -> None:
+    """Print how many pairs of a batch have another caption of their video among the negatives."""
+    train = config.train
+    videos = order.owners([len(clip.captions) for clip in split.clips])
+    first = order.of_epoch(
+        videos, train.batch_size, train.seed, 0, separate=train.separate_captions
+    )
+    share = order.share_with_own_video_as_negative(videos, first, train.batch_size)
+    if not share:
+        return
+    remedy = (
+        f"{len(split)} videos are too few for batches of {train.batch_size}: a lower "
+        "--train.batch-size makes it less"
+        if train.separate_captions
+        else "--train.separate-captions True puts captions of one video into different batches"
+    )
+    print(
+        f"false negatives: {_percent(share)} of a batch's pairs have another caption of the same "
+        f"video among their negatives; {remedy}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "under 0.1%"
 
 
 def _refuse(bad: Sequence[str], of: int, allowed: float, how: str) -> None:

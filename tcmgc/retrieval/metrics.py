@@ -29,7 +29,9 @@ class Ranks:
 
 
 def retrieval_metrics(
-    similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
+    similarity: Float[np.ndarray, "texts videos"],
+    owner: Int[np.ndarray, "texts"],
+    of_videos: Float[np.ndarray, "texts videos"] | None = None,
 ) -> Metrics:
     """R@1, R@5, R@10 in percent, MdR, MnR, RSum of both directions, and SumR.
 
@@ -44,13 +46,15 @@ def retrieval_metrics(
     Args:
         similarity: Scores of texts and videos, at any scale. It is not copied.
         owner: The column of each text's video.
+        of_videos: Scores for video-to-text where they are others, as score normalisation makes them;
+            None for the same.
 
     Raises:
         ValueError: as :func:`text_to_video` and :func:`video_to_text`.
     """
     metrics = {
         **_summary("t2v", text_to_video(similarity, owner)),
-        **_summary("v2t", video_to_text(similarity, owner)),
+        **_summary("v2t", video_to_text(similarity if of_videos is None else of_videos, owner)),
     }
     metrics["t2v/candidates"] = float(np.shape(similarity)[1])
     metrics["v2t/candidates"] = float(len(np.unique(owner)))
