@@ -1,25 +1,24 @@
-"""MLflow: the only module that imports it."""
+"""What runs leave in MLflow."""
 
+import contextlib
 import logging
-import os
 import platform
 import queue
 import subprocess
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.tracking import MlflowClient
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from ray.train import Checkpoint, UserCallback
 
 from pipeline.cli import CHECKOUT, home
-from pipeline.run_state import run_folder
+from pipeline.run_state import database, run_folder
+from pipeline.run_state.database import client, shown, uri
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
 
@@ -28,16 +27,6 @@ _PACKAGES = ("torch", "open_clip_torch", "av", "ray", "mlflow", "pyarrow")
 _BATCH = 900
 """Metrics a request; the server takes 1,000."""
 log = logging.getLogger(__name__)
-
-
-def uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or a database beside the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
-
-
-def shown() -> str:
-    """:func:`uri` as messages and reports show it: without a password."""
-    return storage.plain(uri())
 
 
 def page(run_id: str) -> str:
@@ -50,25 +39,52 @@ def page(run_id: str) -> str:
     return f"{server}/#/experiments/{number}/runs/{run_id}?workflowType=machine_learning"
 
 
-def client() -> MlflowClient:
-    """A client for :func:`uri`."""
-    return MlflowClient(uri())
-
-
 def experiment(name: str = EXPERIMENT) -> str:
-    """The experiment's id; made where it is not there."""
-    found = client().get_experiment_by_name(name)
-    if found:
-        return found.experiment_id
-    # A database has no place for files of its own; a server does.
-    place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
-    return client().create_experiment(name, artifact_location=place)
+    """The experiment's id; made where it is not there.
+
+    Raises:
+        ValueError: it was deleted in MLflow; says how to restore it.
+    """
+    there = client()
+    found = there.get_experiment_by_name(name)
+    if found is None:
+        # A database has no place for files of its own; a server does.
+        place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
+        try:
+            return there.create_experiment(name, artifact_location=place)
+        except database.RefusedError:
+            found = there.get_experiment_by_name(name)  # another run was faster
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise ValueError(
+            f"the MLflow experiment {name!r} (id {found.experiment_id}) at {shown()} was deleted; restore it: "
+            f"{database.command('experiments', 'restore', '--experiment-id', found.experiment_id)}"
+        )
+    return found.experiment_id
+
+
+def check() -> None:
+    """Make sure, before long work, that runs can be recorded.
+
+    Raises:
+        ValueError: MLflow cannot be reached, or its experiment was deleted; says what to do.
+    """
+    database.check()
+    if database.is_there():
+        experiment()
+
+
+def experiments() -> list[str]:
+    """Ids of all experiments that are not deleted; nothing is made."""
+    if not database.is_there():
+        return []
+    return [found.experiment_id for found in client().search_experiments()]
 
 
 def run_of(folder: str) -> Run | None:
     """The MLflow run of a run folder, where there is one."""
-    known = client().search_runs([experiment()], _tagged("folder", folder), max_results=1)
-    return known[0] if known else None
+    return _one(_tagged("folder", folder))
 
 
 def start(
@@ -104,15 +120,21 @@ def start(
     return run.info.run_id
 
 
-@contextmanager
+@contextlib.contextmanager
 def system_metrics(run_id: str) -> Iterator[None]:
     """Log CPU, memory, disk, network and GPU of this machine while the block runs."""
-    mlflow.set_tracking_uri(uri())
-    mlflow.set_system_metrics_sampling_interval(5)
-    mlflow.set_system_metrics_samples_before_logging(1)
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
-    with mlflow.start_run(run_id=run_id, log_system_metrics=True):
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+    monitor = None
+    with contextlib.suppress(Exception):  # measurements must not cost a run
+        monitor = SystemMetricsMonitor(
+            run_id, sampling_interval=5, resume_logging=True, tracking_uri=uri()
+        )
+        monitor.start()
+    try:
         yield
+    finally:
+        if monitor is not None:
+            monitor.finish()
 
 
 class Recorder:
@@ -123,10 +145,10 @@ class Recorder:
     """
 
     def __init__(self, run_id: str, tracking_uri: str) -> None:
-        # MLflow's own tries, with pauses that double, would see minutes late that a server is back.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        self.run_id = run_id
-        self.client = MlflowClient(tracking_uri)
+        self.run_id, self.uri = run_id, tracking_uri
+        self.lost: str | None = None
+        """Why MLflow takes no more rows of this run; None while it does."""
+        self._made: Any = None
         self._rows: queue.Queue[Sequence[dict[str, float]] | None] = queue.Queue()
         self._seen: dict[str, set[int]] = {}
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
@@ -140,39 +162,47 @@ class Recorder:
         """Wait until all is sent.
 
         Raises:
-            TimeoutError: the server did not take it in time.
+            ValueError: the server did not take it in time, or has lost the run.
         """
         self._rows.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            raise TimeoutError(
-                f"MLflow at {storage.plain(self.client.tracking_uri)} did not answer for {timeout:g} s; run the same command again "
-                "when it does: the metrics are in the checkpoint and will be sent"
+            raise database.UnreachableError(
+                f"MLflow at {shown(self.uri)} did not answer for {timeout:g} s; the metrics are in the checkpoint, "
+                "and the same command sends them when it answers again"
             )
+        if self.lost is not None:
+            raise database.RefusedError(self.lost)
 
     def _work(self) -> None:
         while (rows := self._rows.get()) is not None:
             pause, away = 0.5, None
-            while True:
+            while self.lost is None:
                 try:
                     self._send(rows)
                     if away is not None:
                         lasted = f"{time.monotonic() - away:.0f} s; rows waited and were sent then"
-                        self.client.set_tag(self.run_id, "mlflow_away", lasted)
+                        self._client().set_tag(self.run_id, "mlflow_away", lasted)
                     break
+                except database.RefusedError as error:
+                    self.lost = str(error)
+                    log.warning("%s: no more metrics of this run are sent", error)
                 except Exception as error:
                     away = away or time.monotonic()
-                    log.warning(
-                        "MLflow does not answer (%s); trying again", str(error).splitlines()[0]
-                    )
+                    log.warning("%s; trying again", str(error).splitlines()[0])
                     time.sleep(pause)
                     pause = min(2 * pause, 10.0)
+
+    def _client(self) -> Any:
+        if self._made is None:
+            self._made = client(self.uri, patience=0.0)
+        return self._made
 
     def _send(self, rows: Sequence[dict[str, float]]) -> None:
         fresh = [metric for row in rows for metric in self._metrics(row)]
         for start in range(0, len(fresh), _BATCH):
             batch = fresh[start : start + _BATCH]
-            self.client.log_batch(self.run_id, metrics=batch)
+            self._client().log_batch(self.run_id, metrics=batch)
             for metric in batch:
                 self._seen[metric.key].add(metric.step)
 
@@ -182,7 +212,7 @@ class Recorder:
             if key in ("step", "time"):
                 continue
             if key not in self._seen:
-                logged = self.client.get_metric_history(self.run_id, key)
+                logged = self._client().get_metric_history(self.run_id, key)
                 self._seen[key] = {metric.step for metric in logged}
             if step not in self._seen[key]:
                 yield Metric(key, value, moment, step)
@@ -194,6 +224,7 @@ class MlflowCallback(UserCallback):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.uri = uri()
+        self.variables = database.environment()
         self._recorder: Recorder | None = None
 
     def after_report(
@@ -201,6 +232,7 @@ class MlflowCallback(UserCallback):
     ) -> None:
         """Send rank 0's new history."""
         if self._recorder is None:
+            database.adopt(self.variables)
             self._recorder = Recorder(self.run_id, self.uri)
         self._recorder.put(metrics[0]["history"])
         if trouble := metrics[0].get("trouble"):
@@ -217,8 +249,8 @@ class MlflowCallback(UserCallback):
 
 def interrupted(run_id: str, what: str, tracking_uri: str | None = None) -> None:
     """Note on a run what happened to it, and count it."""
-    there = MlflowClient(tracking_uri or uri())
     try:
+        there = client(tracking_uri)
         count = int(there.get_run(run_id).data.tags.get("interruptions", 0)) + 1
         there.set_tag(run_id, "interruptions", str(count))
         there.set_tag(run_id, "last_interruption", what)
@@ -232,10 +264,10 @@ def folder_of(run_id: str) -> str:
     Raises:
         ValueError: MLflow has no such run, or one that is not ours.
     """
-    try:
-        folder = client().get_run(run_id).data.tags.get("folder")
-    except mlflow.exceptions.MlflowException:
-        folder = None
+    folder = None
+    if database.is_there():
+        with contextlib.suppress(database.RefusedError):
+            folder = client().get_run(run_id).data.tags.get("folder")
     if folder is None:
         raise ValueError(
             f"--resume {run_id}: neither a run's folder nor an id of one of our runs in MLflow at {shown()}"
@@ -266,12 +298,17 @@ def finish(
 
 def find(checkpoint: str) -> str | None:
     """The MLflow run that made a checkpoint: by its tag, or by the run folder that holds it."""
-    experiments = [found.experiment_id for found in client().search_experiments()]
     folder = run_folder.split(checkpoint)[0]
     for tag, value in (("checkpoint", checkpoint), ("folder", folder)):
-        if known := client().search_runs(experiments, _tagged(tag, value), max_results=1):
-            return known[0].info.run_id
+        if known := _one(_tagged(tag, value)):
+            return known.info.run_id
     return None
+
+
+def _one(where: str) -> Run | None:
+    known = experiments()
+    found = client().search_runs(known, where, max_results=1) if known else []
+    return found[0] if found else None
 
 
 def _tagged(tag: str, value: str) -> str:
@@ -290,11 +327,22 @@ def end(run_id: str, status: str) -> None:
     client().set_terminated(run_id, status)
 
 
+def end_failed(run_id: str, error: BaseException) -> None:
+    """Close a run that an error ended, as KILLED or FAILED; the error is what the user has to see."""
+    try:
+        end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+    except ValueError as trouble:
+        log.warning("the run stays open in MLflow: %s", trouble)
+
+
 def _origin() -> dict[str, str]:
     def git(*words: str) -> str:
-        answer = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
-        )
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
+            )
+        except OSError:  # no git on this machine
+            return ""
         return answer.stdout.strip() if answer.returncode == 0 else ""
 
     versions = {f"version.{package}": version(package) for package in _PACKAGES}

@@ -71,6 +71,17 @@ def held(folder: str, *, beat: float = BEAT, patience: float = PATIENCE) -> Iter
             run_folder.remove(folder, NAME)
 
 
+def refuse_if_held(folder: str) -> None:
+    """Raise at once where a living process of this machine owns the folder; nothing is written.
+
+    Raises:
+        ValueError: names it.
+    """
+    found = _read(folder)
+    if found is not None and _alive_here(found):
+        raise ValueError(_taken(folder, found))
+
+
 def _self() -> dict[str, Any]:
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
