@@ -11,10 +11,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 import ray.train
 
-from pipeline import cli
+from pipeline import cli, terminal, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
+from pipeline.recording import describe
 from pipeline.run_state import checkpoints, run_folder
 from pipeline.training import scoring
 from tcmgc import storage
@@ -29,7 +30,7 @@ class Arguments:
     """All of the command line."""
 
     checkpoint: str
-    """Folder of the checkpoint, as training names it at its end."""
+    """Folder of a checkpoint, or of a run, of which the best one by validation score is taken."""
     split: str = "test"
     """Split to evaluate on: test, val or train."""
     json: str | None = None
@@ -42,6 +43,8 @@ class Arguments:
     """Workers to evaluate on; the numbers do not depend on it."""
     allow_unreadable: int = 0
     """Videos of the split that may be missing or unreadable; they are left out and counted."""
+    quiet: bool = False
+    """Show nothing but the result and errors."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(
         Arguments, argv, "python pipeline/evaluate.py", str(__doc__), default_recipe=None
     )
-    folder = cli.resolve(arguments.checkpoint)
+    folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
     with checkpoints.local(folder) as place:
         config = checkpoint.read_config(place)
     data = replace(
@@ -62,19 +65,22 @@ def main(argv: list[str] | None = None) -> int:
         data=data,
         train=config.train.on(arguments.workers),
     )
-    corpus = prepare.corpus(config)
-    if arguments.split not in corpus:
-        raise ValueError(
-            f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+    with terminal.silent(arguments.quiet):
+        terminal.header("run", f"{describe.method(config)}, {arguments.split} split")
+        terminal.header("results", folder)
+        corpus = prepare.corpus(config)
+        if arguments.split not in corpus:
+            raise ValueError(
+                f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+            )
+        cluster.connect()
+        metrics = evaluate(
+            config,
+            folder,
+            corpus[arguments.split],
+            arguments.split,
+            allow_unreadable=arguments.allow_unreadable,
         )
-    cluster.connect()
-    metrics = evaluate(
-        config,
-        folder,
-        corpus[arguments.split],
-        arguments.split,
-        allow_unreadable=arguments.allow_unreadable,
-    )
     print()
     print(format_table(metrics))
     print(f"\ncheckpoint:  {folder}")
@@ -82,13 +88,25 @@ def main(argv: list[str] | None = None) -> int:
         file = Path(cli.resolve(arguments.json))
         file.write_text(json.dumps(metrics, indent=2) + "\n")
         print(f"metrics:     {file}")
+    print(f"MLflow:      {record(config, folder, arguments.split, metrics)}")
     return 0
+
+
+def record(config: Config, folder: str, split: str, metrics: dict[str, float]) -> str:
+    """Log an evaluation below the training that made the checkpoint; gives where, or why not."""
+    try:
+        run_id = tracking.evaluation(config, folder, split, metrics)
+        return tracking.page(run_id)
+    except Exception as error:  # the numbers are on the terminal: MLflow must not cost them
+        return f"not logged at {tracking.shown()}: {str(error).splitlines()[0]}"
 
 
 def evaluate(
     config: Config, folder: str, split: Split, name: str, *, allow_unreadable: int = 0
 ) -> dict[str, float]:
     """Decode what the split needs, score every text against every video, and measure.
+
+    The metrics carry ``candidates``, the number of videos that each text was ranked against.
 
     Args:
         config: The checkpoint's, perhaps with the data elsewhere.
@@ -138,7 +156,7 @@ def evaluate(
         result = trainer.fit()
     finally:
         storage.remove_folder(storage.join(run, scratch))
-    return result.return_value
+    return {**result.return_value, "candidates": len(split)}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 from pipeline import cli, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.run_state import checkpoints
 from tcmgc.config import Config
 from tcmgc.datasets import Split
 from tcmgc.frames.cache import FrameReader
@@ -35,7 +36,7 @@ class Arguments:
     """All of the command line."""
 
     checkpoint: str
-    """Folder of the checkpoint, as training names it at its end."""
+    """Folder of a checkpoint, or of a run, of which the best one by validation score is taken."""
     split: Literal["val", "test"] = "val"
     """Split to look at. What you learn from the test split must not decide anything."""
     against: str | None = None
@@ -59,14 +60,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     if arguments.pairs < 1:
         raise ValueError(f"--pairs must be at least 1; got {arguments.pairs}")
-    folder = cli.resolve(arguments.checkpoint)
+    folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
     config = _moved(checkpoint.read_config(folder), arguments)
     split = _split(config, arguments.split)
     split, reader = _readable(config, split, arguments.split)
     subject = look(config, folder, split, reader)
     other = None
     if arguments.against is not None:
-        other = _other(config, cli.resolve(arguments.against), split, arguments)
+        other = _other(config, checkpoints.chosen(cli.resolve(arguments.against)), split, arguments)
         subject = replace(subject, name=f"checkpoint, {subject.name}")
     parts = [
         *pairs.retrieval(subject, reader, arguments.pairs, arguments.seed),
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     ]
     facts = _facts(config, folder, split, arguments.split)
     if arguments.against is not None:
-        facts["compared with"] = cli.resolve(arguments.against)
+        facts["compared with"] = checkpoints.chosen(cli.resolve(arguments.against))
     default = f"{folder}-{arguments.split}.html"
     place = Path(cli.resolve(arguments.out)) if arguments.out else Path(default)
     page.write(page.page(f"Inside {_title(folder)}", facts, parts), place)

@@ -1,30 +1,37 @@
 """MLflow: the only module that imports it."""
 
+import hashlib
+import json
 import logging
+import math
 import os
-import platform
 import queue
-import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
 from ray.train import Checkpoint, UserCallback
 
-from pipeline.cli import CHECKOUT, home
+from pipeline.cli import home
+from pipeline.recording import describe, origin, views
 from pipeline.run_state import run_folder
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
+from tcmgc.datasets import Corpus
+from tcmgc.retrieval.metrics import reported
 
 EXPERIMENT = "text-video retrieval"
-_PACKAGES = ("torch", "open_clip_torch", "av", "ray", "mlflow", "pyarrow")
+FIRST = ("best/SumR", "best/t2v/R1", "best/v2t/R1")
+"""Metrics that stand first in MLflow's lists and comparisons, which keep the order of arrival."""
+DESCRIPTION = "mlflow.note.content"
+_CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
+"""MLflow's words for what a split is used for."""
 _BATCH = 900
 """Metrics a request; the server takes 1,000."""
 log = logging.getLogger(__name__)
@@ -45,9 +52,21 @@ def page(run_id: str) -> str:
 
     Unless an address asks for training, MLflow (3.17) opens its pages about language models.
     """
-    server = shown().rstrip("/") if uri().startswith("http") else "http://127.0.0.1:5000"
     number = client().get_run(run_id).info.experiment_id
-    return f"{server}/#/experiments/{number}/runs/{run_id}?workflowType=machine_learning"
+    return f"{_server()}/#/experiments/{number}/runs/{run_id}?workflowType=machine_learning"
+
+
+def table(run_id: str, view: str = views.TABLE) -> str:
+    """Address of a saved view of the experiment of a run: a table of its runs, best first."""
+    number = client().get_run(run_id).info.experiment_id
+    return (
+        f"{_server()}/#/experiments/{number}/runs?viewStateShareKey={view}"
+        "&workflowType=machine_learning"
+    )
+
+
+def _server() -> str:
+    return shown().rstrip("/") if uri().startswith("http") else "http://127.0.0.1:5000"
 
 
 def client() -> MlflowClient:
@@ -55,20 +74,58 @@ def client() -> MlflowClient:
     return MlflowClient(uri())
 
 
-def experiment(name: str = EXPERIMENT) -> str:
-    """The experiment's id; made where it is not there."""
+def experiment(dataset: str) -> str:
+    """The id of a data set's experiment; made where it is not there, with its saved views."""
+    name = f"{EXPERIMENT}: {dataset}"
     found = client().get_experiment_by_name(name)
     if found:
-        return found.experiment_id
-    # A database has no place for files of its own; a server does.
-    place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
-    return client().create_experiment(name, artifact_location=place)
+        number, tags = found.experiment_id, found.tags
+    else:
+        # A database has no place for files of its own; a server does.
+        place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
+        try:
+            number, tags = client().create_experiment(name, artifact_location=place), {}
+        except mlflow.exceptions.MlflowException:
+            found = client().get_experiment_by_name(name)  # another run was faster
+            if found is None:
+                raise
+            number, tags = found.experiment_id, found.tags
+    for key, value in views.tags().items():
+        if tags.get(key) != value:
+            client().set_experiment_tag(number, key, value)
+    return number
+
+
+def experiments() -> list[str]:
+    """The ids of all experiments of ours."""
+    found = client().search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+    return [one.experiment_id for one in found]
 
 
 def run_of(folder: str) -> Run | None:
     """The MLflow run of a run folder, where there is one."""
-    known = client().search_runs([experiment()], _tagged("folder", folder), max_results=1)
+    known = search(_tagged("folder", folder), 1)
     return known[0] if known else None
+
+
+def search(where: str, at_most: int | None = None) -> list[Run]:
+    """Runs of all experiments of ours that fulfil a condition in MLflow's words, the latest first."""
+    ours = experiments()
+    found: list[Run] = []
+    token = None
+    while ours:
+        page = client().search_runs(
+            ours,
+            where,
+            max_results=at_most or 1000,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+        found += list(page)
+        token = page.token
+        if not token or at_most:
+            break
+    return found
 
 
 def start(
@@ -85,7 +142,7 @@ def start(
         name: Shown in MLflow.
         folder: Of the run; known again by it.
         tags: More of them.
-        params: What the run is compared by; None: every field of the config.
+        params: What the run is compared by beside every field of the config.
     """
     if known := run_of(folder):
         run_id = known.info.run_id
@@ -93,15 +150,55 @@ def start(
         resumed = int(known.data.tags.get("resumed", 0)) + 1
         client().set_tag(run_id, "resumed", str(resumed))
         return run_id
+    described = {"method": describe.method(config), "recipe": describe.recipe(config)}
     run = client().create_run(
-        experiment(), run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
+        experiment(config.data.dataset),
+        run_name=name,
+        tags={"folder": folder, **described, **origin.tags(), **(tags or {})},
     )
-    compared = flatten(config) if params is None else params
+    compared = flatten(config) | (params or {})
+    now = int(time.time() * 1000)
     client().log_batch(
-        run.info.run_id, params=[Param(k, storage.plain(str(v))) for k, v in compared.items()]
+        run.info.run_id,
+        # Not a number until the first validation: they only take their place in the lists.
+        metrics=[Metric(key, math.nan, now, 0) for key in FIRST],
+        params=[Param(k, storage.plain(str(v))) for k, v in compared.items()],
     )
     client().log_dict(run.info.run_id, to_dict(config), "config.json")
     return run.info.run_id
+
+
+def save_views(run_id: str, tags: Mapping[str, str]) -> None:
+    """Save views (:mod:`pipeline.recording.views`) with the experiment of a run."""
+    number = client().get_run(run_id).info.experiment_id
+    for key, value in tags.items():
+        client().set_experiment_tag(number, key, value)
+
+
+def describe_run(run_id: str, text: str) -> None:
+    """Set the description that MLflow shows on a run's page, as Markdown."""
+    client().set_tag(run_id, DESCRIPTION, text)
+
+
+def inputs(run_id: str, config: Config, corpus: Corpus) -> None:
+    """Log the splits as the run's data sets: name, size, and a digest of videos and captions."""
+    root = storage.plain(config.data.root)
+    made = []
+    for name, split in corpus.items():
+        content = hashlib.sha256()
+        for clip in split.clips:
+            content.update(repr((clip.id, clip.captions)).encode("utf-8", "replace"))
+        captions = sum(len(clip.captions) for clip in split.clips)
+        dataset = Dataset(
+            name=f"{config.data.dataset} {name}",
+            digest=content.hexdigest()[:8],
+            source_type="uri",
+            source=json.dumps({"uri": root}),
+            profile=json.dumps({"videos": len(split), "captions": captions}),
+        )
+        context = _CONTEXTS.get(name, name)
+        made.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+    client().log_inputs(run_id, made)
 
 
 @contextmanager
@@ -129,6 +226,7 @@ class Recorder:
         self.client = MlflowClient(tracking_uri)
         self._rows: queue.Queue[Sequence[dict[str, float]] | None] = queue.Queue()
         self._seen: dict[str, set[int]] = {}
+        self._best: float | None = None
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
@@ -175,10 +273,26 @@ class Recorder:
             self.client.log_batch(self.run_id, metrics=batch)
             for metric in batch:
                 self._seen[metric.key].add(metric.step)
+        self._send_best(describe.best_epoch(rows))
+
+    def _send_best(self, row: Mapping[str, float]) -> None:
+        """The best epoch so far under ``best/``: what tables of runs are sorted by."""
+        if not row:
+            return
+        if self._best is None:
+            known = self.client.get_run(self.run_id).data.metrics.get(FIRST[0], math.nan)
+            self._best = -math.inf if math.isnan(known) else known
+        if row[describe.SCORE] > self._best:
+            moment = int(row["time"] * 1000)
+            found = reported(describe.best(row)).items()
+            self.client.log_batch(
+                self.run_id, metrics=[Metric(key, value, moment, 0) for key, value in found]
+            )
+            self._best = row[describe.SCORE]
 
     def _metrics(self, row: dict[str, float]) -> Iterable[Metric]:
         step, moment = int(row["step"]), int(row["time"] * 1000)
-        for key, value in row.items():
+        for key, value in reported(row).items():
             if key in ("step", "time"):
                 continue
             if key not in self._seen:
@@ -251,25 +365,48 @@ def complete(run_id: str, history: Sequence[dict[str, float]]) -> None:
 
 
 def finish(
-    run_id: str, metrics: dict[str, float], tags: dict[str, str], files: Sequence[Path] = ()
+    run_id: str, metrics: Mapping[str, float], tags: dict[str, str], files: Sequence[Path] = ()
 ) -> None:
     """Final metrics, tags and artifacts."""
     now = int(time.time() * 1000)
     client().log_batch(
         run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        metrics=[Metric(key, value, now, 0) for key, value in reported(metrics).items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     for file in files:
         client().log_artifact(run_id, str(file))
 
 
+def evaluation(config: Config, checkpoint: str, split: str, metrics: Mapping[str, float]) -> str:
+    """Log an evaluation as a run of its own, below the one that made the checkpoint, if that is here.
+
+    Gives its id.
+    """
+    parent = find(checkpoint)
+    tags = {"kind": "evaluation", "evaluated": checkpoint, "split": split}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent
+    described = {"method": describe.method(config), "recipe": describe.recipe(config)}
+    run = client().create_run(
+        experiment(config.data.dataset),
+        run_name=f"evaluation, {split} split, {describe.run_name(config)}",
+        tags={**described, **origin.tags(), **tags},
+    )
+    params = {**flatten(config), "checkpoint": checkpoint, "split": split}
+    client().log_batch(
+        run.info.run_id, params=[Param(k, storage.plain(str(v))) for k, v in params.items()]
+    )
+    finish(run.info.run_id, {f"{split}/{key}": value for key, value in metrics.items()}, {})
+    end(run.info.run_id, "FINISHED")
+    return run.info.run_id
+
+
 def find(checkpoint: str) -> str | None:
     """The MLflow run that made a checkpoint: by its tag, or by the run folder that holds it."""
-    experiments = [found.experiment_id for found in client().search_experiments()]
     folder = run_folder.split(checkpoint)[0]
     for tag, value in (("checkpoint", checkpoint), ("folder", folder)):
-        if known := client().search_runs(experiments, _tagged(tag, value), max_results=1):
+        if known := search(_tagged(tag, value), 1):
             return known[0].info.run_id
     return None
 
@@ -288,21 +425,3 @@ def attach(run_id: str, file: Path, folder: str) -> None:
 def end(run_id: str, status: str) -> None:
     """Close the run as FINISHED, FAILED or KILLED."""
     client().set_terminated(run_id, status)
-
-
-def _origin() -> dict[str, str]:
-    def git(*words: str) -> str:
-        answer = subprocess.run(
-            ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
-        )
-        return answer.stdout.strip() if answer.returncode == 0 else ""
-
-    versions = {f"version.{package}": version(package) for package in _PACKAGES}
-    commit = git("rev-parse", "HEAD")
-    changed = "yes" if git("status", "--porcelain") else "no"
-    code = (
-        {"git.commit": commit, "git.changed": changed}
-        if commit
-        else {"git.commit": "not a git checkout"}
-    )
-    return {**versions, **code, "version.python": platform.python_version()}

@@ -13,11 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 import ray.train
 
-from pipeline import cli, evaluate, tracking
+from pipeline import cli, evaluate, terminal, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
-from pipeline.run_state import checkpoints, lock, notices, run_folder
+from pipeline.recording import describe
+from pipeline.run_state import checkpoints, lock, news, notices, run_folder
 from pipeline.training import loop
 from tcmgc import model, storage
 from tcmgc.config import Config, fingerprint, to_dict
@@ -45,6 +46,10 @@ class Arguments:
     run: Run = field(default_factory=Run)
     resume: str | None = None
     """Run to go on with, by its folder or its MLflow run id, with its own config."""
+    dry_run: bool = False
+    """Show the config, the data that is there, memory and steps, and write nothing."""
+    quiet: bool = False
+    """Show nothing but the result and errors."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,13 +64,19 @@ def main(argv: list[str] | None = None) -> int:
     if resumed:
         folder, name = run_folder.split(resumed)
     place = storage.join(folder, name)
+    if arguments.dry_run:
+        from pipeline import rehearsal
+
+        rehearsal.show(config, place)
+        return 0
     if finished := run_folder.read(place, run_folder.RESULT):
         print(f"run {name} is finished already; --run.name starts another")
         _show(finished)
         return 0
-    with lock.held(place):
+    with terminal.silent(arguments.quiet), lock.held(place):
         run_folder.enter(place, config)
-        outcome = _train(config, name, folder)
+        title = arguments.run.name or describe.run_name(config)
+        outcome = _train(config, name, folder, title)
     _show(outcome)
     return 0
 
@@ -88,16 +99,21 @@ def _resumed(words: Sequence[str]) -> str | None:
     return folder if run_folder.exists(folder, run_folder.CONFIG) else tracking.folder_of(run)
 
 
-def _train(config: Config, name: str, folder: str) -> dict[str, Any]:
+def _train(config: Config, name: str, folder: str, title: str) -> dict[str, Any]:
     """Everything from the data to the test split's metrics, in a folder that is ours."""
     place = storage.join(folder, name)
+    terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
+    terminal.header("results", place)
+    terminal.header("MLflow", tracking.shown())
     corpus = check(config)
     cluster.connect()
-    cluster.placement(config)
+    terminal.header("device", cluster.placement(config).words(config))
     clips = [*corpus["train"].clips, *corpus["val"].clips]
     lost = prepare.fill(config, clips, "training and validation")
     corpus, unreadable = prepare.usable(config, corpus)
-    run_id = tracking.start(config, name, place)
+    run_id = tracking.start(config, title, place)
+    tracking.inputs(run_id, config, corpus)
+    tracking.describe_run(run_id, describe.training(config, place))
     if lost:
         what = f"{lost} batches of videos lost their decoding process and were tried again"
         tracking.interrupted(run_id, what)
@@ -113,7 +129,7 @@ def _train(config: Config, name: str, folder: str) -> dict[str, Any]:
         tracking.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     outcome |= {"run": place, "mlflow": tracking.shown(), "mlflow_run": run_id}
-    outcome |= {"page": tracking.page(run_id)}
+    outcome |= {"page": tracking.page(run_id), "table": tracking.table(run_id)}
     run_folder.write(place, run_folder.RESULT, outcome)
     tracking.end(run_id, "FINISHED")
     return outcome
@@ -127,7 +143,6 @@ def check(config: Config) -> Corpus:
     """
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
-    order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
     if len(corpus["val"]) < config.train.workers:
         raise ValueError(
             f"train.workers is {config.train.workers}, but validation has {len(corpus['val'])} videos: "
@@ -135,8 +150,15 @@ def check(config: Config) -> Corpus:
         )
     weights = list(model.build(config).parameters())
     trained = sum(p.numel() for p in weights if p.requires_grad)
-    print(
-        f"model: {sum(p.numel() for p in weights) / 1e6:.2f} M weights, {trained / 1e6:.2f} M trained"
+    terminal.header(
+        "model",
+        f"{sum(p.numel() for p in weights) / 1e6:.2f} M weights, {trained / 1e6:.2f} M trained",
+    )
+    each = order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
+    terminal.header(
+        "steps",
+        f"{each * config.train.epochs}: {config.train.epochs} epochs of {each}, "
+        f"{config.train.batch_size} pairs a step",
     )
     return corpus
 
@@ -169,6 +191,7 @@ def fit(
     train, place = config.train, storage.join(folder, name)
     checkpoints.settle(place, loop.SCORE)
     board = notices.Board()
+    wire = news.Wire(board.key)
     trainer = Trainer(
         loop.train_worker,
         train_loop_config={
@@ -185,13 +208,13 @@ def fit(
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=train.keep_checkpoints, checkpoint_score_attribute=loop.SCORE
             ),
-            callbacks=callbacks,
+            callbacks=[*callbacks, news.Report(board.key)],
             worker_runtime_env=cluster.WORKERS,
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
-        with notices.on_sigterm(board) as came:
+        with notices.on_sigterm(board) as came, terminal.following(wire):
             result = trainer.fit()
         if came:
             raise notices.Stopped(came[0], result.return_value)
@@ -203,6 +226,7 @@ def fit(
         raise
     finally:
         board.wipe()
+        wire.wipe()
 
 
 def best(result: ray.train.Result) -> ray.train.Checkpoint:
@@ -236,6 +260,11 @@ def _finish(
         tracking.attach(run_id, page, inspect_run.ARTIFACTS)
         results = {f"test/{key}": value for key, value in metrics.items()}
         tracking.finish(run_id, results, tags, [listed] if unreadable else [])
+    validation = describe.best(describe.best_epoch(history))
+    validation = {key.removeprefix("best/"): value for key, value in validation.items()}
+    validation["candidates"] = len(corpus["val"])
+    text = describe.training(config, place, validation=validation, test=metrics, checkpoint=chosen)
+    tracking.describe_run(run_id, text)
     return {"metrics": metrics, "checkpoint": chosen}
 
 
@@ -247,6 +276,8 @@ def _show(outcome: dict[str, Any]) -> None:
     print(f"MLflow:      {outcome['mlflow']} (make ui), run {outcome['mlflow_run']}")
     print(f"             {outcome['page']}")
     print("             with a page of retrievals and attention among its artifacts")
+    if "table" in outcome:
+        print(f"all runs:    {outcome['table']}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,12 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 from ray import tune
 
-from pipeline import cli, tracking, train
+from pipeline import cli, terminal, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.recording import describe, views
 from pipeline.sweeps import features, progress, trials
-from pipeline.sweeps.plan import Search, describe, encode, starting_point
+from pipeline.sweeps.plan import Search, as_dict, encode, starting_point
 from tcmgc.config import Config, from_dict, replace, save, to_dict
+from tcmgc.retrieval.metrics import chance
 
 PROG = "python pipeline/tune.py SPACE"
 _DEMO_PAIRS = 1024
@@ -45,6 +48,8 @@ class Arguments:
     """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
     """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
+    quiet: bool = False
+    """Show nothing but the result and errors."""
     run: train.Run = field(default_factory=lambda: train.Run(folder="runs/searches"))
 
 
@@ -54,16 +59,11 @@ def main(argv: list[str] | None = None) -> int:
     if words[:1] in (["-h"], ["--help"]):
         cli.parse(Arguments, words, PROG, f"{__doc__}\n\nspaces:\n{_spaces()}")
     space, checker = pick(words.pop(0) if words and not words[0].startswith("-") else None)
-    if "--frozen" in words and words[words.index("--frozen") + 1 :][:1] not in (
-        ["True"],
-        ["False"],
-    ):
-        words.insert(words.index("--frozen") + 1, "True")
     about = f"{__doc__}\n\n{space.name}: {space.title} ({space.source})"
     arguments = cli.parse(Arguments, words, PROG, about)
     search = plan(space, arguments)
     checker(space, from_dict(search.base))
-    return run(search, arguments.max_concurrent)
+    return run(search, arguments.max_concurrent, quiet=arguments.quiet)
 
 
 def _spaces() -> str:
@@ -141,22 +141,32 @@ def _refuse_moving_towers(space: Any) -> None:
         )
 
 
-def run(search: Search, max_concurrent: int) -> int:
+def run(search: Search, max_concurrent: int, *, quiet: bool = False) -> int:
     """The whole search, or what is left of it."""
+    with terminal.silent(quiet):
+        outcome = _read(search)
+        if outcome:
+            print("finished already; --run.folder starts another")
+        else:
+            outcome = _run(search, max_concurrent)
+    _show(search, outcome)
+    return 0
+
+
+def _run(search: Search, max_concurrent: int) -> dict[str, Any]:
     begin = time.monotonic()
-    print(
-        f"search {search.name}: {search.total} trials of {search.epochs} epochs, in {search.place}"
-    )
-    if finished := _read(search):
-        print("finished already; --run.folder starts another")
-        _show(search, finished)
-        return 0
     config = from_dict(search.base)
+    title = search.space.title
+    terminal.header("sweep", f"{search.space.name}: {title} ({search.space.source})")
+    terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
+    terminal.header("results", str(search.place))
+    terminal.header("MLflow", tracking.shown())
+    terminal.header("trials", f"{search.total} of {search.epochs} epochs")
     corpus = prepare.corpus(config)
     cluster.connect(search=True)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)
-    parent = _parent(search, config)
+    parent = _parent(search, config, corpus)
     try:
         rows = _tune(search, corpus, parent, max_concurrent)
         outcome = _conclude(search, rows, parent)
@@ -164,19 +174,55 @@ def run(search: Search, max_concurrent: int) -> int:
         tracking.end(parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracking.end(parent, "FINISHED")
-    print(f"\nsearched for {progress.seconds_since(begin)}")
-    _show(search, outcome)
-    return 0
+    report_files(search, parent)
+    print(f"\nswept for {terminal.duration(time.monotonic() - begin)}")
+    return outcome
 
 
-def _parent(search: Search, config: Config) -> str:
+def _parent(search: Search, config: Config, corpus: Any) -> str:
     search.place.mkdir(parents=True, exist_ok=True)
     tags = {"kind": "search", "space": search.space.name, "metric": search.space.metric}
     tags |= {"frozen": "yes, a screening" if search.frozen else "no", "data": config.data.dataset}
+    tags |= {"candidates": str(len(corpus["val"]))}
     params = {"trials": search.total, "epochs": search.epochs, "seeds": search.seeds}
-    run_id = tracking.start(config, search.name, str(search.place), tags, params)
-    tracking.client().log_dict(run_id, describe(search), "search.json")
+    title = describe.sweep_name(
+        search.space.name, config, search.seeds, search.samples, frozen=search.frozen
+    )
+    run_id = tracking.start(config, title, str(search.place), tags, params)
+    tracking.inputs(run_id, config, {name: corpus[name] for name in ("train", "val")})
+    tracking.save_views(run_id, views.sweep(run_id, search.varied))
+    tracking.describe_run(run_id, _about(search, config))
+    tracking.client().log_dict(run_id, as_dict(search), "search.json")
     return run_id
+
+
+def _about(search: Search, config: Config, found: str | None = None) -> str:
+    return describe.sweep(
+        config,
+        search.space.title,
+        search.space.source,
+        search.total,
+        search.epochs,
+        frozen=search.frozen,
+        found=found,
+        report=_report_command(search),
+    )
+
+
+def _report_command(search: Search) -> str:
+    frozen = " --frozen" if search.frozen else ""
+    return f"python pipeline/report.py {search.space.name}{frozen}"
+
+
+def report_files(search: Search, parent: str) -> None:
+    """The sweep's report, its page and figures among them, as artifacts of its own run."""
+    # Here and not above: matplotlib is not needed before.
+    from pipeline import report
+    from pipeline.sweeps import results
+
+    found = results.collect(search.space, run_id=parent)
+    with tempfile.TemporaryDirectory() as made:
+        report.log(found, report.write([found], Path(made)))
 
 
 def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, float]:
@@ -339,8 +385,15 @@ def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str
         parent, {"best/" + search.space.metric.removeprefix("val/"): score}, {"variant": best}
     )
     tracking.client().log_artifact(parent, str(search.place / "best_config.json"))
-    outcome = {"rows": [asdict(row) for row in rows], "best": best, "mlflow_run": parent}
-    outcome |= {"page": tracking.page(parent)}
+    found = progress.finding(search, rows)
+    tracking.describe_run(parent, _about(search, from_dict(search.base), found))
+    outcome: dict[str, Any] = {
+        "rows": [asdict(row) for row in rows],
+        "best": best,
+        "mlflow_run": parent,
+    }
+    outcome |= {"page": tracking.page(parent), "table": tracking.table(parent, parent)}
+    outcome |= {"candidates": int(tracking.client().get_run(parent).data.tags["candidates"])}
     (search.place / "search.json").write_text(json.dumps(outcome, indent=2) + "\n")
     return outcome
 
@@ -362,13 +415,17 @@ def _show(search: Search, outcome: dict[str, Any]) -> None:
     rows = [progress.Row(**row) for row in outcome["rows"]]
     print()
     print(progress.table(rows, search.space.metric))
+    if candidates := outcome.get("candidates"):
+        random = chance(candidates)[search.space.metric.removeprefix("val/")]
+        print(f"chance: {random:.1f}, {candidates} candidates")
     print("\nvalidation scores; the test split was not touched")
-    print(
-        f"best:    {outcome['best']}: python pipeline/train.py --config {search.place}/best_config.json"
-    )
-    print(f"report:  python pipeline/report.py {search.space.name}")
+    print(progress.finding(search, rows))
+    print(f"\ntrain:   python pipeline/train.py --config {search.place}/best_config.json")
+    print(f"report:  {_report_command(search)}")
     print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
+    if "table" in outcome:
+        print(f"trials:  {outcome['table']}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +38,7 @@ def connect(*, search: bool = False) -> None:
 
     Args:
         search: Start the dashboard with a cluster that is started here (nine processes), since
-            Ray Train asks it whether a trial that was stopped still holds its workers' place; and
-            keep what workers print off the terminal, which shows how trials come out.
+            Ray Train asks it whether a trial that was stopped still holds its workers' place.
     """
     if ray.is_initialized():
         return
@@ -60,15 +58,37 @@ def connect(*, search: bool = False) -> None:
         # a worker trains on.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
         options["include_dashboard"] = search
+    _hush()
+    address = services.get_ray_address_from_environment(None, None)
+    print(f"joining Ray at {address}" if address else "starting Ray…", flush=True)
     ray.init(
         runtime_env={"env_vars": variables},
-        log_to_driver=not search,
+        log_to_driver=False,  # what workers have to say comes by way of `run_state.news`
         logging_level="WARNING",
         **options,
     )
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
+    context.enable_progress_bars = False  # `terminal.Progress` shows how far the work is
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _hush() -> None:
+    """Keep two standing remarks off the terminal: that tokens are used, and how to see Data's bars."""
+    for name, remark in (
+        (
+            "ray._private.authentication.authentication_token_setup",
+            "Token authentication is enabled",
+        ),
+        ("ray.data._internal.progress", "Progress bars"),
+    ):
+        logging.getLogger(name).addFilter(_Without(remark))
+
+
+class _Without(logging.Filter):
+    """Leaves out messages that begin so."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.name)
 
 
 def tell_which() -> None:
@@ -87,6 +107,14 @@ class Placement:
 
     cpus: float
     gpu: bool
+
+    def words(self, config: Config) -> str:
+        """For a person: ``GPU, 4 workers``."""
+        train = config.train
+        fewest = f"{train.min_workers} to " if train.min_workers else ""
+        each = " each" if train.workers > 1 else ""
+        count = f"{fewest}{train.workers} worker{'s' if train.workers > 1 else ''}"
+        return f"{'GPU' if self.gpu else 'CPU'}, {count} with {self.cpus:g} CPUs{each}"
 
     def scaling(self, config: Config) -> ray.train.ScalingConfig:
         """Ray Train's description of the workers."""

@@ -14,6 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
+from pipeline.recording import describe
 from pipeline.sweeps.plan import Search
 from tcmgc.config import Config
 from tcmgc.heads import sizes
@@ -127,7 +128,7 @@ def start(search: Search, settings: dict[str, Any], trial: str, parent: str) -> 
     }
     name = f"{label}, seed {seed}" if search.seeds > 1 else label
     folder = f"{search.trials}/{search.run(settings, trial)}"
-    return tracking.start(config, name, folder, tags, {**search.params(config), "seed": seed})
+    return tracking.start(config, name, folder, tags)
 
 
 def finish(
@@ -136,9 +137,7 @@ def finish(
     """The best epoch's metrics under ``best/``, parameter counts, and how the trial ended."""
     summary: Row = {}
     if epochs:
-        row = best(epochs, search)
-        summary = {key.replace("val/", "best/"): value for key, value in validation(row).items()}
-        summary["best/epoch"] = summary.pop("epoch")
+        summary = describe.best(best(epochs, search))
     if (count := sizes.aggregation_parameters(config)) is not None:
         summary["isa_parameters"] = float(count)
     tracking.finish(run_id, summary, {"status": status})
