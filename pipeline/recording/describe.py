@@ -69,9 +69,15 @@ def training(
     checkpoint: str | None = None,
 ) -> str:
     """The description of a training, as Markdown; what is not known yet is left out."""
+    scores = [
+        f"{name} SumR {metrics['SumR']:.1f}, R@1 {metrics['t2v/R1']:.1f}"
+        for name, metrics in (("test", test), ("validation", validation))
+        if metrics
+    ]
     lines = [
-        f"**{method(config)} on {config.data.dataset}**, towers {config.towers.name}, "
-        f"recipe {recipe(config)}.",
+        f"**{'; '.join([f'{method(config)} on {config.data.dataset}', *scores])}**",
+        "",
+        f"Recipe {recipe(config)}; towers {config.towers.name}.",
         "",
     ]
     if validation or test:

@@ -14,18 +14,22 @@ TABLE, CHARTS = "table", "charts"
 _CREATED = 1_700_000_000_000
 """A constant, so that the same view is the same tag; MLflow only sorts by it."""
 
-_COLUMNS = (
-    "attributes.`Duration`",
-    "attributes.`Dataset`",
-    "metrics.`best/SumR`",
-    "metrics.`best/t2v/R1`",
-    "metrics.`best/v2t/R1`",
-    "metrics.`test/SumR`",
-    "metrics.`test/t2v/R1`",
-    "tags.`method`",
-    "tags.`recipe`",
-    "tags.`status`",
-)
+_COLUMNS = {
+    "metrics.`best/SumR`": 95,
+    "metrics.`best/t2v/R1`": 95,
+    "metrics.`best/v2t/R1`": 95,
+    "metrics.`test/SumR`": 95,
+    "metrics.`test/t2v/R1`": 95,
+    "tags.`method`": 90,
+    "attributes.`Dataset`": 180,
+    "attributes.`Duration`": 80,
+    "tags.`recipe`": 260,
+    "tags.`status`": 110,
+}
+"""Columns and their widths in pixels, in their order."""
+_NAME, _CREATED_AT = "attributes.`Run Name`", "runDateAndNestInfo"
+_TABLE_IDS = {"attributes.`Duration`": "duration"}
+"""Columns that the table's order calls by another name."""
 _PARALLEL_PARAMS = ("head.kind", "loss.alpha", "optim.lr_new")
 
 
@@ -47,7 +51,7 @@ def sweep(parent: str, varied: tuple[str, ...]) -> dict[str, str]:
         varied: Fields that differ between trials, by dotted path.
     """
     state = _state(
-        columns=[*(f"params.`{path}`" for path in varied), *_COLUMNS],
+        varied={f"params.`{path}`": 110 for path in varied},
         parameters=list(varied),
         where=f"tags.`mlflow.parentRunId` = '{parent}'",
     )
@@ -61,10 +65,15 @@ def _envelope(name: str, state: dict[str, Any], moment: int) -> str:
 
 
 def _state(
-    columns: list[str] | None = None, parameters: list[str] | None = None, where: str = ""
+    varied: dict[str, int] | None = None, parameters: list[str] | None = None, where: str = ""
 ) -> dict[str, Any]:
     """Everything that MLflow's runs page keeps of a view."""
-    chosen = list(columns or _COLUMNS)
+    columns = {**(varied or {}), **_COLUMNS}
+    widths = {
+        _NAME: 230,
+        **{_TABLE_IDS.get(name, name): width for name, width in columns.items()},
+        _CREATED_AT: 150,
+    }
     charts = [
         _line("train/loss"),
         _line("val/SumR"),
@@ -82,9 +91,9 @@ def _state(
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": chosen,
-        "columnOrder": [],
-        "columnWidths": {},
+        "selectedColumns": list(columns),
+        "columnOrder": list(widths),
+        "columnWidths": widths,
         "runsHiddenMode": "FIRST_10_RUNS",
         "compareRunCharts": charts,
         "compareRunSections": [
