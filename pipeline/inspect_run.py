@@ -141,6 +141,7 @@ def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subj
         captions=captions,
         owner=np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips]),
         spell=backbone.spelling(config.towers.name, words),
+        words=words,
         text=text,
         video=video,
     )

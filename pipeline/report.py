@@ -220,8 +220,13 @@ def html(found: Sequence[SpaceResult]) -> str:
     sections = []
     for one in found:
         rows = {row.label: cells(row, one)[1:] for row in one.rows}
-        drawn = "".join(page.card(picture) for picture in figures.pictures(one))
-        table = page.card("<p>Cells: ours · the paper's.</p>" + page.table(header(one)[1:], rows))
+        drawn = "".join(
+            page.card(page.plot(picture, f"figure {number}: {one.space.title}"))
+            for number, picture in enumerate(figures.pictures(one), 1)
+        )
+        first, *titles = header(one)
+        listed = page.table(titles, rows, f"{one.space.title}: scores by variant", first)
+        table = page.card("<p>Cells: ours · the paper's.</p>" + listed)
         sections.append(page.Section(one.space.title, about(one), drawn + table))
     facts = {
         "spaces": ", ".join(one.space.name for one in found),

@@ -61,8 +61,8 @@ def strip(source: str) -> np.ndarray:
 @pytest.mark.parametrize("text", NASTY)
 def test_whatever_a_caption_holds_is_text(text: str) -> None:
     results = [
-        cards.Result(text, 1, 0.5, True, frames(1)),
-        cards.Result("b", 2, 0.1, False, frames(2)),
+        cards.Result(text, 1, 0.5, "hit", text, frames(1)),
+        cards.Result("b", 2, 0.1, "other", text, frames(2)),
     ]
     rows = [(text, np.array([0.4, 0.6]))]
     weights = cards.Weights(text, text, frames(0, 9), np.arange(2.0), rows[0][1], rows)
@@ -86,8 +86,9 @@ def test_nothing_is_fetched() -> None:
 
 def test_a_match_is_told_from_a_miss_without_colour() -> None:
     results = [
-        cards.Result("a", 3, 0.25, True, frames(1)),
-        cards.Result("b", 1, 0.5, False, frames(2)),
+        cards.Result("a", 3, 0.25, "hit", "c", frames(1)),
+        cards.Result("b", 1, 0.5, "miss", "c", frames(2)),
+        cards.Result("c", 4, 0.1, "other", "c", frames(2)),
     ]
     text = cards.retrieval("caption", "note", results)
     hit, miss = text.split("</figure>")[:2]
@@ -98,7 +99,7 @@ def test_a_match_is_told_from_a_miss_without_colour() -> None:
 
 
 def test_four_frames_of_a_video_in_their_order() -> None:
-    shown = cards.retrieval("", "", [cards.Result("a", 1, 0.0, True, frames(*range(0, 240, 24)))])
+    shown = cards.retrieval("", "", [cards.Result("a", 1, 0.0, "hit", "", frames(*range(0, 240, 24)))])
     found = strip(re.search(r'src="([^"]+)"', shown).group(1))  # type: ignore[union-attr]
     assert found.shape == (64, 256)
     middles = found[32, 32::64].astype(int)
