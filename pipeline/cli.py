@@ -168,7 +168,7 @@ def _refuse_passwords(words: Sequence[str]) -> None:
 
 def _known(config: Config, others: dict[str, Any]) -> list[str]:
     """Every field of a command line, by dotted path."""
-    known = [path for path in flatten(config) if path != "head.kind"]
+    known = [path for path in flatten(config) if not path.endswith(".kind")]
     for name, value in others.items():
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]

@@ -1,6 +1,5 @@
 """Towers, temporal encoder and head as one module, and the one place where config meets modules."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,39 +7,50 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from tcmgc import config
-from tcmgc.heads import Head, TcMgc, XClip, XPool
-from tcmgc.heads.parts.attention import LanguageVideoAttention
+from tcmgc.heads import Head, Sizes
 from tcmgc.towers import backbone
 from tcmgc.towers.features import TextFeatures, VideoFeatures
-from tcmgc.towers.temporal import TemporalEncoder
 from tcmgc.training import optim
-from tcmgc.training.objective import Objective
+from tcmgc.training.losses import Objective
+from tcmgc.training.spans import span
 
 
 class LogitScale(nn.Module):
-    """lambda of Eq. 33-34: a constant, or exp of a learnt parameter that is clamped."""
+    """lambda of Eq. 33-34, a constant or exp of a learnt parameter, and the sigmoid loss's bias.
+
+    A learnt scale is clamped by :meth:`clamp` after every step, as the published systems do: clamping
+    in the forward pass would leave no gradient at the maximum, where most recipes start.
+
+    Args:
+        options: The config's loss.
+    """
 
     log: Tensor
+    bias: Tensor
 
-    def __init__(
-        self, scale: float = 100.0, *, learnt: bool = False, maximum: float = 100.0
-    ) -> None:
+    def __init__(self, options: config.Loss | None = None) -> None:
         super().__init__()
-        self.maximum = maximum
-        log = torch.tensor(scale).log()
-        if learnt:
+        options = options or config.Loss()
+        self.maximum = torch.tensor(options.max_scale).log().item()
+        log = torch.tensor(options.scale).log()
+        if options.learn_scale:
             self.log = nn.Parameter(log)
         else:
             self.register_buffer("log", log)
-        self.learnt = learnt
+        if options.contrast == "sigmoid":
+            self.bias = nn.Parameter(torch.tensor(options.bias))
+        else:
+            self.register_buffer("bias", torch.tensor(0.0), persistent=False)
 
     def forward(self) -> Float[Tensor, ""]:
         """The factor that turns similarities into logits."""
-        return (
-            self.log.clamp(max=torch.tensor(self.maximum).log().item()).exp()
-            if self.learnt
-            else self.log.exp()
-        )
+        return self.log.exp()
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Bring a learnt scale that a step has left above its maximum back to it."""
+        if self.log.requires_grad:
+            self.log.clamp_(max=self.maximum)
 
 
 class Retriever(nn.Module):
@@ -49,7 +59,7 @@ class Retriever(nn.Module):
     Args:
         text: Captions' tokens to sentence and words.
         visual: Frames' pixels to frame features.
-        head: Has ``record(video)`` and ``score(text, record, scale)``.
+        head: The scoring rule.
         temporal: Frame encoder; None leaves frames as they are.
         scale: What similarities are multiplied by in the loss.
         encode_padding: Send padded frames through the towers too (see :class:`backbone.VisualTower`).
@@ -61,7 +71,7 @@ class Retriever(nn.Module):
         text: backbone.TextTower,
         visual: backbone.VisualTower,
         head: Head,
-        temporal: TemporalEncoder | None = None,
+        temporal: nn.Module | None = None,
         *,
         scale: LogitScale | None = None,
         encode_padding: bool = False,
@@ -78,45 +88,59 @@ class Retriever(nn.Module):
 
     @property
     def draws(self) -> bool:
-        """Whether a training step draws random numbers (dropout)."""
+        """Whether a training step draws random numbers: some module says that it does."""
         return any(
-            module.dropout > 0
-            for module in self.modules()
-            if isinstance(module, LanguageVideoAttention)
+            getattr(module, "draws", False) for module in self.modules() if module is not self
         )
 
     @property
     def learnt(self) -> list[Tensor]:
         """What a step takes gradients of: all weights that are learnt, of a word embedding in use the used rows."""
-        return self.learnt_in(self)
-
-    def learnt_in(self, part: nn.Module) -> list[Tensor]:
-        """Those of :attr:`learnt` that belong to a part of the model."""
         words = self.text.token_embedding
         return [
             words.used if weight is words.weight and words.used is not None else weight
-            for weight in part.parameters()
+            for weight in self.parameters()
             if weight.requires_grad
         ]
 
-    def encode_text(self, tokens: Int[Tensor, "texts words"]) -> TextFeatures:
-        """Sentence and word features of tokenised captions."""
-        with self._arithmetic(tokens.device):
+    def encode_text(
+        self, tokens: Int[Tensor, "texts words"], seeds: Int[Tensor, "texts"] | None = None
+    ) -> TextFeatures:
+        """Sentence and word features of tokenised captions; seeds are passed on to the head."""
+        with span("text tower"), self.arithmetic(tokens.device):
             sentence, words, mask = self.text(tokens)
-        return TextFeatures(_full(sentence), _full(words), mask)
+        return TextFeatures(_full(sentence), _full(words), mask, seeds)
 
     def encode_video(
         self,
         pixels: UInt8[Tensor, "videos frames 3 size size"],
         frame_mask: Bool[Tensor, "videos frames"],
+        seeds: Int[Tensor, "videos"] | None = None,
     ) -> VideoFeatures:
-        """Frame features before and after the temporal encoder."""
-        with self._arithmetic(pixels.device):
-            frames = self.visual(pixels, frame_mask, encode_padding=self.encode_padding)
-            encoded = frames if self.temporal is None else self.temporal(frames, frame_mask)
-        return VideoFeatures(_full(frames), _full(encoded), frame_mask)
+        """Frame features before and after the temporal encoder.
 
-    def _arithmetic(self, device: torch.device) -> torch.autocast:
+        Args:
+            pixels: Frames as decoded.
+            frame_mask: True for real frames.
+            seeds: Of each video, what a token operation draws from in training.
+        """
+        with span("visual tower"), self.arithmetic(pixels.device):
+            frames = self.visual(pixels, frame_mask, encode_padding=self.encode_padding)
+        return self.encode_frames(frames, frame_mask)
+
+    def encode_frames(
+        self,
+        frames: Float[Tensor, "videos frames dim"],
+        frame_mask: Bool[Tensor, "videos frames"],
+        patches: Float[Tensor, "videos frames patches dim"] | None = None,
+    ) -> VideoFeatures:
+        """What the temporal encoder makes of the visual tower's frames."""
+        with span("temporal encoder"), self.arithmetic(frames.device):
+            encoded = frames if self.temporal is None else self.temporal(frames, frame_mask)
+        return VideoFeatures(_full(frames), _full(encoded), frame_mask, patches)
+
+    def arithmetic(self, device: torch.device) -> torch.autocast:
+        """The precision that the towers compute in, as a context."""
         return torch.autocast(
             device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None
         )
@@ -133,100 +157,50 @@ def build(settings: config.Config) -> Retriever:
         ValueError: a tower that cannot be had, or sizes that do not fit together.
     """
     torch.manual_seed(settings.train.seed)
-    towers, temporal = settings.towers, settings.temporal
+    towers = settings.towers
     text, visual, dim = backbone.load_towers(
         towers.name,
         towers.pretrained,
         freeze=towers.freeze,
         checkpoint_activations=towers.checkpoint_activations,
     )
-    encoder = None
-    if temporal.layers:
-        encoder = TemporalEncoder(
-            dim,
-            settings.data.max_frames,
-            temporal.layers,
-            temporal.heads,
-            residual=temporal.residual,
-        )
-        if temporal.initialise_from_text:
+    encoder: Any = None
+    if not settings.temporal.absent:
+        kind = settings.temporal.implementation()
+        encoder = kind(settings.temporal, dim, settings.data.max_frames)
+        if settings.temporal.starts_from_text:
             encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
-    head = HEADS[type(settings.head)](
-        settings.head, dim, settings.data.max_words, settings.data.max_frames
-    )
-    loss = settings.loss
-    attention = getattr(settings.head, "attention", None)
     return Retriever(
         text,
         visual,
-        head,
+        build_head(settings, dim),
         encoder,
-        scale=LogitScale(loss.scale, learnt=loss.learn_scale, maximum=loss.max_scale),
-        encode_padding=attention is not None and not attention.mask_frames,
+        scale=LogitScale(settings.loss),
+        encode_padding=settings.head.uses_padding,
         autocast=torch.bfloat16 if settings.train.precision == "bf16" else None,
     )
 
 
+def build_head(settings: config.Config, dim: int) -> Head:
+    """The config's head for a joint space of width ``dim``."""
+    sizes = Sizes(dim, settings.data.max_words, settings.data.max_frames)
+    return settings.head.implementation()(settings.head, sizes)
+
+
+def aggregation_parameters(settings: config.Config) -> int | None:
+    """Learnable numbers in ISA and Bi-ISA (Tables 5 to 8, Fig. B.1); None for heads without them.
+
+    The head is built without memory for its weights.
+    """
+    with torch.device("meta"):
+        return build_head(settings, backbone.width(settings.towers.name)).aggregation_parameters
+
+
 def build_optimiser(settings: config.Config, model: nn.Module) -> torch.optim.Optimizer:
     """The config's optimiser over the weights that are trained."""
-    o = settings.optim
-    return optim.build_optimiser(
-        model,
-        kind=o.kind,
-        lr_clip=o.lr_clip,
-        lr_new=o.lr_new,
-        betas=o.betas,
-        eps=o.eps,
-        weight_decay=o.weight_decay,
-    )
+    return optim.build_optimiser(model, settings.optim)
 
 
 def build_objective(settings: config.Config) -> Objective:
     """The config's loss."""
-    loss = settings.loss
-    return Objective(
-        alpha=loss.alpha,
-        sdr_pairs=loss.sdr_pairs,
-        sdr_biased=loss.sdr_biased,
-        sdr_on_logits=loss.sdr_on_logits,
-        directions=loss.directions,
-    )
-
-
-def _tcmgc(head: config.TcMgcHead, dim: int, words: int, frames: int) -> TcMgc:
-    attention, reorganise, aggregate = head.attention, head.reorganise, head.aggregate
-    return TcMgc(
-        dim,
-        words=words,
-        frames=frames,
-        grains=head.grains,
-        text_conditioned=head.text_conditioned,
-        heads=attention.heads,
-        residual=attention.residual,
-        projections=attention.projections,
-        dropout=attention.dropout,
-        mask_frames=attention.mask_frames,
-        keep_rate=reorganise.keep_rate,
-        video_word=reorganise.video_word,
-        sentence_frame=reorganise.sentence_frame,
-        frame_word_words=reorganise.frame_word_words,
-        frame_word_frames=reorganise.frame_word_frames,
-        vectors=aggregate.vectors,
-        temperature=aggregate.temperature,
-        scores=aggregate.scores,
-        lsa_on_logits=aggregate.lsa_on_logits,
-        mask_words=head.mask_words,
-        learnt_products=head.learnt_products,
-    )
-
-
-HEADS: dict[type, Callable[[Any, int, int, int], Head]] = {
-    config.TcMgcHead: _tcmgc,
-    config.XPoolHead: lambda head, dim, words, frames: XPool(
-        dim=dim, heads=head.heads, dropout=head.dropout
-    ),
-    config.XClipHead: lambda head, dim, words, frames: XClip(
-        dim, words=words, frames=frames, temperature=head.temperature
-    ),
-}
-"""How each head's config becomes a module: (config, dim, words, frames)."""
+    return Objective(settings.loss)

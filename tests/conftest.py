@@ -10,20 +10,17 @@ from jaxtyping import install_import_hook
 hook = install_import_hook("tcmgc", "beartype.beartype")
 
 import buckets
+import golden_files
 import pytest
 import torch
 
 torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def goldens() -> Path:
-    """The folder of numbers to agree with."""
-    default = Path(__file__).resolve().parents[1] / "../shared/goldens"
-    folder = Path(os.environ.get("TCMGC_GOLDENS", default))
-    if not folder.is_dir():
-        pytest.skip(f"no goldens in {folder}; set TCMGC_GOLDENS to their folder")
-    return folder
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what is not tested for want of reference numbers."""
+    if line := golden_files.left_out():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

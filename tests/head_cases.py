@@ -1,12 +1,13 @@
 """Heads and features that the tests of heads share."""
 
+from dataclasses import fields
 from itertools import chain, combinations
 from typing import Any
 
 import torch
 
-from tcmgc.config import GRAINS
-from tcmgc.heads import RELEASED, Head, TcMgc
+from tcmgc.config import GRAINS, Aggregate, Attention, Reorganise, TcMgcHead
+from tcmgc.heads import Head, Sizes, TcMgc
 from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures
 
 DIM, WORDS, FRAMES, TEXTS, VIDEOS = 16, 10, 5, 4, 3
@@ -42,9 +43,33 @@ def shaken(head: Head, dtype: torch.dtype = torch.float64) -> Any:
     return head
 
 
+SIZES = Sizes(DIM, WORDS, FRAMES)
+RELEASED: dict[str, Any] = {
+    "projections": False,
+    "mask_frames": False,
+    "learnt_products": True,
+    "temperature": 0.01,
+    "lsa_on_logits": True,
+}
+"""The reading in the paper's released code, without its dropout."""
+
+
+def tcmgc_options(**flat: Any) -> TcMgcHead:
+    """TC-MGC's options from the names of their fields, whichever part they are of."""
+    parts: dict[str, Any] = {}
+    for name, kind in (
+        ("attention", Attention),
+        ("reorganise", Reorganise),
+        ("aggregate", Aggregate),
+    ):
+        known = [field.name for field in fields(kind) if field.name in flat]
+        parts[name] = kind(**{field: flat.pop(field) for field in known})
+    return TcMgcHead(**parts, **flat)
+
+
 def make(dim: int = DIM, words: int = WORDS, frames: int = FRAMES, **options: Any) -> TcMgc:
     options = {"keep_rate": 0.3} | options
-    return shaken(TcMgc(dim, words=words, frames=frames, **options))
+    return shaken(TcMgc(tcmgc_options(**options), Sizes(dim, words, frames)))
 
 
 MODES = ("none", "remove", "fuse")
@@ -54,7 +79,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "heads 4": {"heads": 4},
     "heads 8": {"heads": 8},
     "no residual": {"residual": False},
-    "released": {**RELEASED, "dropout": 0.0},
+    "released": RELEASED,
     "no projections, heads": {"projections": False, "heads": 4},
     "softmax vectors": {"vectors": "softmax", "temperature": 0.3},
     "softmax scores": {"scores": "softmax"},

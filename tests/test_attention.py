@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tcmgc.config import Attention
 from tcmgc.heads.parts.attention import LanguageVideoAttention, _root
 from tcmgc.heads.parts.collapsed import collapse_texts, lay_out, products
 
@@ -12,7 +13,7 @@ DIM = 8
 
 def block(**options: object) -> LanguageVideoAttention:
     generator = torch.Generator().manual_seed(0)
-    attention = LanguageVideoAttention(DIM, **options).double()
+    attention = LanguageVideoAttention(Attention(**options), DIM).double()
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator).double()
@@ -40,7 +41,7 @@ def test_literal_block_by_hand() -> None:
 
 
 def test_an_untrained_block_passes_features_on() -> None:
-    attention = LanguageVideoAttention(DIM).double()
+    attention = LanguageVideoAttention(Attention(), DIM).double()
     frame = F.layer_norm(draw(1, 1, DIM), (DIM,))
     found = attention(draw(1, 1, DIM), frame, torch.ones(1, 1, dtype=torch.bool))
     assert torch.allclose(found[0, 0], frame[0], atol=1e-4)
@@ -99,4 +100,4 @@ def test_a_length_that_cancels_is_small_and_not_negative() -> None:
 
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="must divide the width 8; got heads=3"):
-        LanguageVideoAttention(8, heads=3)
+        LanguageVideoAttention(Attention(heads=3), 8)

@@ -117,8 +117,7 @@ def test_captions_name_colour_and_shape_in_the_scenes_order() -> None:
 
 
 def test_demo_sentences_tell_the_test_videos_apart() -> None:
-    from tcmgc.datasets.demo import _sentence
-
+    from tcmgc.datasets.demo_corpus import _sentence
     from tcmgc.datasets.demo_scenes import story
 
     stories = [story(np.random.default_rng([0, index, 0])) for index in range(1000, 1200)]

@@ -131,7 +131,7 @@ def _gather_records(shared: bool) -> VideoFeatures:
     begun = start_gather_records(local, 5)
     at_once = gather_records(local, 5)
     later = begun()
-    for name, tensor in vars(at_once).items():
+    for name, tensor in at_once.tensors.items():
         assert torch.equal(getattr(later, name), tensor)
     return later
 

@@ -7,7 +7,7 @@ import torch
 from tcmgc import config, model, recipes
 from tcmgc.training import frozen, optim, order
 from tcmgc.training.batch import Batch
-from tcmgc.training.objective import Objective
+from tcmgc.training.losses import Objective
 from tcmgc.training.step import backward
 
 PAIRS, VIDEOS, FRAMES, WORDS = 12, 6, 3, 8
@@ -68,11 +68,8 @@ def test_training_on_features_is_training_with_towers_that_stand_still(tower, ch
     split = extracted(literal)
     run = frozen.FrozenTrainer(chosen, {"train": split, "val": split})
     tokens, pixels, mask = inputs()
-    o, loss = chosen.optim, chosen.loss
-    optimiser = optim.build_optimiser(
-        literal, kind=o.kind, lr_clip=o.lr_clip, lr_new=o.lr_new, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay
-    )  # fmt: skip
-    objective = Objective(alpha=loss.alpha, directions=loss.directions)
+    o = chosen.optim
+    optimiser, objective = optim.build_optimiser(literal, o), Objective(chosen.loss)
     literal.train()
     losses = []
     for step in range(3):
@@ -96,7 +93,7 @@ def test_features_survive_the_file(tower, tmp_path):
     frozen.save({"train": extracted(built), "val": split}, tmp_path / "f.safetensors")
     found = frozen.load(tmp_path / "f.safetensors")
     assert set(found) == {"train", "val"}
-    for name, value in vars(found["val"].text).items():
+    for name, value in found["val"].text.tensors.items():
         assert torch.equal(value, getattr(split.text, name))
     assert torch.equal(found["val"].frames, split.frames)
     assert found["val"].owner.tolist() == np.repeat(range(VIDEOS), 2).tolist()

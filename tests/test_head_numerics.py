@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from head_cases import DIM, FRAMES, VARIANTS, VIDEOS, WORDS, agree, make, texts, videos
+from head_cases import FRAMES, SIZES, VARIANTS, VIDEOS, agree, make, texts, videos
 
+from tcmgc.config import XClipHead
 from tcmgc.heads import TcMgc, XClip, native, score_tiled
 from tcmgc.heads.literal import literal_score
 from tcmgc.heads.native.library import library
@@ -71,7 +72,7 @@ def test_bfloat16_operands_keep_scores_close() -> None:
     exact, low = (score_tiled(head, text, record, bf16=flag).similarity for flag in (False, True))
     assert low.dtype == torch.float32
     assert 0 < (exact - low).abs().max() < 2e-2
-    clip = XClip(DIM, words=WORDS, frames=FRAMES)
+    clip = XClip(XClipHead(), SIZES)
     record = clip.record(videos(dtype=torch.float32))
     with pytest.raises(ValueError, match="bfloat16"):
         score_tiled(clip, text, record, bf16=True)
@@ -79,12 +80,14 @@ def test_bfloat16_operands_keep_scores_close() -> None:
 
 COMPILED = """
 import torch
-from tcmgc.features import TextFeatures, VideoFeatures
-from tcmgc.heads import TcMgc, score_tiled
+from tcmgc.config import Attention, Reorganise, TcMgcHead
+from tcmgc.heads import Sizes, TcMgc, score_tiled
+from tcmgc.towers.features import TextFeatures, VideoFeatures
 torch.set_num_threads(1)
 draw = lambda *shape: torch.randn(*shape, dtype=torch.float64)
 for heads, frames in ((2, 2),):
-    head = TcMgc(8, words=3, frames=frames, keep_rate=0.4, heads=heads).double()
+    options = TcMgcHead(attention=Attention(heads=heads), reorganise=Reorganise(keep_rate=0.4))
+    head = TcMgc(options, Sizes(8, 3, frames)).double()
     text = TextFeatures(draw(5, 8), draw(5, 3, 8), torch.ones(5, 3) > 0)
     seen = draw(5, frames, 8)
     record = head.record(VideoFeatures(seen, seen, torch.ones(5, frames) > 0))

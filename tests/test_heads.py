@@ -1,5 +1,6 @@
 """Heads: collapsed against literal, in every variant; padding, tiles, bad input."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from head_cases import (
     DIM,
     FRAMES,
     MODES,
+    RELEASED,
+    SIZES,
     SUBSETS,
     TEXTS,
     VARIANTS,
@@ -16,13 +19,14 @@ from head_cases import (
     agree,
     make,
     shaken,
+    tcmgc_options,
     texts,
     videos,
 )
 from torch import Tensor
 
-from tcmgc.config import GRAINS
-from tcmgc.heads import RELEASED, Head, TcMgc, XClip, XPool, score_tiled
+from tcmgc.config import GRAINS, XClipHead, XPoolHead
+from tcmgc.heads import Head, Sizes, TcMgc, XClip, XPool, score_tiled
 from tcmgc.heads.literal import literal_score
 from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures
 from tcmgc.training.losses import info_nce, similarity_decorrelation
@@ -40,7 +44,9 @@ def test_collapsed_equals_literal_with_gradients(options: dict[str, Any]) -> Non
     wanted += [scale] if head.aggregate.on_logits else []
 
     def gradients(scores: Scores) -> list[Tensor]:
-        loss = info_nce(scores.similarity, 10.0) + similarity_decorrelation(scores.grains, "all")
+        loss = sum(info_nce(scores.similarity, 10.0)) + similarity_decorrelation(
+            scores.grains, "all"
+        )
         return list(torch.autograd.grad(loss, wanted))
 
     expected = literal_score(head, text, video, scale)
@@ -164,8 +170,8 @@ def test_masked_words_without_reorganisation_and_fewer_words_than_k() -> None:
         make(heads=4, learnt_products=True, lsa_on_logits=True),
         make(text_conditioned=False, keep_rate=0.4),
         make(mask_words=True),
-        shaken(XPool(DIM, heads=2)),
-        shaken(XClip(DIM, words=WORDS, frames=FRAMES)),
+        shaken(XPool(XPoolHead(heads=2, dropout=0.0), SIZES)),
+        shaken(XClip(XClipHead(), SIZES)),
     ],
     ids=["tcmgc", "heads, products", "plain", "masked words", "xpool", "xclip"],
 )
@@ -191,7 +197,7 @@ def test_tiles_equal_the_whole(head: Head) -> None:
 
 
 def test_released_reading_weighs_logits() -> None:
-    head, text, video = make(**{**RELEASED, "dropout": 0.0}), texts(), videos()
+    head, text, video = make(**RELEASED), texts(), videos()
     scores = head.score(text, head.record(video), 50.0)
     stacked = torch.stack(list(scores.grains.values()))
     weights = torch.einsum("ij,jtv->itv", head.aggregate.weight, 50.0 * stacked).softmax(0)
@@ -200,9 +206,17 @@ def test_released_reading_weighs_logits() -> None:
 
 
 def test_dropout_trains_literally_and_evaluates_collapsed() -> None:
-    head, text, video = make(dropout=0.5), texts(), videos()
-    one, two = (head.score(text, head.record(video)).similarity for _ in range(2))
+    head, video = make(dropout=0.5), videos()
+    with pytest.raises(ValueError, match="needs the texts' seeds"):
+        head.score(texts(), head.record(video))
+    plain = texts()
+    text, other = (replace(plain, seeds=torch.arange(TEXTS) + start) for start in (0, 100))
+    one, two = (head.score(given, head.record(video)).similarity for given in (text, other))
     assert (one - two).abs().max() > 1e-3
+    # What a text drops depends on its seed alone, wherever and with whatever else it is scored.
+    assert torch.equal(head.score(text, head.record(video)).similarity, one)
+    alone = head.score(text[2:3], head.record(video)).similarity
+    assert (alone - one[2:3]).abs().max() <= 1e-12
     one.sum().backward()  # recomputed tiles drop the same
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
     head.eval()
@@ -238,7 +252,8 @@ TABLE_8 = {  # remove-remove, remove-fuse, fuse-remove, fuse-fuse
 def test_parameters_as_the_paper_counts_them(rate: float) -> None:
     def count(grain: str | None = None, **options: Any) -> int:
         grains = GRAINS if grain is None else (grain,)
-        head = TcMgc(8, words=32, frames=12, keep_rate=rate, grains=grains, **options)
+        chosen = tcmgc_options(keep_rate=rate, grains=grains, **options)
+        head = TcMgc(chosen, Sizes(8, 32, 12))
         return head.aggregation_parameters
 
     kept, removal, fusion, matrix_removal, matrix_fusion = TABLE_COUNTS[rate]
@@ -272,8 +287,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "rate 2": ({"keep_rate": 1.5}, r"keep_rate must be in \(0, 1\]; got 1.5"),
     "keeps none": ({"keep_rate": 0.05}, "keep_rate 0.05 keeps no word of 10"),
     "keeps no frame": ({"keep_rate": 0.1, "text_conditioned": False}, "keeps no frame of 5"),
-    "no grain": ({"grains": ()}, "grains must be some of"),
-    "unknown grain": ({"grains": ("word_word",)}, "grains must be some of"),
+    "no grain": ({"grains": ()}, "head.grains must name at least one of"),
 }
 
 
@@ -286,8 +300,8 @@ def test_bad_arguments(options: dict[str, Any], message: str) -> None:
 HEADS = {
     "tcmgc": make(),
     "plain": make(text_conditioned=False, keep_rate=0.4),
-    "xpool": shaken(XPool(DIM)),
-    "xclip": shaken(XClip(DIM, words=WORDS, frames=FRAMES)),
+    "xpool": shaken(XPool(XPoolHead(dropout=0.0), SIZES)),
+    "xclip": shaken(XClip(XClipHead(), SIZES)),
 }
 
 

@@ -1,6 +1,7 @@
 import tracemalloc
 from pathlib import Path
 
+import golden_files
 import numpy as np
 import pytest
 
@@ -15,10 +16,13 @@ def sample(texts: int, videos: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return rng.normal(size=(texts, videos)).astype(np.float32), rng.permutation(owner)
 
 
-def test_golden_metrics(goldens: Path) -> None:
+@pytest.mark.parametrize(
+    "path", golden_files.found("peers/metrics.safetensors"), ids=golden_files.label
+)
+def test_golden_metrics(path: Path) -> None:
     from safetensors.numpy import load_file
 
-    golden = load_file(goldens / "peers" / "metrics.safetensors")
+    golden = load_file(path)
     similarity = golden["input.similarity"]
     metrics = retrieval_metrics(similarity, np.arange(len(similarity)))
     for direction, name in (("t2v", "text_to_video"), ("v2t", "video_to_text")):

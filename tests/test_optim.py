@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tcmgc.config import Optim
 from tcmgc.training import optim
 
 
@@ -39,9 +40,7 @@ class Two(nn.Module):
 
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
 def test_groups_by_place_and_decay(kind):
-    optimiser = optim.build_optimiser(
-        Two(), kind=kind, lr_clip=1e-7, lr_new=1e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2
-    )
+    optimiser = optim.build_optimiser(Two(), Optim(kind=kind))
     found = {
         group["name"]: (group["lr"], group["weight_decay"]) for group in optimiser.param_groups
     }
@@ -50,15 +49,7 @@ def test_groups_by_place_and_decay(kind):
 
 def test_nothing_to_train():
     with pytest.raises(ValueError, match="every weight is frozen"):
-        optim.build_optimiser(
-            nn.Identity(),
-            kind="adam",
-            lr_clip=1.0,
-            lr_new=1.0,
-            betas=(0.9, 0.98),
-            eps=1e-6,
-            weight_decay=0.0,
-        )
+        optim.build_optimiser(nn.Identity(), Optim())
 
 
 def test_the_rate_rises_then_falls_as_a_cosine():

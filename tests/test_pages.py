@@ -99,7 +99,9 @@ def test_a_match_is_told_from_a_miss_without_colour() -> None:
 
 
 def test_four_frames_of_a_video_in_their_order() -> None:
-    shown = cards.retrieval("", "", [cards.Result("a", 1, 0.0, "hit", "", frames(*range(0, 240, 24)))])
+    shown = cards.retrieval(
+        "", "", [cards.Result("a", 1, 0.0, "hit", "", frames(*range(0, 240, 24)))]
+    )
     found = strip(re.search(r'src="([^"]+)"', shown).group(1))  # type: ignore[union-attr]
     assert found.shape == (64, 256)
     middles = found[32, 32::64].astype(int)

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from head_cases import tcmgc_options
 
-from tcmgc.heads import Head, TcMgc, XClip, XPool, score_tiled
+from tcmgc.config import XClipHead, XPoolHead
+from tcmgc.heads import Head, Sizes, TcMgc, XClip, XPool, score_tiled
 from tcmgc.retrieval import qualitative
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 DIM, WORDS, FRAMES = 16, 8, 6
+SIZES = Sizes(DIM, WORDS, FRAMES)
 
 
 def texts(count: int) -> TextFeatures:
@@ -35,7 +38,7 @@ def shaken(head: Head) -> Head:
 
 
 def tcmgc(**options: object) -> TcMgc:
-    head = shaken(TcMgc(DIM, words=WORDS, frames=FRAMES, keep_rate=0.5, **options))  # type: ignore[arg-type]
+    head = shaken(TcMgc(tcmgc_options(keep_rate=0.5, **options), SIZES))
     assert isinstance(head, TcMgc)
     return head
 
@@ -95,11 +98,13 @@ def test_only_what_a_contrast_needs_attends(
 
 
 def test_which_heads_attend() -> None:
-    assert qualitative.attends(tcmgc())
-    assert qualitative.attends(XPool(DIM))
-    assert not qualitative.attends(tcmgc(text_conditioned=False))
-    assert not qualitative.attends(XClip(DIM, words=WORDS, frames=FRAMES))
-    (found,) = qualitative.pair_attention(shaken(XPool(DIM, heads=2)), texts(1), videos(1))
+    assert tcmgc().attends
+    assert XPool(XPoolHead(), SIZES).attends
+    assert not tcmgc(text_conditioned=False).attends
+    assert not XClip(XClipHead(), SIZES).attends
+    (found,) = qualitative.pair_attention(
+        shaken(XPool(XPoolHead(heads=2, dropout=0.0), SIZES)), texts(1), videos(1)
+    )
     assert found.words is None
 
 

@@ -5,8 +5,7 @@ import pytest
 
 from pipeline import tune
 from pipeline.sweeps import plan
-from tcmgc import config, recipes
-from tcmgc.heads import sizes
+from tcmgc import config, model, recipes
 from tune_spaces import SPACES, Choice, Range, Rule, Space, Variant, check
 
 DEMO, PAPER = recipes.recipe("demo"), recipes.recipe("msrvtt_9k")
@@ -41,7 +40,7 @@ def test_the_papers_sums_and_parameters_agree_with_ours(space, variant):
         assert told["t2v/RSum"] + told["v2t/RSum"] == pytest.approx(told["SumR"], abs=0.11)
     if "isa_parameters" in told:
         applied = space.apply(PAPER, variant.changes)
-        assert sizes.aggregation_parameters(applied) == told["isa_parameters"]
+        assert model.aggregation_parameters(applied) == told["isa_parameters"]
 
 
 def test_figure_b1_counts_thousands():
@@ -61,7 +60,7 @@ def test_figures_7_and_8_have_fifteen_experiments_with_and_without_sdr():
 
 
 def test_other_heads_have_no_such_parameters():
-    assert sizes.aggregation_parameters(recipes.recipe("msrvtt_9k_xpool")) is None
+    assert model.aggregation_parameters(recipes.recipe("msrvtt_9k_xpool")) is None
 
 
 def test_a_wrong_name_fails_at_once_with_the_near_ones():
@@ -135,7 +134,7 @@ def test_every_sample_of_the_joint_space_is_a_config(recipe):
         if len(drawn.head.grains) == 1:
             assert drawn.loss.alpha == 0
             alone += 1
-        assert sizes.aggregation_parameters(drawn) is not None
+        assert model.aggregation_parameters(drawn) is not None
     assert alone > 10
 
 

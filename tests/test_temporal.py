@@ -1,13 +1,14 @@
 import pytest
 import torch
 
+from tcmgc.config import Temporal
 from tcmgc.towers.backbone import load_towers
 from tcmgc.towers.temporal import TemporalEncoder
 
 
 def encoder(**options):
     torch.manual_seed(0)
-    return TemporalEncoder(32, 6, 2, 4, **options).double()
+    return TemporalEncoder(Temporal(layers=2, heads=4, **options), 32, 6).double()
 
 
 def test_padded_frames_are_not_looked_at():
@@ -41,18 +42,18 @@ def test_order_matters_and_residual_adds_the_input():
 
 def test_start_from_the_text_tower():
     text, _, dim = load_towers("demo", None)
-    model = TemporalEncoder(dim, 12, 2, 4)
+    model = TemporalEncoder(Temporal(layers=2, heads=4), dim, 12)
     model.initialise_from(text.transformer.resblocks, text.positional_embedding)
     torch.testing.assert_close(model.positions.weight, text.positional_embedding[:12])
     torch.testing.assert_close(
         model.blocks[1].mlp.c_fc.weight, text.transformer.resblocks[1].mlp.c_fc.weight
     )
     with pytest.raises(ValueError, match=r"text tower \(2 layers.*cannot start 3 layers"):
-        TemporalEncoder(dim, 12, 3, 4).initialise_from(
+        TemporalEncoder(Temporal(layers=3, heads=4), dim, 12).initialise_from(
             text.transformer.resblocks, text.positional_embedding
         )
 
 
 def test_heads_that_do_not_divide():
     with pytest.raises(ValueError, match="5 heads do not divide the width 32"):
-        TemporalEncoder(32, 6, 1, 5)
+        TemporalEncoder(Temporal(layers=1, heads=5), 32, 6)

@@ -3,7 +3,6 @@
 Paper figures are of the MSR-VTT test split; a search itself sees the validation split alone.
 """
 
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tcmgc import config as configs
-from tcmgc.config import Config, Head
+from tcmgc.config import Config, HeadOptions
 from tcmgc.retrieval.metrics import retrieval_metrics
 
 T2V = ("t2v/R1", "t2v/R5", "t2v/R10", "t2v/RSum")
@@ -144,7 +143,7 @@ class Space:
         for path in changes:
             if path in known or not path.startswith("head."):
                 continue
-            owners = [head for head in typing.get_args(Head) if path in _fields(head)]
+            owners = [kind for kind in HeadOptions.kinds.values() if path in _fields(kind)]
             if owners:
                 raise ValueError(
                     f"space {self.name} changes {path}, a field of {owners[0].__name__}; this recipe's head is "

@@ -16,8 +16,8 @@ from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.recording import describe
 from pipeline.sweeps.plan import Search
+from tcmgc import model
 from tcmgc.config import Config
-from tcmgc.heads import sizes
 from tcmgc.training import checkpoint, frozen
 
 Row = dict[str, float]
@@ -138,7 +138,7 @@ def finish(
     summary: Row = {}
     if epochs:
         summary = describe.best(best(epochs, search))
-    if (count := sizes.aggregation_parameters(config)) is not None:
+    if (count := model.aggregation_parameters(config)) is not None:
         summary["isa_parameters"] = float(count)
     tracking.finish(run_id, summary, {"status": status})
     tracking.end(run_id, state)

@@ -24,7 +24,8 @@ from tcmgc.training import checkpoint, optim, order
 from tcmgc.training.augment import random_resized_crop_flip
 from tcmgc.training.batch import Batch
 from tcmgc.training.distributed import share
-from tcmgc.training.step import backward
+from tcmgc.training.spans import span
+from tcmgc.training.step import How, Whole, backward
 
 SCORE = "val/SumR"
 """What checkpoints are chosen by."""
@@ -62,6 +63,8 @@ class Trainer:
         self.val = corpus["val"]
         self.reader = prepare.frame_cache(config).open([*corpus["train"].clips, *self.val.clips])
         self.pairs = list(corpus["train"].pairs())
+        clips = {clip.id: place for place, clip in enumerate(corpus["train"].clips)}
+        self.videos = np.array([clips[clip.id] for clip, _ in self.pairs])
         self.steps = order.steps_per_epoch(len(self.pairs), config.train.batch_size)
         self.tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
         self.tokens = Tokens([caption for _, caption in self.pairs], self.tokenise)
@@ -74,7 +77,7 @@ class Trainer:
                 f"{self.workers} workers do not divide train.pieces {config.train.pieces}: "
                 "until their number changes, last digits depend on it"
             )
-        self.threads = scoring.side_by_side(config, self.model, self.device)
+        self.threads = scoring.side_by_side(config, self.device)
         self.done = 0
         """Steps taken since the run began."""
         self.history: list[dict[str, float]] = []
@@ -150,12 +153,12 @@ class Trainer:
         # An epoch's own checkpoint follows its evaluation.
         return due and (self.done % self.steps != 0 or bool(wishes & notices.STOP))
 
-    def _step(self, batch: Batch, words: torch.Tensor) -> tuple[dict[str, float], int]:
+    def _step(self, batch: Batch, whole: Whole) -> tuple[dict[str, float], int]:
         """Metrics of a step, and what rank 0 wishes.
 
         Args:
             batch: This worker's pairs.
-            words: The words of all workers' captions.
+            whole: Words and videos of all workers' pairs.
         """
         config, total = self.config, self.config.train.batch_size
         factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
@@ -169,14 +172,15 @@ class Trainer:
             batch,
             total,
             self.objective,
-            chunk_size=config.train.chunk_size,
-            pieces=self.pieces,
-            threads=self.threads,
-            words=words,
+            How(config.train.chunk_size, self.pieces, self.threads),
+            whole=whole,
+            seed=config.train.seed * 2**32 + self.done,
             also={"wishes": wishes},
         )
-        norm = optim.clip_gradients(self.model, config.optim.clip_norm)
-        self.optimiser.step()
+        with span("optimiser"):
+            norm = optim.clip_gradients(self.model, config.optim.clip_norm)
+            self.optimiser.step()
+            self.model.scale.clamp()
         self.done += 1
         values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         wishes = int(values.pop("wishes"))
@@ -205,14 +209,14 @@ class Trainer:
         part = (total, share(total, self.rank, self.workers))
         return replace(batch, pixels=random_resized_crop_flip(batch.pixels, chance, share=part))
 
-    def _load(self, pairs: NDArray[np.int64]) -> Callable[[], tuple[Batch, torch.Tensor]]:
+    def _load(self, pairs: NDArray[np.int64]) -> Callable[[], tuple[Batch, Whole]]:
         mine = share(len(pairs), self.rank, self.workers)
 
-        def load() -> tuple[Batch, torch.Tensor]:
+        def load() -> tuple[Batch, Whole]:
             pixels, mask = self.reader.read([self.pairs[i][0] for i in pairs[mine]])
             tokens = self.tokens.of(pairs)
             batch = Batch(tokens[mine], torch.from_numpy(pixels), torch.from_numpy(mask))
-            return batch, tokens.unique()
+            return batch, Whole(tokens.unique(), torch.from_numpy(self.videos[pairs]))
 
         return load
 
@@ -313,12 +317,12 @@ class Tokens:
         return torch.from_numpy(self.ids[rows].astype(np.int64))
 
 
-def _to(loaded: tuple[Batch, torch.Tensor], device: torch.device) -> tuple[Batch, torch.Tensor]:
+def _to(loaded: tuple[Batch, Whole], device: torch.device) -> tuple[Batch, Whole]:
     if device.type == "cpu":
         return loaded
-    batch, words = loaded
-    *moved, words = [
-        tensor.pin_memory().to(device, non_blocking=True)
-        for tensor in (*vars(batch).values(), words)
-    ]
-    return Batch(*moved), words
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True)
+
+    batch, whole = loaded
+    return batch.map(moved), whole.map(moved)

@@ -38,7 +38,7 @@ def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
         split,
         backbone.tokenizer(config.towers.name, config.data.max_words),
         device,
-        side_by_side(config, retriever, device),
+        side_by_side(config, device),
     )
 
 
@@ -85,18 +85,17 @@ def settle() -> None:
     torch.set_num_threads(_cpus())
 
 
-def side_by_side(config: Config, retriever: model.Retriever, device: torch.device) -> Threads:
+def side_by_side(config: Config, device: torch.device) -> Threads:
     """A thread for each piece of a batch that falls to this worker, as far as its CPUs go.
 
-    Each has its share of the CPUs. Where the model draws random numbers, pieces are computed in turn
-    with as few: their last digits would tell how many workers there are.
+    Each has its share of the CPUs.
     """
     workers = ray.train.get_context().get_world_size()
     count = min(config.train.pieces_of(workers) // workers, _cpus())
     if count <= 1 or device.type != "cpu":
         return ONE
     torch.set_num_threads(_cpus() // count)
-    return ONE if retriever.draws else Threads(count)
+    return Threads(count)
 
 
 def _cpus() -> int:

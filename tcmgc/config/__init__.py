@@ -1,27 +1,24 @@
 """What can be set: fields with their checks, and configs as JSON and by dotted path."""
 
 from tcmgc.config.codec import fingerprint, flatten, from_dict, load, replace, save, to_dict
-from tcmgc.config.fields import (
+from tcmgc.config.fields import Cluster, Config, Data, Optim, Towers, Train
+from tcmgc.config.heads import (
     GRAINS,
     Aggregate,
     Attention,
-    Cluster,
-    Config,
-    Data,
     Grain,
-    Head,
-    Loss,
-    Optim,
+    HeadOptions,
     Reorganisation,
     Reorganise,
     TcMgcHead,
-    Temporal,
-    Towers,
-    Train,
     XClipHead,
     XPoolHead,
     kept_count,
 )
+from tcmgc.config.losses import Loss, NoTerm, TermOptions
+from tcmgc.config.options import Kind
+from tcmgc.config.temporal import Temporal, TemporalOptions
+from tcmgc.config.tokens import NoTokens, TokenOptions
 
 __all__ = [
     "GRAINS",
@@ -31,13 +28,19 @@ __all__ = [
     "Config",
     "Data",
     "Grain",
-    "Head",
+    "HeadOptions",
+    "Kind",
     "Loss",
+    "NoTerm",
+    "NoTokens",
     "Optim",
     "Reorganisation",
     "Reorganise",
     "TcMgcHead",
     "Temporal",
+    "TemporalOptions",
+    "TermOptions",
+    "TokenOptions",
     "Towers",
     "Train",
     "XClipHead",

@@ -9,14 +9,22 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from tcmgc.config.fields import Config, Head, require
+from tcmgc.config.fields import Config
+from tcmgc.config.options import Kind, require
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The config as JSON types; a head carries its class name under ``kind``."""
-    values = dataclasses.asdict(config)
-    values["head"] = {"kind": type(config.head).__name__, **values["head"]}
-    return json.loads(json.dumps(values))
+    """The config as JSON types; what comes in kinds carries its class name under ``kind``."""
+
+    def plain(value: Any) -> Any:
+        if not dataclasses.is_dataclass(value):
+            return value
+        kind: dict[str, Any] = {}
+        if isinstance(value, Kind):
+            kind = {"kind": type(value).__name__}
+        return kind | {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+    return json.loads(json.dumps(plain(config)))
 
 
 def from_dict(values: dict[str, Any]) -> Config:
@@ -93,16 +101,16 @@ def load(path: Path | str) -> Config:
 
 def _read(kind: Any, value: Any, path: str) -> Any:
     where = path or "the config"
-    if kind is Head:
-        classes = {cls.__name__: cls for cls in typing.get_args(Head)}
-        name = value.get("kind") if isinstance(value, dict) else None
-        if name not in classes:
-            raise ValueError(f"head.kind is {name!r}; expected one of {', '.join(classes)}")
-        return _read(classes[name], {k: v for k, v in value.items() if k != "kind"}, path)
+    if isinstance(kind, type) and issubclass(kind, Kind) and Kind in kind.__bases__:
+        require(isinstance(value, dict), f"{where}: expected fields, got {value!r}")
+        name = value.get("kind", kind.default)
+        if name not in kind.kinds:
+            raise ValueError(f"{path}.kind is {name!r}; expected one of {', '.join(kind.kinds)}")
+        return _read(kind.kinds[name], {k: v for k, v in value.items() if k != "kind"}, path)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected fields, got {value!r}")
-        hints = typing.get_type_hints(kind)
+        hints = {f.name: typing.get_type_hints(kind)[f.name] for f in dataclasses.fields(kind)}
         unknown = sorted(set(value) - set(hints))
         if unknown:
             raise ValueError(

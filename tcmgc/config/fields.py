@@ -1,23 +1,18 @@
 """The fields: frozen dataclasses, checked as a whole when they are made.
 
 A recipe (:mod:`tcmgc.recipes`) is a function that returns a :class:`Config`; the command line
-replaces single fields. Modules never see these classes: :func:`tcmgc.model.build` unpacks them.
+replaces single fields. What makes a method (token operation, temporal encoder, head, loss) has
+its options in files of their own, which :func:`tcmgc.model.build` hands whole to the modules.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-GRAINS = ("video_sentence", "video_word", "sentence_frame", "frame_word")
-"""The four contrasts, in the order of the paper's Eq. 12-15."""
-
-Grain = Literal["video_sentence", "video_word", "sentence_frame", "frame_word"]
-Reorganisation = Literal["none", "remove", "fuse"]
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise a ValueError unless the condition holds."""
-    if not condition:
-        raise ValueError(message)
+from tcmgc.config.heads import HeadOptions, TcMgcHead
+from tcmgc.config.losses import Loss
+from tcmgc.config.options import require
+from tcmgc.config.temporal import Temporal, TemporalOptions
+from tcmgc.config.tokens import NoTokens, TokenOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,172 +76,6 @@ class Towers:
     """`embeddings`: patch convolution, class, position and token embeddings, first layer norm."""
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Temporal:
-    """Encoder over frames (Eq. 1)."""
-
-    layers: int = 3
-    """Transformer layers; 0 leaves the frames as CLIP gave them."""
-    heads: int = 8
-    """Attention heads of each layer."""
-    residual: bool = False
-    """Add the encoder's input to its output, as CLIP4Clip's seqTransf does."""
-    initialise_from_text: bool = False
-    """Start the blocks and the position table from CLIP's text tower."""
-
-    def __post_init__(self) -> None:
-        require(self.layers >= 0, f"temporal.layers must not be negative; got {self.layers}")
-        require(self.heads >= 1, f"temporal.heads must be at least 1; got {self.heads}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attention:
-    """Language-video attention (Eq. 2-11)."""
-
-    heads: int = 1
-    """Attention heads (Table 12)."""
-    residual: bool = True
-    """Keep the residual around the fully connected layer (Table 11)."""
-    projections: bool = True
-    """W_Q, W_K, W_V and W_O; without them attention runs on the normalised features themselves."""
-    dropout: float = 0.0
-    """On the fully connected branch, in training."""
-    mask_frames: bool = True
-    """Keep padded frames out of attention."""
-
-    def __post_init__(self) -> None:
-        require(self.heads >= 1, f"head.attention.heads must be at least 1; got {self.heads}")
-        require(
-            0 <= self.dropout < 1, f"head.attention.dropout must be in [0, 1); got {self.dropout}"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reorganise:
-    """Similarity reorganisation, SR and Bi-SR (Section 3.4)."""
-
-    keep_rate: float = 0.1
-    """r: the k = floor(m r) largest similarities are kept."""
-    video_word: Reorganisation = "remove"
-    """Similarities below the kept ones, of the video-word vector: removed, or fused into one."""
-    sentence_frame: Reorganisation = "fuse"
-    """The same for the sentence-frame vector."""
-    frame_word_words: Reorganisation = "remove"
-    """Frame-word matrix, along words."""
-    frame_word_frames: Reorganisation = "remove"
-    """Frame-word matrix, along frames, after the words."""
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.keep_rate <= 1,
-            f"head.reorganise.keep_rate must be in (0, 1]; got {self.keep_rate}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aggregate:
-    """From vectors and matrices to four scores, from four scores to one (Sections 3.5 and 3.6)."""
-
-    vectors: Literal["isa", "softmax"] = "isa"
-    """ISA and Bi-ISA, or the softmax-weighted sum of Table 4."""
-    temperature: float = 1.0
-    """Inside both softmaxes of ISA; 1 in the paper's equations, 0.01 in UCoFiA's code."""
-    scores: Literal["lsa", "softmax", "mean"] = "lsa"
-    """LSA, a softmax-weighted sum, or the mean of the contrasts' scores."""
-    lsa_on_logits: bool = False
-    """Weigh the scores after the logit scale, as the released code does."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0,
-            f"head.aggregate.temperature must be above 0; got {self.temperature}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TcMgcHead:
-    """TC-MGC's similarity."""
-
-    grains: tuple[Grain, ...] = GRAINS  # type: ignore[assignment]
-    """Which of the four contrasts take part (Table 9)."""
-    text_conditioned: bool = True
-    """False: contrasts against plain frames and their mean (Table 4's baselines)."""
-    attention: Attention = field(default_factory=Attention)
-    reorganise: Reorganise = field(default_factory=Reorganise)
-    aggregate: Aggregate = field(default_factory=Aggregate)
-    mask_words: bool = False
-    """Keep padded words out of top-k, fusion and aggregation; the paper lets them in."""
-    learnt_products: bool = False
-    """Put a learnt dim x dim matrix, the identity at the start, into two of the products."""
-
-    def __post_init__(self) -> None:
-        require(len(self.grains) > 0, f"head.grains must name at least one of {', '.join(GRAINS)}")
-        unknown = [grain for grain in self.grains if grain not in GRAINS]
-        require(not unknown, f"head.grains: unknown {unknown}; known are {', '.join(GRAINS)}")
-        require(
-            len(set(self.grains)) == len(self.grains), f"head.grains names one twice: {self.grains}"
-        )
-        object.__setattr__(self, "grains", tuple(grain for grain in GRAINS if grain in self.grains))
-
-
-@dataclass(frozen=True, kw_only=True)
-class XPoolHead:
-    """X-Pool's similarity: the same attention block, one query a text."""
-
-    heads: int = 1
-    """Attention heads."""
-    dropout: float = 0.3
-    """On the fully connected branch, in training."""
-
-    def __post_init__(self) -> None:
-        require(self.heads >= 1, f"head.heads must be at least 1; got {self.heads}")
-        require(0 <= self.dropout < 1, f"head.dropout must be in [0, 1); got {self.dropout}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class XClipHead:
-    """X-CLIP's similarity: four contrasts and attention over the similarity matrix."""
-
-    temperature: float = 0.01
-    """Of the attention over similarities."""
-
-    def __post_init__(self) -> None:
-        require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")
-
-
-Head = TcMgcHead | XPoolHead | XClipHead
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """Symmetric InfoNCE and similarity decorrelation (Eq. 33-37)."""
-
-    alpha: float = 0.5
-    """Weight of SDR; 0 leaves it out."""
-    sdr_pairs: Literal["positives", "negatives", "all"] = "positives"
-    """Pairs whose similarities are decorrelated (Table A.1)."""
-    sdr_biased: bool = False
-    """Variance divided by n instead of n - 1."""
-    sdr_on_logits: bool = False
-    """Decorrelate similarities after the logit scale, as the released code does."""
-    directions: Literal["sum", "mean"] = "sum"
-    """Add up both directions of InfoNCE, as the paper, or take their mean."""
-    scale: float = 100.0
-    """lambda, or its start where it is learnt."""
-    learn_scale: bool = False
-    """Learn the scale instead of keeping it."""
-    max_scale: float = 100.0
-    """A learnt scale is clamped here."""
-
-    def __post_init__(self) -> None:
-        require(self.alpha >= 0, f"loss.alpha must not be negative; got {self.alpha}")
-        require(self.scale > 0, f"loss.scale must be above 0; got {self.scale}")
-        require(
-            not self.learn_scale or self.scale <= self.max_scale,
-            f"loss.scale ({self.scale}) starts above loss.max_scale ({self.max_scale})",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,35 +213,18 @@ class Config:
 
     data: Data
     towers: Towers = field(default_factory=Towers)
-    temporal: Temporal = field(default_factory=Temporal)
-    head: Head = field(default_factory=TcMgcHead)
+    tokens: TokenOptions = field(default_factory=NoTokens)
+    temporal: TemporalOptions = field(default_factory=Temporal)
+    head: HeadOptions = field(default_factory=TcMgcHead)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
-        if isinstance(self.head, TcMgcHead):
-            kept = kept_count(self.data.max_words, self.head.reorganise.keep_rate)
-            require(
-                kept >= 1,
-                f"head.reorganise.keep_rate {self.head.reorganise.keep_rate} keeps no word of data.max_words "
-                f"{self.data.max_words}; raise it to at least {1 / self.data.max_words:.4f}",
-            )
-        single = isinstance(self.head, XPoolHead) or (
-            isinstance(self.head, TcMgcHead) and len(self.head.grains) == 1
+        self.head.check(self.data.max_words, self.data.max_frames)
+        require(
+            not self.loss.alpha or self.head.scores > 1,
+            f"loss.alpha is {self.loss.alpha}, but {type(self.head).__name__} has one score: "
+            "nothing to decorrelate; set it to 0",
         )
-        if self.loss.alpha:
-            require(
-                not single,
-                f"loss.alpha is {self.loss.alpha}, but {type(self.head).__name__} has one score: nothing to decorrelate; set it to 0",
-            )
-
-
-def kept_count(count: int, keep_rate: float) -> int:
-    """k = floor(count x keep rate) as decimals mean it: 0.3 of 10 is 3, not 2.
-
-    Binary floats lie just beside most decimals (0.29 * 100 is 28.999...), so the product is
-    rounded to 9 places before it is cut.
-    """
-    return int(round(count * keep_rate, 9))

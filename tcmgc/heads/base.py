@@ -1,7 +1,8 @@
 """What heads share: score in tiles, so that memory is bounded by a setting and not by the data."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +44,28 @@ class RawVideos(_Batched):
         return len(self.encoded)
 
 
-class Head(nn.Module, ABC):
-    """A scoring rule: `record` once per video, `score` for any texts against any records.
+@dataclass(frozen=True)
+class Sizes:
+    """What a head is built for."""
 
-    A subclass says what it needs of texts (:meth:`prepare_texts`) and videos
-    (:meth:`prepare_videos`, from records), how a tile of pairs is scored (:meth:`tile`), and how
-    many bytes a pair takes on the way (:meth:`pair_bytes`).
+    dim: int
+    """Width of the joint space."""
+    words: int
+    """Token positions a text."""
+    frames: int
+    """Frames a video."""
+
+
+class Head(nn.Module, ABC):
+    """A scoring rule: :meth:`record` once per video, :meth:`score` for any texts against any records.
+
+    A simple head has :meth:`record` and :meth:`tile`. Heads that prepare texts or lay out videos
+    for their tiles, or that combine contrasts otherwise than by their mean, say so in the other
+    methods.
+
+    Args:
+        sizes: width of the joint space, words of a text, frames of a video.
+        grains: names of the scores that a pair has.
     """
 
     dim: int
@@ -58,21 +75,13 @@ class Head(nn.Module, ABC):
     memory: int = MEMORY // 4
     """Bytes that a training step may hold between its forward and backward passes, roughly."""
 
+    def __init__(self, sizes: Sizes, grains: Sequence[str] = ("similarity",)) -> None:
+        super().__init__()
+        self.dim, self.grains = sizes.dim, tuple(grains)
+
     @abstractmethod
     def record(self, video: VideoFeatures) -> Any:
         """What scoring needs of each video; videos are the first axis of all its tensors."""
-
-    @abstractmethod
-    def prepare_texts(self, text: TextFeatures) -> Any:
-        """What a tile needs of each text."""
-
-    @abstractmethod
-    def prepare_videos(self, record: Any) -> Any:
-        """What a tile needs of some videos, laid out for it."""
-
-    def rounded(self, prepared: Any) -> Any:
-        """Prepared texts or videos with the operands of large matrix products in bfloat16."""
-        raise ValueError(f"{type(self).__name__} has no bfloat16 form; leave bf16 out")
 
     @abstractmethod
     def tile(
@@ -80,15 +89,41 @@ class Head(nn.Module, ABC):
     ) -> Float[Tensor, "grains texts videos"]:
         """Scores of every contrast for every pair; `run` runs the pieces worth compiling."""
 
-    @abstractmethod
+    def prepare_texts(self, text: TextFeatures) -> Any:
+        """What a tile needs of each text: the features as they are."""
+        return text
+
+    def prepare_videos(self, record: Any) -> Any:
+        """What a tile needs of some videos, laid out for it: the record as it is."""
+        return record
+
     def combine(
         self, scores: Float[Tensor, "grains texts videos"], scale: Tensor | float
     ) -> Float[Tensor, "texts videos"]:
-        """One similarity of a pair from its contrasts."""
+        """One similarity of a pair from its scores: their mean."""
+        return scores.mean(0)
 
-    @abstractmethod
+    def as_stored(self) -> bool:
+        """Whether tiles read records where they lie, in float32 or float16, and keep nothing a video."""
+        return False
+
+    def rounded(self, prepared: Any) -> Any:
+        """Prepared texts or videos with the operands of large matrix products in bfloat16."""
+        raise ValueError(f"{type(self).__name__} has no bfloat16 form; leave bf16 out")
+
     def pair_bytes(self, texts: Any, record: Any) -> int:
-        """Bytes of intermediate results a pair."""
+        """Bytes of intermediate results a pair: six numbers for each word with each frame."""
+        return 6 * _rows(texts) * _rows(record) * 4
+
+    @property
+    def attends(self) -> bool:
+        """Whether texts attend to frames, by a block called ``attention`` (for Figures 11 and 14)."""
+        return False
+
+    @property
+    def aggregation_parameters(self) -> int | None:
+        """Learnable numbers in ISA and Bi-ISA (Tables 5 to 8, Fig. B.1); None for heads without them."""
+        return None
 
     def score(self, text: TextFeatures, record: Any, scale: Tensor | float = 1.0) -> Scores:
         """Similarities of all texts with all videos. Differentiable.
@@ -109,7 +144,10 @@ class Head(nn.Module, ABC):
         step = max(1, self.memory // (self.pair_bytes(texts, record) * max(1, len(record))))
         parts = [texts[start : start + step] for start in range(0, len(text), step)]
         if torch.is_grad_enabled():
-            scores = [checkpoint(self.tile, part, videos, use_reentrant=False) for part in parts]
+            scores = [
+                checkpoint(self.tile, part, videos, use_reentrant=False, preserve_rng_state=False)
+                for part in parts
+            ]
         else:
             scores = [self.tile(part, videos) for part in parts]
         return self._scores(torch.cat(scores, 1), scale)
@@ -188,10 +226,10 @@ def _tiles(
     def ready(prepared: Any) -> Any:
         return head.rounded(prepared) if bf16 else prepared
 
-    pairs = max(
-        1, min(memory, TILE) // head.pair_bytes(ready(head.prepare_texts(text[:1])), record)
-    )
-    wide = min(len(record), VIDEOS, pairs)
+    lying = head.as_stored() and not bf16
+    room = memory if lying else min(memory, TILE)
+    pairs = max(1, room // head.pair_bytes(ready(head.prepare_texts(text[:1])), record))
+    wide = min(len(record), pairs, len(record) if lying else VIDEOS)
     # A power of two, so that shares of texts that begin at a multiple of it have the same tiles.
     tall = min(len(text), TEXTS, 1 << (max(1, pairs // wide).bit_length() - 1))
     step = tall * max(1, ROWS // tall)
@@ -204,9 +242,16 @@ def _tiles(
         for left in range(0, len(record), wide):
             columns = slice(left, min(left + wide, len(record)))
             taken = _filled(record, columns, wide) if even else record[columns]
+            if not lying:
+                taken = _widened(taken, text.sentence.dtype)
             videos = ready(head.prepare_videos(taken))
             for rows, texts in group:
                 yield rows, columns, texts, videos
+
+
+def _widened(items: Any, dtype: torch.dtype) -> Any:
+    """Items with numbers of another precision in this one."""
+    return items.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
 
 
 def _filled(items: Any, part: slice, size: int) -> Any:
@@ -214,6 +259,12 @@ def _filled(items: Any, part: slice, size: int) -> Any:
     taken = items[part]
     missing = size - len(taken)
     return type(taken).cat([taken, *[taken[-1:]] * missing]) if missing else taken
+
+
+def _rows(items: _Batched) -> int:
+    """Vectors an item, in the tensor that has most."""
+    shapes = [t.shape[1:-1] for t in items.tensors.values() if t.is_floating_point() and t.ndim > 1]
+    return max((math.prod(shape) for shape in shapes), default=1)
 
 
 def check_text(text: TextFeatures, dim: int) -> None:

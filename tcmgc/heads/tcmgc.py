@@ -1,23 +1,22 @@
 """TC-MGC: four text-conditioned contrasts (Eq. 12-15), reorganised, aggregated and combined."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tcmgc.config import GRAINS, kept_count
+from tcmgc.config import Aggregate, TcMgcHead, kept_count
 from tcmgc.heads import native
-from tcmgc.heads.base import Head, RawVideos, check_video
+from tcmgc.heads.base import Head, RawVideos, Sizes, check_video
 from tcmgc.heads.parts.aggregate import Bidirectional, Isa, ScoreAggregation, SoftmaxSum
 from tcmgc.heads.parts.attention import CollapsedVideos, LanguageVideoAttention
 from tcmgc.heads.parts.collapsed import (
     CollapsedTexts,
     Lanes,
     collapse_texts,
-    factors,
     lay_out,
     operands,
     products,
@@ -27,16 +26,6 @@ from tcmgc.heads.parts.collapsed import (
 from tcmgc.heads.parts.compile import Run, eager
 from tcmgc.heads.parts.reorganise import Mode, Slots, reorganise, slot_count
 from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures, _Batched
-
-RELEASED: dict[str, Any] = {
-    "projections": False,
-    "dropout": 0.3,
-    "mask_frames": False,
-    "learnt_products": True,
-    "temperature": 0.01,
-    "lsa_on_logits": True,
-}
-"""Arguments of :class:`TcMgc` for the reading in the paper's released code."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +49,7 @@ class _Texts(_Batched):
     constant: Float[Tensor, "texts columns"]
     bias: Float[Tensor, "texts columns"]
     word_mask: Bool[Tensor, "texts words"]
+    seeds: Int[Tensor, "texts"] | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -68,108 +58,76 @@ class _Texts(_Batched):
 class TcMgc(Head):
     """TC-MGC's similarity in every variant of the paper.
 
+    With dropout a training step follows the equations literally, tile by tile: what is dropped
+    differs from pair to pair.
+
     Args:
-        dim: width of the joint space.
-        words: token positions a text (m); sizes SR and ISA.
-        frames: frames a video; sizes SR and ISA where contrasts are not text-conditioned.
-        grains: contrasts that take part, of :data:`tcmgc.config.GRAINS` (Table 9).
-        text_conditioned: False compares with plain frames and their mean (Table 4's baselines).
-        heads: attention heads (Table 12).
-        residual: around the fully connected layer (Table 11).
-        projections: W_Q, W_K, W_V and W_O in the attention block.
-        dropout: on the fully connected branch, in training. Such a step follows the equations
-            literally, tile by tile: what it drops differs from pair to pair.
-        mask_frames: keep padded frames out.
-        keep_rate: r; k = floor(m r) similarities are kept (Section 3.4).
-        video_word: SR of the video-word vector: ``none``, ``remove`` or ``fuse``.
-        sentence_frame: SR of the sentence-frame vector.
-        frame_word_words: Bi-SR of the frame-word matrix along words.
-        frame_word_frames: Bi-SR along frames, after the words.
-        vectors: ``isa`` (ISA and Bi-ISA) or ``softmax`` (Table 4).
-        temperature: inside the softmaxes of `vectors`.
-        scores: ``lsa``, ``softmax`` or ``mean``.
-        lsa_on_logits: weigh the scores after the logit scale.
-        mask_words: keep padded words out of SR, ISA and Bi-ISA.
-        learnt_products: learnt dim x dim matrices in the video-sentence and frame-word products.
+        options: the variant; see :class:`tcmgc.config.TcMgcHead`.
+        sizes: width of the joint space; words of a text (m), which size SR and ISA; frames of a
+            video, which size them where contrasts are not text-conditioned.
 
     Raises:
-        ValueError: heads that do not divide dim, a keep rate outside (0, 1] or one that keeps no
-            word or frame, unknown or no contrasts.
+        ValueError: heads that do not divide the width, or a keep rate that keeps no word or frame.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        words: int,
-        frames: int,
-        grains: tuple[str, ...] = GRAINS,
-        text_conditioned: bool = True,
-        heads: int = 1,
-        residual: bool = True,
-        projections: bool = True,
-        dropout: float = 0.0,
-        mask_frames: bool = True,
-        keep_rate: float = 0.1,
-        video_word: Mode = "remove",
-        sentence_frame: Mode = "fuse",
-        frame_word_words: Mode = "remove",
-        frame_word_frames: Mode = "remove",
-        vectors: Literal["isa", "softmax"] = "isa",
-        temperature: float = 1.0,
-        scores: Literal["lsa", "softmax", "mean"] = "lsa",
-        lsa_on_logits: bool = False,
-        mask_words: bool = False,
-        learnt_products: bool = False,
-    ) -> None:
-        super().__init__()
-        unknown = [grain for grain in grains if grain not in GRAINS]
-        if unknown or not grains:
-            raise ValueError(f"grains must be some of {', '.join(GRAINS)}; got {grains}")
-        self.grains = tuple(grain for grain in GRAINS if grain in grains)
-        self.dim, self.words, self.frames = dim, words, frames
-        self.mask_frames, self.mask_words = mask_frames, mask_words
-        self.temperature = temperature
-        self.modes = {
-            "video_word": video_word,
-            "sentence_frame": sentence_frame,
-            "frame_word_words": frame_word_words,
-            "frame_word_frames": frame_word_frames,
+    def __init__(self, options: TcMgcHead, sizes: Sizes) -> None:
+        super().__init__(sizes, options.grains)
+        self.options = options
+        self.words, self.frames = sizes.words, sizes.frames
+        self.mask_frames, self.mask_words = options.attention.mask_frames, options.mask_words
+        self.temperature = options.aggregate.temperature
+        modes = options.reorganise
+        self.modes: dict[str, Mode] = {
+            "video_word": modes.video_word,
+            "sentence_frame": modes.sentence_frame,
+            "frame_word_words": modes.frame_word_words,
+            "frame_word_frames": modes.frame_word_frames,
         }
-        pooled = words if text_conditioned else frames
-        self.kept_words = _kept(words, keep_rate, "word")
-        cut = {sentence_frame, frame_word_frames} != {"none"}
-        self.kept_frames = _kept(pooled, keep_rate, "frame") if cut else pooled
+        pooled = self.words if options.text_conditioned else self.frames
+        self.kept_words = _kept(self.words, modes.keep_rate, "word")
+        cut = {modes.sentence_frame, modes.frame_word_frames} != {"none"}
+        self.kept_frames = _kept(pooled, modes.keep_rate, "frame") if cut else pooled
 
         self.attention = None
-        self.in_native = text_conditioned
-        if text_conditioned:
-            self.attention = LanguageVideoAttention(
-                dim, heads=heads, residual=residual, projections=projections, dropout=dropout
-            )
+        self.in_native = options.text_conditioned
+        if options.text_conditioned:
+            self.attention = LanguageVideoAttention(options.attention, sizes.dim)
         self.sentence_product = self.word_product = None
-        if learnt_products and "video_sentence" in self.grains:
-            self.sentence_product = nn.Parameter(torch.eye(dim))
-        if learnt_products and "frame_word" in self.grains:
-            self.word_product = nn.Parameter(torch.eye(dim))
+        if options.learnt_products and "video_sentence" in self.grains:
+            self.sentence_product = nn.Parameter(torch.eye(sizes.dim))
+        if options.learnt_products and "frame_word" in self.grains:
+            self.word_product = nn.Parameter(torch.eye(sizes.dim))
+        self._build_aggregation(options.aggregate, pooled)
 
-        step: type[Isa] | type[SoftmaxSum] = Isa if vectors == "isa" else SoftmaxSum
-        along_words = {
-            mode: slot_count(words, mode, self.kept_words) for mode in ("none", "remove", "fuse")
-        }
-        along_frames = {
-            mode: slot_count(pooled, mode, self.kept_frames) for mode in ("none", "remove", "fuse")
-        }
+    def _build_aggregation(self, options: Aggregate, pooled: int) -> None:
+        """ISA, Bi-ISA and LSA, or what stands for them."""
+        step: type[Isa] | type[SoftmaxSum] = Isa if options.vectors == "isa" else SoftmaxSum
+        temperature = options.temperature
+
+        def along_words(mode: str) -> int:
+            return slot_count(self.words, self.modes[mode], self.kept_words)
+
+        def along_frames(mode: str) -> int:
+            return slot_count(pooled, self.modes[mode], self.kept_frames)
+
         self.video_word = self.sentence_frame = self.frame_word = None
         if "video_word" in self.grains:
-            self.video_word = step(along_words[video_word], temperature)
+            self.video_word = step(along_words("video_word"), temperature)
         if "sentence_frame" in self.grains:
-            self.sentence_frame = step(along_frames[sentence_frame], temperature)
+            self.sentence_frame = step(along_frames("sentence_frame"), temperature)
         if "frame_word" in self.grains:
             self.frame_word = Bidirectional(
-                step, along_frames[frame_word_frames], along_words[frame_word_words], temperature
+                step,
+                along_frames("frame_word_frames"),
+                along_words("frame_word_words"),
+                temperature,
             )
-        self.aggregate = ScoreAggregation(len(self.grains), scores, lsa_on_logits)
+        self.aggregate = ScoreAggregation(len(self.grains), options.scores, options.lsa_on_logits)
+
+    @property
+    def attends(self) -> bool:
+        """Where contrasts are text-conditioned."""
+        return self.attention is not None
 
     @property
     def aggregation_parameters(self) -> int:
@@ -231,19 +189,30 @@ class TcMgc(Head):
         columns = torch.cat([columns, *extra], 1)
         if self.attention is None or self.attention.drops:
             empty = columns.new_zeros(columns.shape[:2])
-            return _Texts(raw, columns, empty, empty, mask)
+            return _Texts(raw, columns, empty, empty, mask, text.seeds)
         side = collapse_texts(self.attention, raw, columns)
         return _Texts(side.queries, side.columns, side.constant, side.bias, mask)
 
-    def prepare_videos(self, record: Any) -> Lanes | PlainVideos | RawVideos:
-        """The record with videos innermost, where it is a collapsed one."""
-        if isinstance(record, CollapsedVideos):
-            assert self.attention is not None
-            return lay_out(record, self.attention.heads)
+    def as_stored(self) -> bool:
+        """The C++ reads collapsed records where they lie."""
+        if self.attention is None or self.attention.drops or torch.is_grad_enabled():
+            return False
+        return native.available(self.attention.norm_output.weight)
+
+    def prepare_videos(self, record: Any) -> Any:
+        """A collapsed record as it is for the C++ without gradients, else with videos innermost."""
+        if isinstance(record, CollapsedVideos) and not self.as_stored():
+            return self._laid_out(record)
         return record
+
+    def _laid_out(self, record: CollapsedVideos) -> Lanes:
+        assert self.attention is not None
+        return lay_out(record, self.attention.heads)
 
     def rounded(self, prepared: Any) -> Any:
         """Operands of the two large products in bfloat16."""
+        if isinstance(prepared, CollapsedVideos):
+            prepared = self._laid_out(prepared)
         return rounded(prepared)
 
     def tile(
@@ -258,17 +227,23 @@ class TcMgc(Head):
                 frame_mask = videos.frame_mask.T
         elif isinstance(videos, RawVideos):
             assert self.attention is not None
-            seen = self.attention(texts.queries, videos.encoded, videos.frame_mask)
+            seen = self.attention(texts.queries, videos.encoded, videos.frame_mask, texts.seeds)
             found = torch.einsum("tcd,tqvd->tqcv", texts.columns, F.normalize(seen, dim=-1))
         else:
             assert self.attention is not None
+            eps = self.attention.eps
+            if isinstance(videos, CollapsedVideos):
+                given = native.Texts(texts.queries, texts.columns, texts.constant, texts.bias)
+                return native.scores(
+                    *(given, videos, self._plan(texts), texts.word_mask, self.attention.heads, eps)
+                )
             side = CollapsedTexts(texts.queries, texts.columns, texts.constant, texts.bias)
-            if videos.lanes and not torch.is_grad_enabled():
-                low = videos.keys.dtype == torch.bfloat16
-                given = operands(side, videos) if low else factors(side, videos)
-                others = rest(side, videos, self.attention.eps)
-                return native.scores(given, others, self._plan(texts), texts.word_mask)
-            found = products(side, videos, self.attention.eps, run)
+            if videos.keys.dtype == torch.bfloat16 and videos.lanes:
+                return native.scores_of_products(
+                    *(operands(side, videos), rest(side, videos, eps)),
+                    *(self._plan(texts), texts.word_mask),
+                )
+            found = products(side, videos, eps, run)
         return run(self._contrasts, found, texts.word_mask, frame_mask)
 
     def _plan(self, texts: _Texts) -> native.Contrasts:
@@ -355,7 +330,7 @@ class TcMgc(Head):
                 return 2 * (queries + columns) * states if low else 4 * (len(self.grains) + 1)
         numbers = 3 * queries * columns + (5 * queries + columns) * states
         if isinstance(record, RawVideos):
-            numbers += 10 * queries * self.dim
+            numbers += 14 * queries * self.dim
         return numbers * texts.constant.element_size()
 
     def _check_words(self, text: TextFeatures) -> None:

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tcmgc.config import GRAINS
-from tcmgc.heads.base import Head, check_video
+from tcmgc.config import GRAINS, XClipHead
+from tcmgc.heads.base import Head, Sizes, check_video
 from tcmgc.heads.parts.compile import Run, eager
 from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
 
@@ -59,17 +59,19 @@ class XClip(Head):
     attention over similarities; all start as identities.
 
     Args:
-        dim: width of the joint space.
-        words: token positions a text.
-        frames: frames a video.
-        temperature: of the attention over similarities.
+        options: the temperature of the attention over similarities.
+        sizes: width, token positions of a text and frames of a video.
     """
 
-    grains = GRAINS
-
-    def __init__(self, dim: int, *, words: int, frames: int, temperature: float = 0.01) -> None:
-        super().__init__()
-        self.dim, self.words, self.frames = dim, words, frames
+    def __init__(self, options: XClipHead, sizes: Sizes) -> None:
+        super().__init__(sizes, GRAINS)
+        dim, words, frames, temperature = (
+            sizes.dim,
+            sizes.words,
+            sizes.frames,
+            options.temperature,
+        )
+        self.words, self.frames = words, frames
         self.sentence_product = nn.Parameter(torch.eye(dim))
         self.word_product = nn.Parameter(torch.eye(dim))
         self.video_word = _Attention(words, temperature)
@@ -101,10 +103,6 @@ class XClip(Head):
         sentence, words = F.normalize(text.sentence, dim=-1), F.normalize(text.words, dim=-1)
         return _Texts(sentence, words, sentence @ self.sentence_product, words @ self.word_product)
 
-    def prepare_videos(self, record: XClipVideos) -> XClipVideos:
-        """The record as it is."""
-        return record
-
     def tile(
         self, texts: _Texts, videos: XClipVideos, run: Run = eager
     ) -> Float[Tensor, "4 texts videos"]:
@@ -126,12 +124,6 @@ class XClip(Head):
                 (frames_then_words + words_then_frames) / 2,
             ]
         )
-
-    def combine(
-        self, scores: Float[Tensor, "4 texts videos"], scale: Tensor | float
-    ) -> Float[Tensor, "texts videos"]:
-        """The mean of the four."""
-        return scores.mean(0)
 
     def pair_bytes(self, texts: _Texts, record: XClipVideos) -> int:
         """Bytes of intermediate results a pair."""

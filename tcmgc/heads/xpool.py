@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tcmgc.heads.base import Head, RawVideos, check_video
+from tcmgc.config import Attention, XPoolHead
+from tcmgc.heads.base import Head, RawVideos, Sizes, check_video
 from tcmgc.heads.parts.attention import CollapsedVideos, LanguageVideoAttention
 from tcmgc.heads.parts.collapsed import CollapsedTexts, collapse_texts, lay_out, products, rounded
 from tcmgc.heads.parts.compile import Run, eager
@@ -19,23 +20,28 @@ class XPool(Head):
 
     The same attention block as TC-MGC's with one query a text, so it collapses the same way.
 
+    With dropout a training step follows the equations literally, tile by tile.
+
     Args:
-        dim: width of the joint space.
-        heads: attention heads.
-        dropout: on the fully connected branch, in training; such a step follows the equations
-            literally, tile by tile.
+        options: attention heads, and dropout on the fully connected branch.
+        sizes: the width of the joint space matters.
 
     Raises:
-        ValueError: heads that do not divide dim.
+        ValueError: heads that do not divide the width.
     """
 
-    grains = ("video_sentence",)
     in_native = True
 
-    def __init__(self, dim: int, *, heads: int = 1, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.dim = dim
-        self.attention = LanguageVideoAttention(dim, heads=heads, dropout=dropout)
+    def __init__(self, options: XPoolHead, sizes: Sizes) -> None:
+        super().__init__(sizes, ("video_sentence",))
+        self.attention = LanguageVideoAttention(
+            Attention(heads=options.heads, dropout=options.dropout), sizes.dim
+        )
+
+    @property
+    def attends(self) -> bool:
+        """Sentences attend to frames."""
+        return True
 
     def record(self, video: VideoFeatures) -> CollapsedVideos | RawVideos:
         """The video's side of the block, or the features where dropout is active."""
@@ -49,7 +55,8 @@ class XPool(Head):
         sentence = text.sentence.unsqueeze(1)
         columns = F.normalize(sentence, dim=-1)
         if self.attention.drops:
-            return CollapsedTexts(sentence, columns, columns[..., 0], columns[..., 0])
+            nothing = columns[..., 0]
+            return CollapsedTexts(sentence, columns, nothing, nothing, text.seeds)
         return collapse_texts(self.attention, sentence, columns)
 
     def prepare_videos(self, record: Any) -> Any:
@@ -67,7 +74,7 @@ class XPool(Head):
     ) -> Float[Tensor, "1 texts videos"]:
         """The similarity of every pair of a tile."""
         if isinstance(videos, RawVideos):
-            pooled = self.attention(texts.queries, videos.encoded, videos.frame_mask)
+            pooled = self.attention(texts.queries, videos.encoded, videos.frame_mask, texts.seeds)
             found = torch.einsum(
                 "td,tvd->tv", texts.columns[:, 0], F.normalize(pooled[:, 0], dim=-1)
             )
@@ -75,13 +82,7 @@ class XPool(Head):
             found = products(texts, videos, self.attention.eps, run)[:, 0, 0]
         return found.unsqueeze(0)
 
-    def combine(
-        self, scores: Float[Tensor, "1 texts videos"], scale: Tensor | float
-    ) -> Float[Tensor, "texts videos"]:
-        """The one score there is."""
-        return scores[0]
-
     def pair_bytes(self, texts: CollapsedTexts, record: Any) -> int:
         """Bytes of intermediate results a pair."""
-        numbers = 10 * self.dim if isinstance(record, RawVideos) else 8 * record.outputs.shape[1]
+        numbers = 14 * self.dim if isinstance(record, RawVideos) else 8 * record.outputs.shape[1]
         return numbers * texts.constant.element_size()

@@ -162,12 +162,11 @@ def smoke(config: Config) -> Config:
     The method (head, loss, optimiser's kind) stays; sizes shrink.
     """
     small = demo()
-    temporal = config.temporal
     return replace(
         config,
         data=replace(small.data, sampler=config.data.sampler, augment=config.data.augment),
         towers=small.towers,
-        temporal=replace(temporal, layers=min(temporal.layers, 1), heads=4),
+        temporal=config.temporal.small(),
         optim=replace(config.optim, lr_clip=1e-3, lr_new=1e-3),
         train=replace(config.train, epochs=1, batch_size=32),
     )

@@ -67,6 +67,11 @@ def image_size(name: str) -> int:
     return size if isinstance(size, int) else size[0]
 
 
+def width(name: str) -> int:
+    """Width of the joint space, without building the model."""
+    return _configuration(name)["embed_dim"]
+
+
 def tokenizer(name: str, max_words: int) -> Callable[[Sequence[str]], Int[Tensor, "texts words"]]:
     """Captions to token ids: start, tokens cut to ``max_words - 2``, end, zeros.
 
@@ -277,8 +282,7 @@ def load_towers(
     for tower in (text, visual):
         _lighten(tower)
     _freeze(text, visual, freeze)
-    dim = _configuration(name)["embed_dim"]
-    return text, visual, dim
+    return text, visual, width(name)
 
 
 def _lighten(tower: nn.Module) -> None:

@@ -16,18 +16,24 @@ from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Record = TypeVar("Record", bound="_Batched")
 
 
 class _Batched:
-    """Tensors that share their first axis."""
+    """Tensors that share their first axis. A field may be None: there is no such tensor."""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that there are, by the name of their field."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if value is not None}
 
     def map(self: Record, function: Callable[[Tensor], Tensor]) -> Record:
         """The same record with ``function`` applied to every tensor."""
-        return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+        return type(self)(**{name: function(value) for name, value in self.tensors.items()})
 
     def __getitem__(self: Record, items: slice | Tensor) -> Record:
         """The same record for some of the items."""
@@ -40,7 +46,7 @@ class _Batched:
     @classmethod
     def cat(cls: type[Record], parts: Sequence[Record]) -> Record:
         """Several records, one after the other."""
-        names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        names = parts[0].tensors
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
@@ -52,6 +58,8 @@ class TextFeatures(_Batched):
     words: Float[Tensor, "texts words dim"]
     word_mask: Bool[Tensor, "texts words"]
     """True from the start token to the end token."""
+    seeds: Int[Tensor, "texts"] | None = None
+    """In training, what a head that draws random numbers draws them from (:mod:`tcmgc.towers.draws`)."""
 
     def __len__(self) -> int:
         return len(self.sentence)
@@ -67,6 +75,8 @@ class VideoFeatures(_Batched):
     """After the temporal encoder; the same tensor as ``frames`` where there is none."""
     frame_mask: Bool[Tensor, "videos frames"]
     """True for real frames."""
+    patches: Float[Tensor, "videos frames patches dim"] | None = None
+    """Patch features of each frame, where a token operation gives them."""
 
     def __len__(self) -> int:
         return len(self.frames)

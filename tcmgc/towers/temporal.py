@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tcmgc.config import Temporal
 from tcmgc.towers.activation import QuickGELU
 
 
@@ -54,18 +55,15 @@ class TemporalEncoder(nn.Module):
     """Transformer over frames with a table of positions: Transformer-Enc(v + P).
 
     Args:
+        options: Layers (the paper has 3, its released code 4), attention heads, residual.
         dim: Width of the frames.
         frames: Rows of the position table.
-        layers: Blocks; the paper has 3, its released code 4.
-        heads: Attention heads.
-        residual: Add the input to the output.
     """
 
-    def __init__(
-        self, dim: int, frames: int, layers: int, heads: int = 8, *, residual: bool = False
-    ) -> None:
+    def __init__(self, options: Temporal, dim: int, frames: int) -> None:
         super().__init__()
-        self.residual = residual
+        layers, heads = options.layers, options.heads
+        self.residual = options.residual
         self.positions = nn.Embedding(frames, dim)
         blocks = [Block(dim, heads) for _ in range(layers)]
         self.blocks = nn.ModuleList(blocks)

@@ -1,7 +1,7 @@
 """A share of a batch, and its features with the way back through a tower."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -14,38 +14,25 @@ from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
 Features = TypeVar("Features", bound=_Batched)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """This worker's share of a batch: text i belongs to video i."""
-
-    tokens: Int[Tensor, "pairs words"]
-    pixels: UInt8[Tensor, "pairs frames 3 size size"]
-    frame_mask: Bool[Tensor, "pairs frames"]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, pairs: slice) -> "Batch":
-        """Some of the pairs."""
-        return Batch(*[getattr(self, field.name)[pairs] for field in fields(self)])
-
-
 class Encoded(Generic[Features]):
-    """What a tower gives for a batch, as leaves; :meth:`backward` sends their gradients through it.
+    """What a tower gives for a batch, as leaves; :meth:`ways_back` leads their gradients through it.
 
     Args:
         encode: The tower.
-        inputs: What it takes, the batch's items in front.
+        inputs: What it takes, the batch's items in front; None is passed on.
         chunk_size: Items that are embedded at a time: first without graph, then once more with
             it, when the gradient of the features is known (gradient caching). The result is the
             same; memory no longer grows with the batch. 0 embeds all at once, and once.
     """
 
     def __init__(
-        self, encode: Callable[..., Features], inputs: Sequence[Tensor], chunk_size: int = 0
+        self,
+        encode: Callable[..., Features],
+        inputs: Sequence[Tensor | None],
+        chunk_size: int = 0,
     ) -> None:
         self.encode, self.inputs = encode, inputs
-        items = len(inputs[0])
+        items = next(len(tensor) for tensor in inputs if tensor is not None)
         size = chunk_size or items
         self.chunks = [slice(start, min(start + size, items)) for start in range(0, items, size)]
         with torch.set_grad_enabled(not chunk_size):
@@ -54,20 +41,14 @@ class Encoded(Generic[Features]):
         self.features = type(parts[0]).cat(parts).map(leaf)
 
     def _encode(self, chunk: slice) -> Features:
-        return self.encode(*[tensor[chunk] for tensor in self.inputs])
-
-    def backward(self) -> None:
-        """Add to the gradients of the tower what the leaves' gradients say."""
-        for outputs, gradients in self.ways_back():
-            if outputs:
-                torch.autograd.backward(outputs, gradients)
+        return self.encode(*[None if t is None else t[chunk] for t in self.inputs])
 
     def ways_back(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
         """A chunk at a time, what the tower gave and what the leaves' gradients say of it."""
         for chunk in self.chunks:
             outputs, gradients = [], []
             made, self.kept = self.kept or self._encode(chunk), None
-            for name, leaves in vars(self.features).items():
+            for name, leaves in self.features.tensors.items():
                 output, gradient = getattr(made, name), leaves.grad
                 if output.requires_grad and gradient is not None:
                     outputs.append(output)
@@ -75,14 +56,68 @@ class Encoded(Generic[Features]):
             yield outputs, gradients
 
 
-def encode_texts(model: Retriever, batch: Batch, chunk_size: int = 0) -> Encoded[TextFeatures]:
-    """The batch's captions; see :class:`Encoded`."""
-    return Encoded(model.encode_text, [batch.tokens], chunk_size)
+@dataclass(frozen=True)
+class Batch(_Batched):
+    """This worker's share of a batch: text i belongs to video i."""
+
+    tokens: Int[Tensor, "pairs words"]
+    pixels: UInt8[Tensor, "pairs frames 3 size size"]
+    frame_mask: Bool[Tensor, "pairs frames"]
+    seeds: Int[Tensor, "pairs"] | None = None
+    """What each pair draws its random numbers from; the step sets it."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def seeded(self, seeds: Int[Tensor, "pairs"]) -> "Batch":
+        """The same pairs with seeds."""
+        return Batch(self.tokens, self.pixels, self.frame_mask, seeds)
+
+    def encode_texts(self, model: Retriever, chunk_size: int = 0) -> Encoded[TextFeatures]:
+        """The captions' features."""
+        return Encoded(model.encode_text, [self.tokens, self.seeds], chunk_size)
+
+    def encode_videos(self, model: Retriever, chunk_size: int = 0) -> Encoded[VideoFeatures]:
+        """The videos' features."""
+        inputs = [self.pixels, self.frame_mask, self.seeds]
+        return Encoded(model.encode_video, inputs, chunk_size)
 
 
-def encode_videos(model: Retriever, batch: Batch, chunk_size: int = 0) -> Encoded[VideoFeatures]:
-    """The batch's videos; see :class:`Encoded`."""
-    return Encoded(model.encode_video, [batch.pixels, batch.frame_mask], chunk_size)
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Pairs whose towers' features are known: what is trained begins at the temporal encoder."""
+
+    text: TextFeatures
+    video: VideoFeatures
+    """``frames``, ``frame_mask`` and ``patches`` count; ``encoded`` is made anew."""
+    tokens: None = None
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __getitem__(self, pairs: slice) -> "FeatureBatch":
+        """Some of the pairs."""
+        return FeatureBatch(self.text[pairs], self.video[pairs])
+
+    def seeded(self, seeds: Int[Tensor, "pairs"]) -> "FeatureBatch":
+        """The same pairs with seeds."""
+        text = TextFeatures(self.text.sentence, self.text.words, self.text.word_mask, seeds)
+        return FeatureBatch(text, self.video)
+
+    def encode_texts(self, model: Retriever, chunk_size: int = 0) -> Encoded[TextFeatures]:
+        """The captions' features, as they are."""
+        text = self.text
+        return Encoded(TextFeatures, [text.sentence, text.words, text.word_mask, text.seeds])
+
+    def encode_videos(self, model: Retriever, chunk_size: int = 0) -> Encoded[VideoFeatures]:
+        """The frames' features through the temporal encoder."""
+        video = self.video
+        inputs = [video.frames, video.frame_mask, video.patches]
+        return Encoded(model.encode_frames, inputs, chunk_size)
+
+
+Pairs = Batch | FeatureBatch
+"""What a training step takes."""
 
 
 def leaf(tensor: Tensor) -> Tensor:

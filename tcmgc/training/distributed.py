@@ -101,7 +101,7 @@ def start_gather_records(local: Record, total: int) -> Callable[[], Record]:
 
 def _packed(local: Record) -> tuple[Tensor, Callable[[Tensor], Record]]:
     """A record as one tensor, and the way back for any number of items."""
-    tensors = {id(tensor): tensor for tensor in vars(local).values()}
+    tensors = {id(tensor): tensor for tensor in local.tensors.values()}
     dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
     packed = torch.cat([t.flatten(1).to(dtype) for t in tensors.values()], 1)
     widths = [t.flatten(1).shape[1] for t in tensors.values()]

@@ -22,6 +22,8 @@ from tcmgc.retrieval.evaluation import similarity
 from tcmgc.retrieval.metrics import Metrics, retrieval_metrics
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training import optim, order
+from tcmgc.training.batch import FeatureBatch
+from tcmgc.training.step import Whole, backward
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def extract(
     frames, masks = [], []
     for start in range(0, len(captions), batch_size):
         pixels, mask = read(start, min(start + batch_size, len(captions)))
-        with _arithmetic(retriever, device):
+        with retriever.arithmetic(device):
             found = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
         frames.append(found.float().cpu())
         masks.append(mask)
@@ -80,7 +82,7 @@ def save(features: Features, path: Path | str) -> None:
     """Write the features of all splits as one safetensors file, whole or not at all."""
     tensors: dict[str, Tensor] = {}
     for name, split in features.items():
-        tensors |= {f"{name}.text.{key}": value for key, value in vars(split.text).items()}
+        tensors |= {f"{name}.text.{key}": value for key, value in split.text.tensors.items()}
         tensors |= {
             f"{name}.frames": split.frames,
             f"{name}.frame_mask": split.frame_mask,
@@ -178,18 +180,24 @@ class FrozenTrainer:
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
     def _step(self, optimiser: torch.optim.Optimizer, pairs: np.ndarray) -> dict[str, float]:
-        chosen = torch.from_numpy(pairs)
-        total = self.steps * self.settings.train.epochs
+        chosen, train = torch.from_numpy(pairs), self.settings.train
+        total = self.steps * train.epochs
         optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim.warmup))
         optimiser.zero_grad(set_to_none=True)
+        owner = self.train.owner[chosen]
         text = self.train.text[chosen].to(self.device)
-        video = self._video(self.train, self.train.owner[chosen])
-        scale = self.model.scale()
-        scores = self.model.head.score(text, self.model.head.record(video), scale)
-        terms = self.objective(scores, scale, slice(0, len(pairs)))
-        terms["loss"].backward()
+        batch = FeatureBatch(text, self._frames(self.train, owner))
+        terms = backward(
+            self.model,
+            batch,
+            len(pairs),
+            self.objective,
+            whole=Whole(videos=owner.to(self.device)),
+            seed=train.seed * 2**32 + self.done,
+        )
         optim.clip_gradients(self.model, self.settings.optim.clip_norm)
         optimiser.step()
+        self.model.scale.clamp()
         self.done += 1
         values = {name: term.item() for name, term in terms.items()}
         if not np.isfinite(values["loss"]):
@@ -202,28 +210,22 @@ class FrozenTrainer:
     def evaluate(self) -> Metrics:
         """Retrieval metrics of the validation split."""
         self.model.eval()
-        video = self._video(self.val, torch.arange(len(self.val.frames)))
+        seen = self._frames(self.val, torch.arange(len(self.val.frames)))
+        video = self.model.encode_frames(seen.frames, seen.frame_mask)
         scores = similarity(self.model, self.val.text.to(self.device), video)
         return retrieval_metrics(scores.cpu().numpy(), self.val.owner.numpy())
 
-    def _video(self, split: SplitFeatures, videos: Tensor) -> VideoFeatures:
-        """Frame features as the towers would give them here, then the temporal encoder."""
+    def _frames(self, split: SplitFeatures, videos: Tensor) -> VideoFeatures:
+        """Frame features as the towers would give them here, before the temporal encoder."""
         mask = split.frame_mask[videos].to(self.device)
         frames = split.frames[videos].to(self.device)
         if not self.model.encode_padding:
             frames = frames * mask[..., None]
-        with _arithmetic(self.model, self.device):
-            encoded = frames if self.model.temporal is None else self.model.temporal(frames, mask)
-        return VideoFeatures(frames, encoded.float(), mask)
-
-
-def _arithmetic(retriever: model.Retriever, device: torch.device) -> torch.autocast:
-    chosen = retriever.autocast
-    return torch.autocast(device.type, dtype=chosen or torch.bfloat16, enabled=chosen is not None)
+        return VideoFeatures(frames, frames, mask)
 
 
 def _without_weights(settings: config.Config) -> config.Config:
     """The towers' weights are not needed, but where the temporal encoder starts from them."""
-    if settings.temporal.layers and settings.temporal.initialise_from_text:
+    if settings.temporal.starts_from_text:
         return settings
     return config.replace(settings, {"towers.pretrained": None})

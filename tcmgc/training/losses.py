@@ -1,79 +1,185 @@
-"""Objectives on score matrices: InfoNCE (Eq. 33-35) and similarity decorrelation (Eq. 36)."""
+"""Contrastive losses and similarity decorrelation (Eq. 33-37), each formula once.
 
-from collections.abc import Mapping
-from typing import Literal
+Every function takes this worker's rows of scores, its texts against all videos of the batch, and
+gives its share of the term: the shares of all workers add up to the term of the whole batch, so
+that adding up their gradients gives the whole batch's gradient. With one worker the rows are the
+whole matrix and the share is the term.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from tcmgc.config import Loss, NoTerm
+from tcmgc.towers.features import Scores
+from tcmgc.training.distributed import gather
+
+Rows = Float[Tensor, "texts videos"]
 
 
 def info_nce(
-    similarity: Float[Tensor, "texts videos"],
+    rows: Rows,
     scale: Tensor | float,
-    directions: Literal["sum", "mean"] = "sum",
-) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE over a batch whose i-th text belongs to its i-th video (Eq. 33-35).
+    mine: slice | None = None,
+    columns: Float[Tensor, "videos texts"] | None = None,
+    same: Bool[Tensor, "texts videos"] | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Shares of the text-to-video loss (Eq. 33) and of the video-to-text loss (Eq. 34).
 
     Args:
-        similarity: texts x videos, unscaled.
+        rows: This worker's texts against all videos, unscaled; text i of the batch belongs to video i.
         scale: lambda.
-        directions: add the text-to-video and the video-to-text loss, or take their mean.
-    """
-    to_video, to_text = info_nce_directions(similarity, scale)
-    total = to_video + to_text
-    return total if directions == "sum" else total / 2
-
-
-def info_nce_directions(
-    similarity: Float[Tensor, "texts videos"], scale: Tensor | float
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The text-to-video loss (Eq. 33) and the video-to-text loss (Eq. 34).
+        mine: Which of the batch's pairs these are; None: all.
+        columns: All texts (rows) against this worker's videos (columns); None: the rows' own, where
+            they are the whole matrix.
+        same: True where a video is the text's own at another place of the batch; such pairs are no
+            negatives.
 
     Raises:
-        ValueError: the matrix is not square.
+        ValueError: the matrix is not square where it should be whole.
     """
-    _require_square(similarity, "similarity")
-    logits = similarity * scale
-    own = torch.arange(len(logits), device=logits.device)
-    return F.cross_entropy(logits, own), F.cross_entropy(logits.T, own)
+    mine = _whole(rows, "similarity") if mine is None else mine
+    columns = rows if columns is None else columns
+    total = rows.shape[1]
+    target = torch.arange(mine.start, mine.stop, device=rows.device)
+    across, down = scale * rows, scale * columns.T
+    if same is not None:
+        across, down = (logits.masked_fill(same, float("-inf")) for logits in (across, down))
+    return (
+        F.cross_entropy(across, target, reduction="sum") / total,
+        F.cross_entropy(down, target, reduction="sum") / total,
+    )
+
+
+def sigmoid(
+    rows: Rows,
+    scale: Tensor | float,
+    bias: Tensor | float = 0.0,
+    mine: slice | None = None,
+    same: Bool[Tensor, "texts videos"] | None = None,
+) -> Float[Tensor, ""]:
+    """Share of SigLIP's loss: ``-1/n sum_ij log sigmoid(z_ij (scale s_ij + bias))``, z = 1 on pairs, else -1.
+
+    Zhai et al. 2023 (arXiv 2303.15343), Eq. 2. Arguments as :func:`info_nce`.
+    """
+    mine = _whole(rows, "similarity") if mine is None else mine
+    own = torch.zeros_like(rows, dtype=torch.bool)
+    own.diagonal(mine.start).fill_(True)
+    logits = scale * rows + bias
+    terms = F.logsigmoid(torch.where(own, logits, -logits))
+    if same is not None:
+        terms = terms.masked_fill(same, 0.0)
+    return -terms.sum() / rows.shape[1]
 
 
 def similarity_decorrelation(
-    grains: Mapping[str, Float[Tensor, "texts videos"]],
+    grains: Mapping[str, Rows],
     pairs: Literal["positives", "negatives", "all"] = "positives",
     biased: bool = False,
+    mine: slice | None = None,
 ) -> Float[Tensor, ""]:
-    """SDR: the variance over a pair's scores, averaged over pairs (Eq. 36, Table A.1).
+    """Share of SDR: the variance over a pair's scores, averaged over pairs (Eq. 36, Table A.1).
 
     Args:
-        grains: the scores of each contrast, texts x videos, the i-th text with the i-th video.
-        pairs: matching pairs, all others, or both.
-        biased: divide by the number of scores instead of that minus 1.
+        grains: The scores of each contrast, this worker's texts against all videos.
+        pairs: Matching pairs, all others, or both.
+        biased: Divide by the number of scores instead of that minus 1.
+        mine: Which of the batch's pairs these are; None: all.
 
     Raises:
-        ValueError: fewer than two contrasts, a matrix that is not square, or no pair of that kind.
+        ValueError: fewer than two contrasts, a matrix that is not square where it should be whole,
+            or no pair of that kind.
     """
     if len(grains) < 2:
         raise ValueError(
             f"similarity decorrelation needs at least two contrasts; got {list(grains)}"
         )
-    for name, scores in grains.items():
-        _require_square(scores, name)
-    variance = torch.stack(list(grains.values())).var(0, correction=0 if biased else 1)
-    if pairs == "positives":
-        return variance.diagonal().mean()
-    if pairs == "all":
-        return variance.mean()
-    count = len(variance) * (len(variance) - 1)
-    if count == 0:
+    if mine is None:
+        for name, scores in grains.items():
+            mine = _whole(scores, name)
+        assert mine is not None
+    stacked = torch.stack(list(grains.values()), dim=-1)
+    total = stacked.shape[1]
+    variance = stacked.var(dim=-1, correction=0 if biased else 1)
+    positives = variance.diagonal(mine.start).sum()
+    if pairs == "negatives" and total < 2:
         raise ValueError("similarity decorrelation of negatives needs at least two pairs; got 1")
-    return (variance.sum() - variance.diagonal().sum()) / count
+    sums: dict[str, tuple[Callable[[], Tensor], int]] = {
+        "positives": (lambda: positives, total),
+        "negatives": (lambda: variance.sum() - positives, total * (total - 1)),
+        "all": (variance.sum, total**2),
+    }
+    value, count = sums[pairs]
+    return value() / count
 
 
-def _require_square(scores: Tensor, name: str) -> None:
+class Objective:
+    """The training loss: a contrast, alpha times SDR, and a term on features where one is set.
+
+    Args:
+        options: The config's loss.
+    """
+
+    def __init__(self, options: Loss) -> None:
+        self.options = options
+        self.weight = {"sum": 1.0, "mean": 0.5}[options.directions]
+        self.term: Callable[..., Tensor] | None = None
+        if not isinstance(options.term, NoTerm):
+            self.term = options.term.implementation()(options.term)
+
+    def __call__(
+        self,
+        scores: Scores,
+        scale: Tensor,
+        mine: slice,
+        *,
+        columns: Tensor | None = None,
+        bias: Tensor | float = 0.0,
+        same: Bool[Tensor, "texts videos"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Shares of ``loss`` and its terms, without the term on features.
+
+        Args:
+            scores: This worker's texts against all videos.
+            scale: Logit scale.
+            mine: Which of the batch's pairs this worker holds.
+            columns: All texts against this worker's videos; None gathers them.
+            bias: What the sigmoid loss adds to logits.
+            same: As :func:`info_nce` takes it.
+        """
+        options, rows = self.options, scores.similarity
+        if options.contrast == "sigmoid":
+            loss = sigmoid(rows, scale, bias, mine, same)
+            terms = {"sigmoid": loss}
+        else:
+            if columns is None:
+                # A column needs every worker's texts: only the scores travel, not the features.
+                columns = gather(rows, rows.shape[1])[:, mine]
+            t2v, v2t = info_nce(rows, scale, mine, columns, same)
+            loss = self.weight * (t2v + v2t)
+            terms = {"info_nce_t2v": t2v, "info_nce_v2t": v2t}
+        if options.alpha:
+            grains = scores.grains
+            if options.sdr_on_logits:
+                grains = {name: grain * scale for name, grain in grains.items()}
+            terms["sdr"] = similarity_decorrelation(
+                grains, options.sdr_pairs, options.sdr_biased, mine
+            )
+            loss = loss + options.alpha * terms["sdr"]
+        return {"loss": loss, **terms}
+
+    def on_features(self, model: Any, text: Any, video: Any) -> Tensor | None:
+        """The term that sees the whole batch's features; None where there is none."""
+        return None if self.term is None else self.term(model, text, video)
+
+
+def _whole(scores: Tensor, name: str) -> slice:
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
         raise ValueError(
             f"{name} must be square, text i with video i; got shape {tuple(scores.shape)}"
         )
+    return slice(0, len(scores))

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tcmgc.config import Optim
+
 
 class BertAdam(torch.optim.Optimizer):
     """Adam without bias correction, decay added to the update (before the rate).
@@ -63,16 +65,7 @@ class BertAdam(torch.optim.Optimizer):
             torch._foreach_add_(params, step, alpha=-group["lr"])
 
 
-def build_optimiser(
-    model: nn.Module,
-    *,
-    kind: str,
-    lr_clip: float,
-    lr_new: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> torch.optim.Optimizer:
+def build_optimiser(model: nn.Module, options: Optim) -> torch.optim.Optimizer:
     """Four groups: CLIP's weights and the new ones, each with and without decay.
 
     Biases, layer norms and other vectors do not decay. ``model`` has CLIP under ``text`` and
@@ -90,15 +83,20 @@ def build_optimiser(
             {
                 "name": key,
                 "params": [],
-                "lr": lr_clip if place == "clip" else lr_new,
-                "weight_decay": weight_decay if decays else 0.0,
+                "lr": options.lr_clip if place == "clip" else options.lr_new,
+                "weight_decay": options.weight_decay if decays else 0.0,
             },
         )
         group["params"].append(parameter)
     if not groups:
         raise ValueError("nothing to train: every weight is frozen; see towers.freeze")
-    rest: dict[str, Any] = {"lr": lr_new, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-    if kind == "adam":
+    rest: dict[str, Any] = {
+        "lr": options.lr_new,
+        "betas": options.betas,
+        "eps": options.eps,
+        "weight_decay": options.weight_decay,
+    }
+    if options.kind == "adam":
         return BertAdam(list(groups.values()), **rest)
     # Fused: one pass over the weights in place of several, for a memory bus that all workers of a machine share.
     return torch.optim.AdamW(list(groups.values()), **rest, fused=True)

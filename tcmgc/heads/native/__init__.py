@@ -1,4 +1,4 @@
-"""TC-MGC's similarity in C++: float32 on CPU (``pairs.cpp``).
+"""TC-MGC's similarity in C++: float32 on CPU (``library.cpp`` lists what there is).
 
 The source is compiled when it is first needed, in a few seconds, into the user's cache folder.
 Without a C++ compiler, or with ``TCMGC_NATIVE=0``, :func:`available` is False and the same is
@@ -6,7 +6,7 @@ computed by torch's own operations, more slowly.
 """
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,62 +16,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tcmgc.config import GRAINS
+from tcmgc.heads.native import structs
 from tcmgc.heads.native.library import available, lanes, library, off
-from tcmgc.heads.parts.memory import room
+from tcmgc.heads.parts.attention import CollapsedVideos
 
 __all__ = [
     "Contrasts",
-    "Factors",
     "Operands",
     "Rest",
+    "Texts",
     "available",
     "lanes",
     "largest_backward",
     "off",
     "products",
     "scores",
+    "scores_of_products",
     "together",
 ]
-
-_AGGREGATIONS = (
-    *("video_word", "sentence_frame"),
-    *("first_frames", "then_words", "first_words", "then_frames"),
-)
-
-
-class _Sizes(ctypes.Structure):
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                "texts",
-                "queries",
-                "columns",
-                "heads",
-                "frames",
-                "videos",
-                "dim",
-                "threads",
-            )
-        ),
-        ("attended_eps", ctypes.c_float),
-        ("mixed_eps", ctypes.c_float),
-    ]
-
-
-class _Contrasts(ctypes.Structure):
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                *("words", "kept_words", "kept_frames", "whole", "local"),
-                *("video_word", "sentence_frame", "frame_word_words", "frame_word_frames"),
-                *("masked", "count"),
-                *(f"to_{grain}" for grain in GRAINS),
-            )
-        ),
-        ("temperature", ctypes.c_float),
-    ]
 
 
 @dataclass(frozen=True)
@@ -95,12 +57,22 @@ class Contrasts:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What texts are compared by."""
+
+    queries: Float[Tensor, "texts queries dim"]
+    columns: Float[Tensor, "texts columns dim"]
+    constant_side: Float[Tensor, "texts columns"]
+    bias_side: Float[Tensor, "texts columns"]
+
+
+@dataclass(frozen=True)
 class Rest:
     """What the block needs besides its two matrix products."""
 
-    attended_root: Float[Tensor, "states states videos"]
-    mixed_root: Float[Tensor, "states_1 states_1 videos"]
-    output_root: Float[Tensor, "states_2 states_2 videos"]
+    attended: Float[Tensor, "states states videos"]
+    mixed: Float[Tensor, "states_1 states_1 videos"]
+    output: Float[Tensor, "states_2 states_2 videos"]
     offset: Float[Tensor, "frames videos"]
     constant_side: Float[Tensor, "texts columns"]
     bias_side: Float[Tensor, "texts columns"]
@@ -115,16 +87,6 @@ class Operands:
     sides: Float[Tensor, "texts columns states_x_videos"]
 
 
-@dataclass(frozen=True)
-class Factors:
-    """What they are the products of."""
-
-    queries: Float[Tensor, "texts queries dim"]
-    columns: Float[Tensor, "texts columns dim"]
-    keys: Float[Tensor, "heads frames_x_videos head_dim"]
-    outputs: Float[Tensor, "states_x_videos dim"]
-
-
 def products(operands: Operands, rest: Rest) -> Float[Tensor, "texts queries columns videos"]:
     """What :func:`tcmgc.heads.parts.collapsed.products` gives after its matrix products. Differentiable once.
 
@@ -136,58 +98,58 @@ def products(operands: Operands, rest: Rest) -> Float[Tensor, "texts queries col
 
 
 def scores(
-    given: Factors | Operands,
-    rest: Rest,
+    texts: Texts,
+    record: CollapsedVideos,
     contrasts: Contrasts,
     word_mask: Bool[Tensor, "texts words"],
+    heads: int,
+    eps: tuple[float, float],
 ) -> Float[Tensor, "grains texts videos"]:
-    """Scores of the contrasts, without the normalised products ever in memory. Not differentiable.
+    """Scores of the contrasts, without any product ever in memory. Not differentiable.
+
+    Records are read as they lie: each tensor on its own, or as parts of rows in a mapped file
+    (:meth:`tcmgc.heads.RecordLayout.record`).
 
     Args:
-        given: Float32 factors, whose products then never are in memory either, or both products in
-            bfloat16.
-        rest: In float32.
-        contrasts: What to make of them.
+        texts: in float32.
+        record: in float32 or float16.
+        contrasts: what to make of the products.
         word_mask: True for words, False for padding.
+        heads: of the attention.
+        eps: of the second and the third layer norm.
 
     Raises:
         MemoryError: no room for one text and a few videos.
     """
-    texts, words = word_mask.shape
-    modes = ("none", "remove", "fuse")
-    record = _Contrasts(
-        words=words,
-        kept_words=contrasts.kept_words,
-        kept_frames=contrasts.kept_frames,
-        whole=contrasts.whole,
-        local=contrasts.local,
-        **{name: modes.index(mode) for name, mode in contrasts.modes.items()},
-        masked=contrasts.masked,
-        count=len(contrasts.grains),
-        **{
-            f"to_{grain}": contrasts.grains.index(grain) if grain in contrasts.grains else -1
-            for grain in GRAINS
-        },
-        temperature=contrasts.temperature,
+    given = structs.Texts.to(**(kept := _named(texts)))
+    where, also_kept = _record(record)
+    count, queries, dim = texts.queries.shape
+    videos, frames = record.frame_mask.shape
+    sizes = structs.Sizes(
+        *(count, queries, texts.columns.shape[1], heads, frames, videos, dim),
+        *(torch.get_num_threads(), *eps),
     )
-    matrices = [contrasts.matrices.get(name) for name in _AGGREGATIONS]
-    matrices = [None if matrix is None else matrix.contiguous() for matrix in matrices]
-    mask = word_mask.contiguous()
-    tensors, others = _tensors(given), _tensors(rest)
+    found = texts.queries.new_empty(len(contrasts.grains), count, videos)
+    _call("tcmgc_scores", sizes, given, where, *_plan(contrasts, word_mask), found)
+    del kept, also_kept
+    return found
+
+
+def scores_of_products(
+    operands: Operands, rest: Rest, contrasts: Contrasts, word_mask: Bool[Tensor, "texts words"]
+) -> Float[Tensor, "grains texts videos"]:
+    """The same from both products in bfloat16. Not differentiable.
+
+    Raises:
+        MemoryError: no room for one text and a few videos.
+    """
+    given, others = _named(operands), _named(rest)
+    sizes = _sizes(given["logits"], given["sides"], others["offset"], rest.eps)
     videos = rest.offset.shape[1]
-    if isinstance(given, Factors):
-        name, heads, queries = "pairs_scores", len(given.keys), given.queries
-        # Keys and outputs once more, as the products take them.
-        padded = -(-videos // lanes()) * lanes() * queries.shape[2]
-        states = rest.offset.shape[0] + rest.attended_root.shape[0]
-        tensors.append(room("panels", rest.offset, padded * states))
-    else:
-        name, heads, queries = "pairs_scores_bf16", given.logits.shape[2], given.logits
-    sizes = _sizes(queries.shape[1], heads, others, rest.eps, dim=queries.shape[-1])
-    found = rest.offset.new_empty(len(contrasts.grains), texts, videos)
+    found = rest.offset.new_empty(len(contrasts.grains), len(word_mask), videos)
     _call(
-        *(name, sizes, _pointers(tensors), _pointers(others)),
-        *(ctypes.byref(record), _pointers(matrices), mask, found),
+        *("tcmgc_scores_bf16", sizes, structs.Products.to(**given), structs.Rest.to(**others)),
+        *(*_plan(contrasts, word_mask), found),
     )
     return found
 
@@ -203,7 +165,7 @@ def largest_backward(
     found = library()
     assert found is not None
     sizes = (*values.shape[:2], top.shape[1], values.shape[2], torch.get_num_threads())
-    found.largest_backward(
+    found.tcmgc_largest_backward(
         *(ctypes.c_int64(size) for size in sizes),
         *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (values, top, grad, into)),
     )
@@ -234,58 +196,112 @@ class _Products(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, eps = arguments
         ctx.save_for_backward(*tensors)
-        (logits, sides), rest = tensors[:2], tensors[2:]
-        texts, queries, heads, _ = logits.shape
-        ctx.sizes = _sizes(queries, heads, rest, eps)
-        found = logits.new_empty(texts, queries, sides.shape[1], rest[3].shape[1])
-        _call("pairs_forward", ctx.sizes, _pointers(tensors[:2]), _pointers(rest), found)
+        ctx.eps = eps
+        sizes, operands, rest = _Products.given(tensors, eps)
+        logits, sides, offset = tensors[0], tensors[1], tensors[5]
+        found = logits.new_empty(*logits.shape[:2], sides.shape[1], offset.shape[1])
+        _call("tcmgc_products", sizes, operands, rest, found)
         return found
+
+    @staticmethod
+    def given(tensors: list[Tensor], eps: tuple[float, float]) -> tuple[Any, Any, Any]:
+        """What both ways have in common."""
+        rest = dict(zip((name for name, _ in structs.Rest._fields_), tensors[2:], strict=True))
+        return (
+            _sizes(tensors[0], tensors[1], rest["offset"], eps),
+            structs.Products.to(logits=tensors[0], sides=tensors[1]),
+            structs.Rest.to(**rest),
+        )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, sides, *rest = ctx.saved_tensors
-        attended, mixed, output, offset, constant, bias = rest
+        tensors = list(ctx.saved_tensors)
+        logits, sides, attended, mixed, output, offset, constant, bias = tensors
         blocks = -(-offset.shape[1] // lanes())
         into = [torch.empty_like(tensor) for tensor in (logits, sides, attended, mixed, output)]
         into += [side.new_empty(blocks, *side.shape) for side in (constant, bias)]
-        given = _pointers([logits, sides]), _pointers(rest)
-        _call("pairs_backward", ctx.sizes, *given, grad.contiguous(), _pointers(into))
+        grown = dict(zip((name for name, _ in structs.Grown._fields_), into, strict=True))
+        grad = grad.contiguous()
+        given = _Products.given(tensors, ctx.eps)
+        _call("tcmgc_products_backward", *given, grad, structs.Grown.to(**grown))
         of_offset = None
         if ctx.needs_input_grad[5]:
             of_offset = _apart(into[0].sum((0, 1, 2)), *offset.shape)
         return *into[:5], of_offset, into[5].sum(0), into[6].sum(0), None
 
 
-def _tensors(given: Factors | Operands | Rest) -> list[Tensor]:
-    """Its tensors as the library takes them: contiguous, in their order."""
-    values = [getattr(given, field.name) for field in fields(given)]
-    return [value.contiguous() for value in values if isinstance(value, Tensor)]
+def _named(given: Texts | Operands | Rest) -> dict[str, Tensor]:
+    """Its tensors as the library takes them: contiguous, by name."""
+    values = {field.name: getattr(given, field.name) for field in fields(given)}
+    return {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _tensors(given: Operands | Rest) -> list[Tensor]:
+    return list(_named(given).values())
+
+
+def _record(record: CollapsedVideos) -> tuple[structs.Record, list[Tensor]]:
+    """Where a record lies, and what has to be kept for it to lie there."""
+    tensors = {
+        "keys": record.keys,
+        "bias": record.key_bias,
+        "outputs": record.outputs,
+        "attended": record.attended_root,
+        "mixed": record.mixed_root,
+        "output": record.output_root,
+        "mask": record.frame_mask,
+    }
+    half = record.keys.dtype == torch.float16
+    number = torch.float16 if half else torch.float32
+    for name, tensor in tensors.items():
+        tensor = tensor.to(torch.bool if name == "mask" else number)
+        if len(tensor) and not tensor[0].is_contiguous():
+            tensor = tensor.contiguous()
+        tensors[name] = tensor
+    pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    apart = {f"{name}_apart": tensor.stride(0) for name, tensor in tensors.items()}
+    return structs.Record(**pointers, **apart, half=half), list(tensors.values())
+
+
+def _plan(contrasts: Contrasts, word_mask: Tensor) -> tuple[Any, ...]:
+    """Contrasts, matrices and mask as the library takes them."""
+    modes = ("none", "remove", "fuse")
+    plan = structs.Contrasts(
+        words=word_mask.shape[1],
+        kept_words=contrasts.kept_words,
+        kept_frames=contrasts.kept_frames,
+        whole=contrasts.whole,
+        local=contrasts.local,
+        **{name: modes.index(mode) for name, mode in contrasts.modes.items()},
+        masked=contrasts.masked,
+        count=len(contrasts.grains),
+        **{
+            f"to_{grain}": contrasts.grains.index(grain) if grain in contrasts.grains else -1
+            for grain in GRAINS
+        },
+        temperature=contrasts.temperature,
+    )
+    matrices = {name: matrix.contiguous() for name, matrix in contrasts.matrices.items()}
+    by = structs.Aggregations.to(**matrices)
+    by.kept = matrices
+    return plan, by, word_mask.contiguous()
 
 
 def _sizes(
-    queries: int, heads: int, rest: Sequence[Tensor], eps: tuple[float, float], dim: int = 0
-) -> Any:
-    offset, constant = rest[3], rest[4]
+    logits: Tensor, sides: Tensor, offset: Tensor, eps: tuple[float, float]
+) -> structs.Sizes:
+    texts, queries, heads, _ = logits.shape
     frames, videos = offset.shape
     threads = torch.get_num_threads()
-    return ctypes.byref(
-        _Sizes(
-            *(len(constant), queries, constant.shape[1], heads, frames, videos, dim, threads), *eps
-        )
-    )
-
-
-def _pointers(tensors: Sequence[Tensor | None]) -> Any:
-    """A C struct of pointers."""
-    return (ctypes.c_void_p * len(tensors))(
-        *(None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    )
+    return structs.Sizes(*(texts, queries, sides.shape[1], heads, frames, videos, 0, threads), *eps)
 
 
 def _call(name: str, *arguments: Any) -> None:
     given = [
-        ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else argument
+        ctypes.c_void_p(argument.data_ptr())
+        if isinstance(argument, Tensor)
+        else ctypes.byref(argument)
         for argument in arguments
     ]
     if getattr(library(), name)(*given):

@@ -19,9 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_name("pairs.cpp")
+from tcmgc.heads.native import structs
+
+_SOURCE = Path(__file__).with_name("library.cpp")
 _FLAGS = (
-    *("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC"),
+    *("-O3", "-march=native", "-std=gnu++17", "-pthread", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
 _off = False
@@ -50,16 +52,21 @@ def lanes() -> int:
     """Videos that are taken side by side."""
     found = library()
     assert found is not None
-    return int(found.pairs_lanes())
+    return int(found.tcmgc_lanes())
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The library; None, with a warning, where it cannot be had."""
+    """The library; None, with a warning, where it cannot be had.
+
+    Raises:
+        RuntimeError: its structs are not those of :mod:`tcmgc.heads.native.structs`.
+    """
     if os.environ.get("TCMGC_NATIVE", "1") == "0":
         return None
     try:
-        return ctypes.CDLL(str(_built()))
+        path = str(_built())
+        found = ctypes.CDLL(path)
     except (OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", None) or str(error)
         warnings.warn(
@@ -68,6 +75,8 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+    structs.check(found, path)
+    return found
 
 
 def _built() -> Path:
@@ -79,7 +88,7 @@ def _built() -> Path:
     sources = [path.read_text() for path in sorted(_SOURCE.parent.glob("*.[ch]*"))]
     key = "\0".join([*sources, *_FLAGS, version, _processor()])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcmgc"
-    target = cache / f"pairs-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    target = cache / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:

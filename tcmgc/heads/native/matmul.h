@@ -9,18 +9,6 @@
 // Rows that are taken together, times two vectors of columns: as many sums as there are registers.
 constexpr int ROWS = W == 16 ? 12 : 6;
 
-// Rows [states, videos][depth] of up to W videos to panels [states / 2][depth][2][W] and, of a last odd
-// state, [depth][W]. Videos that are missing are zero.
-static void panels(float *to, const float *rows, int64_t states, int64_t videos, int64_t depth)
-{
-    for (int64_t s = 0; s < states; s++) {
-        const int64_t wide = s + 1 < states || s % 2 ? 2 : 1;
-        float *panel = to + s / 2 * 2 * W * depth + s % 2 * W;
-        for (int64_t k = 0; k < depth; k++, panel += wide * W)
-            for (int64_t v = 0; v < W; v++) panel[v] = v < videos ? rows[(s * videos + v) * depth + k] : 0.0f;
-    }
-}
-
 template <int rows, int wide>
 INLINE void kernel(float *to, int64_t stride, const float *left, int64_t apart, const float *panel, int64_t depth)
 {

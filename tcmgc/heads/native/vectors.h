@@ -24,15 +24,6 @@ typedef int32_t ivec __attribute__((vector_size(4 * W)));
 constexpr int GROUP = W == 16 ? 8 : 4, WIDE = 2;
 constexpr int BACK = 4;  // the same in the gradient, which holds more
 
-// Of a call: what is compared with what, and how.
-struct Sizes {
-    int64_t texts, queries, columns, heads, frames, videos, dim, threads;
-    float attended_eps, mixed_eps;
-
-    int64_t states() const { return heads * frames; }
-    int64_t blocks() const { return (videos + W - 1) / W; }
-};
-
 INLINE vec splat(float x)
 {
     return x - vec{};  // a sum with 0 would have to turn -0 into 0

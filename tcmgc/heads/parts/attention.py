@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tcmgc.config import Attention
+from tcmgc.towers import draws
 from tcmgc.towers.features import _Batched
 
 _TOGETHER = 128
@@ -61,44 +63,43 @@ class LanguageVideoAttention(nn.Module):
     X-Pool's do, so that an untrained block still passes CLIP's features on.
 
     Args:
+        options: heads, residual, projections, dropout and how the fully connected layer starts.
         dim: width of the joint space.
-        heads: attention heads (Table 12).
-        residual: add ``a`` to FC(a) (Table 11).
-        projections: W_Q, W_K, W_V and W_O; without them attention runs on LN1's outputs.
-        dropout: on the fully connected branch, in training.
 
     Raises:
         ValueError: heads that do not divide dim.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 1,
-        residual: bool = True,
-        projections: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, options: Attention, dim: int) -> None:
         super().__init__()
-        if heads < 1 or dim % heads:
-            raise ValueError(f"attention heads must divide the width {dim}; got heads={heads}")
-        self.dim, self.heads, self.residual, self.dropout = dim, heads, residual, dropout
+        if dim % options.heads:
+            raise ValueError(
+                f"attention heads must divide the width {dim}; got heads={options.heads}"
+            )
+        self.dim, self.heads, self.residual = dim, options.heads, options.residual
+        self.dropout = options.dropout
 
         def projection() -> nn.Module:
-            return _identity_linear(dim) if projections else nn.Identity()
+            return _identity_linear(dim) if options.projections else nn.Identity()
 
         self.norm_inputs = nn.LayerNorm(dim)
         self.query, self.key, self.value = projection(), projection(), projection()
         self.out = projection()
         self.norm_attended = nn.LayerNorm(dim)
         self.linear = _identity_linear(dim)
+        if options.initialise == "normal":
+            nn.init.normal_(self.linear.weight, std=0.02)
         self.norm_output = nn.LayerNorm(dim)
+
+    @property
+    def draws(self) -> bool:
+        """Whether training draws random numbers."""
+        return self.dropout > 0
 
     @property
     def drops(self) -> bool:
         """Dropout is active now, so the block does not collapse."""
-        return self.training and self.dropout > 0
+        return self.training and self.draws
 
     @property
     def eps(self) -> tuple[float, float]:
@@ -110,11 +111,18 @@ class LanguageVideoAttention(nn.Module):
         queries: Float[Tensor, "texts queries dim"],
         frames: Float[Tensor, "videos frames dim"],
         frame_mask: Bool[Tensor, "videos frames"],
+        seeds: Int[Tensor, "texts"] | None = None,
     ) -> Float[Tensor, "texts queries videos dim"]:
         """Every text's queries pooled over every video's frames, equation by equation.
 
         This is what the collapsed form equals; it holds texts x queries x videos x dim numbers
         several times over. Frames outside the mask get no attention.
+
+        Args:
+            queries: sentences or words.
+            frames: of all videos.
+            frame_mask: True for frames that take part.
+            seeds: of each text, what dropout draws from; needed while it is active.
         """
         normed = self.norm_inputs(frames)
         logits = torch.einsum(
@@ -126,7 +134,13 @@ class LanguageVideoAttention(nn.Module):
         values = self.value(normed).unflatten(-1, (self.heads, -1))
         attended = torch.einsum("tqhvf,vfhe->tqvhe", weights, values).flatten(-2)
         attended = self.norm_attended(self.out(attended))
-        mixed = F.dropout(self.linear(attended), self.dropout, self.training)
+        mixed = self.linear(attended)
+        if self.drops:
+            if seeds is None:
+                raise ValueError(
+                    "dropout is active in training and needs the texts' seeds; got none"
+                )
+            mixed = draws.dropout(mixed, self.dropout, seeds)
         return self.norm_output(mixed + attended if self.residual else mixed)
 
     def project(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tcmgc.heads import native
@@ -39,6 +39,8 @@ class CollapsedTexts(_Batched):
     """Products of the columns with the block's constant."""
     bias: Float[Tensor, "texts columns"]
     """Products of the columns with the last layer norm's bias."""
+    seeds: Int[Tensor, "texts"] | None = None
+    """Where dropout keeps the block from collapsing: what it draws from."""
 
 
 @dataclass(frozen=True)
@@ -131,17 +133,12 @@ def operands(texts: CollapsedTexts, videos: Lanes) -> native.Operands:
     )
 
 
-def factors(texts: CollapsedTexts, videos: Lanes) -> native.Factors:
-    """What the two matrix products are the products of."""
-    return native.Factors(texts.queries, texts.columns, videos.keys, videos.outputs)
-
-
 def rest(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Rest:
     """What the block needs besides."""
     return native.Rest(
-        attended_root=videos.attended_root,
-        mixed_root=videos.mixed_root,
-        output_root=videos.output_root,
+        attended=videos.attended_root,
+        mixed=videos.mixed_root,
+        output=videos.output_root,
         offset=videos.offset,
         constant_side=texts.constant,
         bias_side=texts.bias,

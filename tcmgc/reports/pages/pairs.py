@@ -84,7 +84,7 @@ def retrieval(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> l
 def attention(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> Section:
     """What the sentence and each word look at in the caption's own video (Fig. 11)."""
     title = "Attention over frames"
-    if not qualitative.attends(subject.head):
+    if not subject.head.attends:
         return Section(
             title,
             f"Left out: the head {type(subject.head).__name__} of this checkpoint compares texts with "

@@ -8,6 +8,15 @@
 
 #include "vectors.h"
 
+// Of a call: what is compared with what, and how.
+struct Sizes {
+    int64_t texts, queries, columns, heads, frames, videos, dim, threads;
+    float attended_eps, mixed_eps;
+
+    int64_t states() const { return heads * frames; }
+    int64_t blocks() const { return (videos + W - 1) / W; }
+};
+
 // Roots and offsets of one block of W videos, one after the other.
 template <typename V>
 struct Block {
@@ -21,19 +30,21 @@ struct Block {
     static int64_t size(int64_t S) { return S * S + (S + 1) * (S + 1) + (S + 2) * (S + 2) + S; }
 };
 
-static void pack(vec *to, const float *attended, const float *mixed, const float *output,
-                 const float *offset, const Sizes &z)
+// What is the same for all texts, videos innermost: roots [rows, rows, videos], offset [frames, videos]; and
+// what is the same for all videos: constants of the sides [texts, columns].
+struct Rest {
+    const float *attended, *mixed, *output, *offset, *constant_side, *bias_side;
+};
+
+// The roots and offsets of the videos from `first` on.
+static void gather(const Block<vec> &block, const Rest &from, int64_t first, const Sizes &z)
 {
-    const int64_t S = z.states();
-    for (int64_t b = 0; b < z.blocks(); b++) {
-        const int64_t first = b * W, count = z.videos - first;
-        const Block<vec> block(to + b * Block<vec>::size(S), S);
-        gather(block.attended, attended + first, S * S, z.videos, count);
-        gather(block.mixed, mixed + first, (S + 1) * (S + 1), z.videos, count);
-        gather(block.output, output + first, (S + 2) * (S + 2), z.videos, count);
-        for (int64_t h = 0; h < z.heads; h++)
-            gather(block.offset + h * z.frames, offset + first, z.frames, z.videos, count);
-    }
+    const int64_t S = z.states(), count = z.videos - first;
+    gather(block.attended, from.attended + first, S * S, z.videos, count);
+    gather(block.mixed, from.mixed + first, (S + 1) * (S + 1), z.videos, count);
+    gather(block.output, from.output + first, (S + 2) * (S + 2), z.videos, count);
+    for (int64_t h = 0; h < z.heads; h++)
+        gather(block.offset + h * z.frames, from.offset + first, z.frames, z.videos, count);
 }
 
 // Softmax over each head's frames, for the queries of a group: of query q, head h and frame f at q row +

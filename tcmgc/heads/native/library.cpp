@@ -1,0 +1,93 @@
+// What Python calls, and how the structs that it fills are laid out.
+
+#include <cstddef>
+
+#include "largest.h"
+#include "similarity.h"
+
+extern "C" {
+
+int tcmgc_products(const Sizes *sizes, const Operands<float> *operands, const Rest *rest, float *found)
+{
+    return products_of_all(*sizes, *operands, *rest, found);
+}
+
+int tcmgc_products_backward(const Sizes *sizes, const Operands<float> *operands, const Rest *rest, const float *grad,
+                            const Grown *grown)
+{
+    return gradient_of_products(*sizes, *operands, *rest, grad, *grown);
+}
+
+int tcmgc_scores(const Sizes *sizes, const Texts *texts, const Record *record, const Contrasts *contrasts,
+                 const Aggregations *by, const bool *word_mask, float *scores)
+{
+    return scores_of_records(*sizes, *texts, *record, *contrasts, *by, word_mask, scores);
+}
+
+int tcmgc_scores_bf16(const Sizes *sizes, const Operands<uint16_t> *operands, const Rest *rest,
+                      const Contrasts *contrasts, const Aggregations *by, const bool *word_mask, float *scores)
+{
+    return scores_of_products(*sizes, *operands, *rest, *contrasts, *by, word_mask, scores);
+}
+
+void tcmgc_largest_backward(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
+                            const float *values, const float *top, const float *grad, float *into)
+{
+    gradient_of_largest(outer, size, kept, inner, threads, values, top, grad, into);
+}
+
+// Videos side by side.
+int tcmgc_lanes()
+{
+    return W;
+}
+}
+
+// Each member of the structs above, and each struct as a whole: structs.py compares them with its own.
+struct Member {
+    const char *name;
+    int64_t offset, size;
+};
+
+typedef Operands<float> Products;
+#define WHOLE(type) {#type, 0, sizeof(type)}
+#define MEMBER(type, name) {#type "." #name, offsetof(type, name), sizeof(type::name)}
+
+static const Member members[] = {
+    WHOLE(Sizes), MEMBER(Sizes, texts), MEMBER(Sizes, queries), MEMBER(Sizes, columns), MEMBER(Sizes, heads),
+    MEMBER(Sizes, frames), MEMBER(Sizes, videos), MEMBER(Sizes, dim), MEMBER(Sizes, threads),
+    MEMBER(Sizes, attended_eps), MEMBER(Sizes, mixed_eps),
+
+    WHOLE(Contrasts), MEMBER(Contrasts, words), MEMBER(Contrasts, kept_words), MEMBER(Contrasts, kept_frames),
+    MEMBER(Contrasts, whole), MEMBER(Contrasts, local), MEMBER(Contrasts, video_word),
+    MEMBER(Contrasts, sentence_frame), MEMBER(Contrasts, frame_word_words), MEMBER(Contrasts, frame_word_frames),
+    MEMBER(Contrasts, masked), MEMBER(Contrasts, count), MEMBER(Contrasts, to_video_sentence),
+    MEMBER(Contrasts, to_video_word), MEMBER(Contrasts, to_sentence_frame), MEMBER(Contrasts, to_frame_word),
+    MEMBER(Contrasts, temperature),
+
+    WHOLE(Aggregations), MEMBER(Aggregations, video_word), MEMBER(Aggregations, sentence_frame),
+    MEMBER(Aggregations, first_frames), MEMBER(Aggregations, then_words), MEMBER(Aggregations, first_words),
+    MEMBER(Aggregations, then_frames),
+
+    WHOLE(Texts), MEMBER(Texts, queries), MEMBER(Texts, columns), MEMBER(Texts, constant_side),
+    MEMBER(Texts, bias_side),
+
+    WHOLE(Record), MEMBER(Record, keys), MEMBER(Record, bias), MEMBER(Record, outputs), MEMBER(Record, attended),
+    MEMBER(Record, mixed), MEMBER(Record, output), MEMBER(Record, mask), MEMBER(Record, keys_apart),
+    MEMBER(Record, bias_apart), MEMBER(Record, outputs_apart), MEMBER(Record, attended_apart),
+    MEMBER(Record, mixed_apart), MEMBER(Record, output_apart), MEMBER(Record, mask_apart), MEMBER(Record, half),
+
+    WHOLE(Products), MEMBER(Products, logits), MEMBER(Products, sides),
+
+    WHOLE(Rest), MEMBER(Rest, attended), MEMBER(Rest, mixed), MEMBER(Rest, output), MEMBER(Rest, offset),
+    MEMBER(Rest, constant_side), MEMBER(Rest, bias_side),
+
+    WHOLE(Grown), MEMBER(Grown, logits), MEMBER(Grown, sides), MEMBER(Grown, attended), MEMBER(Grown, mixed),
+    MEMBER(Grown, output), MEMBER(Grown, constant_side), MEMBER(Grown, bias_side),
+};
+
+extern "C" const Member *tcmgc_members(int64_t *count)
+{
+    *count = sizeof members / sizeof *members;
+    return members;
+}

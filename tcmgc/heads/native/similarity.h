@@ -1,0 +1,224 @@
+// TC-MGC's similarity of all texts with all videos: products, their gradient, and scores.
+//
+// float32, contiguous, videos innermost. No result depends on the number of threads.
+// A function that needs room to work returns 0, or 1 when there is none.
+
+#pragma once
+
+#include <type_traits>
+
+#include "attention.h"
+#include "contrasts.h"
+#include "records.h"
+#include "threads.h"
+
+// Both matrix products: logits [texts, queries, heads, frames x videos], sides [texts, columns, states x
+// videos], in blocks of W videos, [states, W] each (the last one narrower).
+template <typename Number>
+struct Operands {
+    const Number *logits, *sides;
+};
+
+// What texts are compared by: queries [texts, queries, dim], columns [texts, columns, dim], constants of the
+// sides [texts, columns].
+struct Texts {
+    const float *queries, *columns, *constant_side, *bias_side;
+};
+
+// The products of one text and W videos: logits of query q, head h and frame f at q row + h head + f lanes,
+// sides of column c and state i at c column + i lanes.
+template <typename Number>
+struct Found {
+    const Number *logits, *sides;
+    int64_t row, head, column, lanes;
+
+    static Found of(const Operands<Number> &x, const Sizes &z, int64_t text, int64_t block)
+    {
+        const int64_t S = z.states(), all = S * z.videos, first = block * W;
+        return {x.logits + text * z.queries * all + first * z.frames,
+                x.sides + text * z.columns * all + first * S,
+                all, z.frames * z.videos, all, std::min<int64_t>(W, z.videos - first)};
+    }
+};
+
+// Normalised products of one text and W videos, a group of queries after the other: `place(query)` says
+// where the [group, columns] of them go, `stride` numbers from one to the next and `count` of each vector,
+// and `use(query, group)` is told that they are there.
+template <typename Number, typename Place, typename Use>
+static void products(Place place, Use use, int64_t stride, int64_t count, vec *space, const Block<const vec> &root,
+                     const Found<Number> &x, const float *constants, const float *biases, const Sizes &z)
+{
+    const int64_t S = z.states(), Q = z.queries, C = z.columns;
+    vec *const weights = space, *const copy = weights + GROUP * S, *const sums = copy + C * S;
+    const bool ready = std::is_same_v<Number, float> && x.lanes == W;
+    const float *const sides = ready ? (const float *)x.sides : (const float *)copy;
+    const int64_t column = ready ? x.column : S * W;
+    if (!ready)
+        for (int64_t c = 0; c < C; c++) gather(copy + c * S, x.sides + c * x.column, S, x.lanes, x.lanes);
+    for (int64_t q = 0; q < Q;) {
+        const auto group = [&](auto size) {
+            forward<size>(place(q), stride, count, x.logits + q * x.row, x.row, x.head, x.lanes, sides, column, weights,
+                          sums, root, constants, biases, z);
+            use(q, size);
+            q += size;
+        };
+        if (q + GROUP <= Q)
+            group(std::integral_constant<int, GROUP>());
+        else if (q + 4 <= Q)
+            group(std::integral_constant<int, 4>());
+        else
+            group(std::integral_constant<int, 1>());
+    }
+}
+
+static int64_t products_space(const Sizes &z)
+{
+    return (GROUP + z.columns) * z.states() + Norms<GROUP>::room(z.states());
+}
+
+// found [texts, queries, columns, videos].
+static int products_of_all(const Sizes &z, const Operands<float> &operands, const Rest &rest, float *found)
+{
+    const int64_t S = z.states(), V = z.videos, C = z.columns;
+    return in_parallel(z.blocks() * z.texts, z.threads, [&](auto next) {
+        const Room mine(products_space(z) + Block<vec>::size(S));
+        if (!mine.vecs) return;
+        const Block<vec> root(mine.vecs + products_space(z), S);
+        int64_t ready = -1;
+        for (int64_t item; (item = next()) >= 0;) {
+            const int64_t b = item / z.texts, text = item % z.texts;
+            if (b != ready) gather(root, rest, b * W, z);
+            ready = b;
+            products([&](int64_t q) { return found + (text * z.queries + q) * C * V + b * W; },
+                     [](int64_t, int64_t) {}, V, V - b * W, mine.vecs, Block<const vec>(mine.vecs + products_space(z), S),
+                     Found<float>::of(operands, z, text, b), rest.constant_side + text * C, rest.bias_side + text * C,
+                     z);
+        }
+    });
+}
+
+// Scores [contrasts, texts, videos]; word_mask [texts, words]. `begin(block, room)` brings W videos in and
+// gives their roots, `find(text, block, room)` gives the products of one text with them; `extra` vectors of
+// room are theirs.
+template <typename Begin, typename Find>
+static int scores_of(const Sizes &z, const float *constants, const float *biases, const Contrasts &contrasts,
+                     const Aggregations &by, const bool *word_mask, float *scores, int64_t extra, Begin begin,
+                     Find find)
+{
+    // Texts that are taken together with W videos: enough that bringing those in costs little beside it.
+    constexpr int64_t TOGETHER = 16;
+    const int64_t V = z.videos, C = z.columns, words = contrasts.words;
+    const int64_t own = products_space(z), parts = (z.texts + TOGETHER - 1) / TOGETHER;
+    return in_parallel(z.blocks() * parts, z.threads, [&](auto next) {
+        const Room mine(GROUP * C + own + Scorer::room(words) + extra), places(Scorer::indices(words));
+        if (!mine.vecs || !places.vecs) return;
+        vec *const group = mine.vecs, *const space = group + GROUP * C, *const more = space + own;
+        Scorer scorer(contrasts, by, more + extra, (int64_t *)places.vecs);
+        int64_t ready = -1;
+        for (int64_t item; (item = next()) >= 0;) {
+            const int64_t b = item / parts, start = item % parts * TOGETHER;
+            const Block<const vec> root = begin(b, more, b == ready);
+            ready = b;
+            for (int64_t text = start; text < std::min(start + TOGETHER, z.texts); text++) {
+                scorer.begin(word_mask + text * words);
+                products([&](int64_t) { return (float *)group; },
+                         [&](int64_t query, int64_t count) {
+                             for (int64_t q = 0; q < count; q++) scorer.take(query + q, group + q * C);
+                         },
+                         W, W, space, root, find(text, b, more), constants + text * C, biases + text * C, z);
+                scorer.finish(scores + text * V + b * W, z.texts * V, V - b * W);
+            }
+        }
+    });
+}
+
+// From vectors of texts and records of videos, without either matrix product ever in memory.
+static int scores_of_records(const Sizes &z, const Texts &texts, const Record &record, const Contrasts &contrasts,
+                             const Aggregations &by, const bool *word_mask, float *scores)
+{
+    const int64_t S = z.states(), F = z.frames, Q = z.queries, C = z.columns, D = z.dim, depth = D / z.heads;
+    const auto begin = [&](int64_t b, vec *room, bool ready) {
+        const Videos videos(room, z);
+        if (!ready) videos.read(record, b * W, std::min<int64_t>(W, z.videos - b * W), z);
+        return Block<const vec>(videos.root.attended, S);
+    };
+    const auto find = [&](int64_t text, int64_t, vec *room) {
+        const Videos videos(room, z);
+        float *const logits = (float *)(room + Videos::size(z)), *const sides = logits + Q * S * W;
+        for (int64_t h = 0; h < z.heads; h++)
+            multiply(logits + h * F * W, S * W, texts.queries + text * Q * D + h * depth, D, Q,
+                     videos.keys + h * depth * F * W, F, depth);
+        multiply(sides, S * W, texts.columns + text * C * D, D, C, videos.outputs, S, D);
+        return Found<float>{logits, sides, S * W, F * W, S * W, W};
+    };
+    return scores_of(z, texts.constant_side, texts.bias_side, contrasts, by, word_mask, scores,
+                     Videos::size(z) + (Q + C) * S, begin, find);
+}
+
+// From both products in bfloat16.
+static int scores_of_products(const Sizes &z, const Operands<uint16_t> &operands, const Rest &rest,
+                              const Contrasts &contrasts, const Aggregations &by, const bool *word_mask,
+                              float *scores)
+{
+    const int64_t S = z.states();
+    const auto begin = [&](int64_t b, vec *room, bool ready) {
+        if (!ready) gather(Block<vec>(room, S), rest, b * W, z);
+        return Block<const vec>(room, S);
+    };
+    const auto find = [&](int64_t text, int64_t b, vec *) { return Found<uint16_t>::of(operands, z, text, b); };
+    return scores_of(z, rest.constant_side, rest.bias_side, contrasts, by, word_mask, scores, Block<vec>::size(S),
+                     begin, find);
+}
+
+// What the gradient is written to: shapes as in Operands and Rest, but for the constants of the sides,
+// which come for each block of W videos, [blocks, texts, columns].
+struct Grown {
+    float *logits, *sides, *attended, *mixed, *output, *constant_side, *bias_side;
+};
+
+static int gradient_of_products(const Sizes &z, const Operands<float> &operands, const Rest &x, const float *grad,
+                                const Grown &grown)
+{
+    const int64_t S = z.states(), Q = z.queries, C = z.columns, V = z.videos, size = Block<vec>::size(S);
+    return in_parallel(z.blocks(), z.threads, [&](auto next) {
+        const Room mine(products_space(z) + BACK * C + 2 * size + C * S + 2 * C + BACK * S + BACK * (S + 2));
+        if (!mine.vecs) return;
+        vec *const weights = mine.vecs, *const side = weights + BACK * S, *const sums = side + C * S;
+        vec *const given = sums + Norms<BACK>::room(S), *const roots = given + BACK * C, *const of_root = roots + size;
+        vec *const of_side = of_root + size, *const of_constant = of_side + C * S;
+        vec *const of_weights = of_constant + 2 * C, *const of_sums = of_weights + BACK * S;
+        const Gradients into{Block<vec>(of_root, S), of_side, of_constant, of_constant + C, of_weights, of_sums};
+        const Block<const vec> root(roots, S);
+        for (int64_t b; (b = next()) >= 0;) {
+            const int64_t first = b * W, count = V - first;
+            gather(Block<vec>(roots, S), x, first, z);
+            for (int64_t i = 0; i < size; i++) of_root[i] = vec{};
+            for (int64_t text = 0; text < z.texts; text++) {
+                const auto found = Found<float>::of(operands, z, text, b);
+                const float *from = grad + text * Q * C * V + first;
+                const float *constants = x.constant_side + text * C, *biases = x.bias_side + text * C;
+                float *to = grown.logits + text * Q * S * V + first * z.frames;
+                for (int64_t c = 0; c < C; c++)
+                    gather(side + c * S, found.sides + c * found.column, S, found.lanes, count);
+                for (int64_t i = 0; i < C * S + 2 * C; i++) of_side[i] = vec{};
+                int64_t q = 0;
+                for (; q + BACK <= Q; q += BACK)
+                    backward<BACK>(to + q * S * V, into, from + q * C * V, found.logits + q * S * V, side, weights,
+                                   sums, given, root, constants, biases, z, count);
+                for (; q < Q; q++)
+                    backward<1>(to + q * S * V, into, from + q * C * V, found.logits + q * S * V, side, weights,
+                                sums, given, root, constants, biases, z, count);
+                for (int64_t c = 0; c < C; c++)
+                    scatter(grown.sides + (text * C + c) * S * V + first * S, of_side + c * S, S, found.lanes, count);
+                const int64_t row = (b * z.texts + text) * C;
+                for (int64_t c = 0; c < C; c++) {
+                    grown.constant_side[row + c] = total(into.constant_side[c]);
+                    grown.bias_side[row + c] = total(into.bias_side[c]);
+                }
+            }
+            scatter(grown.attended + first, into.root.attended, S * S, V, count);
+            scatter(grown.mixed + first, into.root.mixed, (S + 1) * (S + 1), V, count);
+            scatter(grown.output + first, into.root.output, (S + 2) * (S + 2), V, count);
+        }
+    });
+}

@@ -1,0 +1,150 @@
+"""Similarities of a pair from all products of its words with its frames, which are never all in memory.
+
+Without gradients, in float32 on a CPU, :mod:`tcmgc.heads.native` makes and uses the products of one
+text and a few videos in the processor's cache; elsewhere torch holds those of a tile.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Padding = Literal["excluded", "zero"]
+
+
+def max_interaction(
+    words: Float[Tensor, "texts words dim"],
+    word_weights: Float[Tensor, "texts words"],
+    frames: Float[Tensor, "videos frames dim"],
+    frame_weights: Float[Tensor, "videos frames"] | None = None,
+    word_mask: Bool[Tensor, "texts words"] | None = None,
+    frame_mask: Bool[Tensor, "videos frames"] | None = None,
+    padding: Padding = "excluded",
+) -> Float[Tensor, "sides texts videos"]:
+    """Each word with the frame that fits it best, and each frame with its word. Differentiable.
+
+    With ``x[w, f]`` the product of word w and frame f of a pair, the first side is
+    ``sum over w of word_weights[w] max over f of x[w, f]``, the second
+    ``sum over f of frame_weights[f] max over w of x[w, f]``. Weighted token-wise interaction (DRL)
+    is the mean of both; MeanMaxSim (Video-ColBERT) is the first with equal weights.
+
+    Args:
+        words: as they are compared, usually L2-normalised.
+        word_weights: of each word, 0 where there is none.
+        frames: as they are compared.
+        frame_weights: of each frame, 0 where there is none; None leaves the second side out.
+        word_mask: True for words that take part; None: all do.
+        frame_mask: True for frames that take part; None: all do.
+        padding: ``excluded``: a maximum is over those that take part only. ``zero``: products with
+            those that do not count as 0, also in a maximum (DRL's published code).
+
+    Returns:
+        One or two sides.
+    """
+    products = (words.flatten(0, 1) @ frames.flatten(0, 1).mT).unflatten(0, words.shape[:2])
+    products = products.unflatten(2, frames.shape[:2])
+    inside = None
+    for mask, shape in ((word_mask, "tw11"), (frame_mask, "11vf")):
+        if mask is not None:
+            mask = mask[:, :, None, None] if shape == "tw11" else mask[None, None]
+            inside = mask if inside is None else inside & mask
+    if inside is not None:
+        products = products.masked_fill(~inside, 0.0 if padding == "zero" else float("-inf"))
+    best_frame = products.amax(3)
+    if word_mask is not None:
+        # A word that takes no part has weight 0, and its maximum may be -inf.
+        best_frame = best_frame.masked_fill(~word_mask.unsqueeze(2), 0.0)
+    sides = [torch.einsum("tw,twv->tv", word_weights, best_frame)]
+    if frame_weights is not None:
+        best_word = products.amax(1)
+        if frame_mask is not None:
+            best_word = best_word.masked_fill(~frame_mask, 0.0)
+        sides.append(torch.einsum("vf,tvf->tv", frame_weights, best_word))
+    return torch.stack(sides)
+
+
+def bidirectional(
+    words: Float[Tensor, "texts words dim"],
+    frames: Float[Tensor, "videos frames dim"],
+    first_words: Float[Tensor, "words words"],
+    then_frames: Float[Tensor, "frames frames"],
+    first_frames: Float[Tensor, "frames frames"],
+    then_words: Float[Tensor, "words words"],
+    temperature: float,
+    *,
+    again: bool = False,
+) -> Float[Tensor, "texts videos"]:
+    """Attention over the products of words and frames, along one axis and then the other. Differentiable.
+
+    An axis of values ``x`` is reduced to ``sum(weights * x)``, ``weights = softmax(x / temperature) A``
+    for a matrix ``A`` of the axis (row vector times matrix), and, with `again`,
+    ``weights = softmax(softmax(x / temperature) A / temperature)``. The products of a pair are
+    reduced along words and then frames, along frames and then words, and both results are averaged:
+    X-CLIP's attention over the similarity matrix, with `again` UCoFiA's.
+
+    Padding takes part, as in both authors' code.
+
+    Args:
+        words: as they are compared.
+        frames: as they are compared; any tokens of a video.
+        first_words: matrix along words, before frames.
+        then_frames: matrix along frames, after words.
+        first_frames: matrix along frames, before words.
+        then_words: matrix along words, after frames.
+        temperature: of the softmaxes.
+        again: a second softmax, after the matrix.
+    """
+    products = (words.flatten(0, 1) @ frames.flatten(0, 1).mT).unflatten(0, words.shape[:2])
+    products = products.unflatten(2, frames.shape[:2])
+
+    def reduced(x: Tensor, matrix: Tensor) -> Tensor:
+        return _attended(x, matrix, temperature, again)
+
+    by_frame = reduced(products.movedim(1, 3), first_words)
+    by_word = reduced(products, first_frames)
+    one = reduced(by_frame, then_frames)
+    other = reduced(by_word.movedim(1, 2), then_words)
+    return (one + other) / 2
+
+
+def attended_products(
+    rows: Float[Tensor, "texts words dim"],
+    columns: Float[Tensor, "videos frames dim"],
+    matrix: Float[Tensor, "size size"],
+    temperature: float,
+    *,
+    again: bool = False,
+) -> Float[Tensor, "texts videos"]:
+    """The same along one axis: many words with one vector a video, or one vector a text with many frames.
+
+    Args:
+        rows: of each text; one where `columns` are many.
+        columns: of each video; one where `rows` are many.
+        matrix: of the axis that has many.
+        temperature: of the softmaxes.
+        again: a second softmax, after the matrix.
+
+    Raises:
+        ValueError: many of both.
+    """
+    if 1 not in (rows.shape[1], columns.shape[1]):
+        raise ValueError(
+            f"attended_products got {rows.shape[1]} rows a text and {columns.shape[1]} columns a "
+            "video; one of the two must be 1 (bidirectional takes many of both)"
+        )
+    products = torch.einsum("twd,vfd->tvwf", rows, columns).flatten(2)
+    return _attended(products, matrix, temperature, again)
+
+
+def _attended(
+    x: Float[Tensor, "*batch size"],
+    matrix: Float[Tensor, "size size"],
+    temperature: float,
+    again: bool,
+) -> Float[Tensor, "*batch"]:
+    """Reduce the last axis."""
+    weights = (x / temperature).softmax(-1) @ matrix
+    if again:
+        weights = (weights / temperature).softmax(-1)
+    return (weights * x).sum(-1)

@@ -1,0 +1,143 @@
+"""Records kept as rows of numbers, one row a video, and scored where they lie."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tcmgc.heads.base import MEMORY, Head, score_tiled
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """How a head's record of one video lies in a row of numbers: its tensors one after the other.
+
+    A row is what an index stores of a video or of a window of one. Its size does not depend on the
+    processor, and any rows may be taken together: a mapped file, a few hundred rows from a table.
+    The layout follows from the head alone (:func:`record_layout`), so it need not be stored.
+    """
+
+    kind: type[Any]
+    """Class of the record."""
+    parts: tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+    """Name, shape for one video, and type of each of its tensors."""
+
+    @property
+    def numbers(self) -> int:
+        """Numbers a row."""
+        return sum(math.prod(shape) for _, shape, _ in self.parts)
+
+    def bytes(self, dtype: torch.dtype = torch.float16) -> int:
+        """Bytes a row."""
+        return self.numbers * dtype.itemsize
+
+    def rows(
+        self, record: Any, dtype: torch.dtype = torch.float16
+    ) -> Float[Tensor, "videos numbers"]:
+        """The record's rows, with truth values as 0 and 1.
+
+        Args:
+            record: of this layout, on the CPU.
+            dtype: float16 halves the size and rounds each number to 11 bits; float32 keeps it.
+
+        Raises:
+            ValueError: a record of another layout, or a number that float16 cannot hold.
+        """
+        if layout_of(record) != self:
+            raise ValueError(
+                f"the record is laid out as {layout_of(record)}, expected {self}: "
+                "were both made by the same model, with as many frames?"
+            )
+        flat = [getattr(record, name).flatten(1).to(dtype) for name, _, _ in self.parts]
+        found = torch.cat(flat, 1)
+        bad = (~torch.isfinite(found)).any(1).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"the record of video {bad[0]} (of {len(found)}; {len(bad)} such) has numbers that "
+                f"{dtype} cannot hold: store it as torch.float32"
+            )
+        return found
+
+    def record(self, rows: Float[Tensor, "videos numbers"]) -> Any:
+        """The record that these rows hold: views of them, but for truth values.
+
+        Args:
+            rows: float16 or float32; ``torch.from_numpy`` of a read-only memory map will do.
+
+        Raises:
+            ValueError: rows of another length.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.numbers:
+            raise ValueError(
+                f"rows have shape {tuple(rows.shape)}; a record of this model takes "
+                f"{self.numbers} numbers a video: was the index made by another model?"
+            )
+        pieces = rows.split([math.prod(shape) for _, shape, _ in self.parts], 1)
+        given = {}
+        for (name, shape, dtype), piece in zip(self.parts, pieces, strict=True):
+            part = piece.unflatten(1, shape) if shape else piece[:, 0]
+            given[name] = part > 0 if dtype == torch.bool else part
+        return self.kind(**given)
+
+
+def layout_of(record: Any) -> RecordLayout:
+    """The layout of a record."""
+    parts = []
+    for field in fields(record):
+        tensor = getattr(record, field.name)
+        kind = torch.bool if tensor.dtype == torch.bool else torch.float32
+        parts.append((field.name, tuple(tensor.shape[1:]), kind))
+    return RecordLayout(type(record), tuple(parts))
+
+
+@torch.no_grad()
+def record_layout(head: Head, frames: int) -> RecordLayout:
+    """The layout of a head's records of videos of so many frames, padded ones included.
+
+    Args:
+        head: in evaluation mode.
+        frames: frames a video.
+    """
+    like = next(head.parameters(), torch.empty(0))
+    seen = like.new_ones(1, frames, head.dim)
+    mask = torch.ones(1, frames, dtype=torch.bool, device=like.device)
+    return layout_of(head.record(VideoFeatures(seen, seen, mask)))
+
+
+def scan(
+    head: Head,
+    text: TextFeatures,
+    record_blocks: Iterable[Any],
+    scale: Tensor | float = 1.0,
+    *,
+    memory: int = MEMORY,
+) -> Iterator[Float[Tensor, "texts videos"]]:
+    """Exact similarities of texts with stored videos, one block of records after the other.
+
+    Equal to :func:`tcmgc.heads.score_tiled` on all records at once, but nothing is held besides one
+    block's similarities and the working memory: blocks may be views of a file that is larger than
+    memory. Blocks of some thousand videos are best; of the same videos, any division into blocks
+    gives the same similarities.
+
+    Args:
+        head: the scoring rule, in evaluation mode.
+        text: features of the texts, in the head's precision; each block is read once for all of them.
+        record_blocks: records, as :meth:`Head.record` or :meth:`RecordLayout.record` gives them, in
+            float32 or float16. Float16 numbers are widened while they are read; the arithmetic is
+            that of float32.
+        scale: the logit scale.
+        memory: bytes that intermediate results may take.
+
+    Yields:
+        For each block the similarities of all texts with its videos, in order.
+
+    Raises:
+        ValueError: features whose shape does not fit, or that are not finite.
+    """
+    for record in record_blocks:
+        yield score_tiled(head, text, record, scale, memory=memory, grains=False).similarity
