@@ -15,6 +15,7 @@ import torch
 from pipeline import cli, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.recording import describe
 from pipeline.run_state import checkpoints
 from tcmgc.config import Config
 from tcmgc.datasets import Split
@@ -217,7 +218,7 @@ def _facts(config: Config, folder: str, split: Split, name: str) -> dict[str, st
     return {
         "checkpoint": folder,
         "data": f"{config.data.dataset}, {name} split: {len(split)} videos, {captions} captions",
-        "model": f"{config.towers.name}, {type(config.head).__name__.removesuffix('Head')}",
+        "model": f"{describe.method(config)}, towers {config.towers.name}",
         "training": f"step {training['step']}, α = {config.loss.alpha:g}, seed {config.train.seed}",
     }
 

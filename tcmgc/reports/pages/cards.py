@@ -157,7 +157,7 @@ def _bar(weight: float, uniform: float, columns: int) -> str:
     times = weight / uniform if uniform else 0.0
     return (
         f'<td title="{_said(weight, times)}"><div class="bar" style="--one:{1 / FULL:.3f}">'
-        f'{_number(weight, columns)}<i style="--w:{min(times, FULL) / FULL:.3f}"></i></div></td>'
+        f'<span>{_number(weight, columns)}</span><i style="--w:{min(times, FULL) / FULL:.3f}"></i></div></td>'
     )
 
 

@@ -44,11 +44,12 @@ figcaption b { white-space: nowrap; }
 table { border-collapse: separate; border-spacing: 2px; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th { font-weight: 400; text-align: start; }
 td { text-align: right; padding: .05rem .6rem; } th, td { white-space: nowrap; }
-thead th:first-child { text-align: start; }
 thead th { color: var(--quiet); text-align: right; padding: .05rem .6rem; vertical-align: bottom; }
+thead th:first-child { text-align: start; padding-inline-start: 0; }
+tbody th { padding-inline-start: 0; }
 tbody th, thead td, thead th:first-child { position: sticky; left: 0; z-index: 1; background: var(--surface); padding-inline-end: .6rem; }
 tbody th { max-width: min(20rem, 45vw); overflow: hidden; text-overflow: ellipsis; }
-.wrap tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
+.wrap tbody th { white-space: normal; overflow-wrap: anywhere; min-width: min(9rem, 30vw); }
 .attention td, .attention thead th { width: 5.6rem; min-width: 3.4rem; padding: 0; text-align: center; vertical-align: bottom; }
 .attention thead td { vertical-align: middle; text-align: start; }
 .attention img { display: block; width: 100%; border-radius: 4px; }
@@ -57,10 +58,11 @@ tbody th { max-width: min(20rem, 45vw); overflow: hidden; text-overflow: ellipsi
   background: color-mix(in srgb, var(--accent) calc(var(--w) * 50%), var(--surface)); }
 .attention td.below { color: var(--quiet); }
 .bar { position: relative; display: flex; flex-direction: column; justify-content: flex-end; height: 4.4rem; }
+.bar span { margin-bottom: auto; }
 .bar::after { content: ""; position: absolute; inset-inline: 0; bottom: calc(var(--one) * 2.9rem); border-top: 1px dashed var(--ink); }
 .bar i { display: block; background: var(--accent); border-radius: 3px 3px 0 0; min-height: 1px;
   height: calc(var(--w) * 2.9rem); }
-svg.plot { display: block; width: 100%; min-width: 36rem; height: auto; color: var(--ink); }
+svg.plot { display: block; width: 100%; height: auto; color: var(--ink); }
 """
 _LONG = 320
 """Characters from which a caption is folded."""
