@@ -7,6 +7,7 @@ tied item first. So a model that gives all pairs one score shows perfect ranks a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -116,7 +117,7 @@ def chance(candidates: int) -> Metrics:
     return {**both, "SumR": 2 * one["RSum"]}
 
 
-def reported(metrics: Mapping[str, float]) -> Metrics:
+def reported(metrics: Mapping[str, Any]) -> Metrics:
     """What a list of metrics should show: SumR and recalls first, ties only where there are some.
 
     A share of ties of 0 and a pessimistic rank that equals the optimistic one are left out; whatever
@@ -133,7 +134,7 @@ def reported(metrics: Mapping[str, float]) -> Metrics:
         last = name.rpartition("/")[2]
         return _ORDER.index(last) if last in _ORDER else len(_ORDER)
 
-    return {name: metrics[name] for name in sorted(filter(tells, metrics), key=place)}
+    return {name: float(metrics[name]) for name in sorted(filter(tells, metrics), key=place)}
 
 
 def format_table(metrics: Metrics) -> str:
