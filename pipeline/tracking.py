@@ -157,11 +157,10 @@ def start(
         tags={"folder": folder, **described, **origin.tags(), **(tags or {})},
     )
     compared = flatten(config) | (params or {})
-    now = int(time.time() * 1000)
     client().log_batch(
         run.info.run_id,
         # Not a number until the first validation: they only take their place in the lists.
-        metrics=[Metric(key, math.nan, now, 0) for key in FIRST],
+        metrics=[Metric(key, math.nan, 0, 0) for key in FIRST],
         params=[Param(k, storage.plain(str(v))) for k, v in compared.items()],
     )
     client().log_dict(run.info.run_id, to_dict(config), "config.json")
