@@ -135,6 +135,8 @@ def quiet() -> None:
     """Keep off the terminal what libraries say through the root logger about every model they make."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger().setLevel(logging.WARNING)
+    for name in ("mlflow.store.db.utils", "alembic"):  # that tables of a database are made
+        logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
 

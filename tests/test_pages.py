@@ -184,7 +184,9 @@ def test_header_cells_and_scroll_areas_say_what_they_are() -> None:
 def test_contents_lead_to_every_section() -> None:
     made = page.page("t", {}, [page.Section("A", "a"), page.Section("B", "b")])
     links = re.findall(r'<a href="#([^"]+)">(\w)</a>', made)
-    assert [(re.search(f'<h2 id="{id}">(.)</h2>', made)[1], name) for id, name in links] == [  # type: ignore[index]
+    assert [
+        (re.search(f'<div id="{id}"><section><h2>(.)</h2>', made)[1], name) for id, name in links
+    ] == [  # type: ignore[index]
         ("A", "A"),
         ("B", "B"),
     ]

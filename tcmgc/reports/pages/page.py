@@ -86,8 +86,8 @@ def page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> s
         for name, value in facts.items()
     )
     parts = "".join(
-        f'<section><h2 id="part-{number}">{html.escape(part.title)}</h2>'
-        f'<p class="quiet">{html.escape(part.about)}</p>{part.body}</section>\n'
+        f'<div id="part-{number}"><section><h2>{html.escape(part.title)}</h2>'
+        f'<p class="quiet">{html.escape(part.about)}</p>{part.body}</section></div>\n'
         for number, part in enumerate(sections, 1)
     )
     return (
