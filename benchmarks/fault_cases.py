@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from pyarrow import fs
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
 
 import buckets
 

@@ -1,4 +1,4 @@
-"""What Ray adds to a trial of a search: from its start to its first step, and after its last.
+"""What Ray adds to a trial of a sweep: from its start to its first step, and after its last.
 
 python benchmarks/tune_overhead.py [--json FILE]
 
@@ -13,7 +13,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from searching import prepare, search
+from sweeping import prepare, sweep
 
 from pipeline import tracking
 
@@ -24,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        process = search(folder, "residual", *prepare(folder), "--seeds", "2")
+        process = sweep(folder, "residual", *prepare(folder), "--seeds", "2")
         said, _ = process.communicate()
         if process.returncode:
             raise SystemExit(said)
@@ -36,7 +36,7 @@ def main() -> None:
 
 def measure() -> dict[str, list[float] | float]:
     client = tracking.client()
-    trials = tracking.search("tags.kind = 'trial'")[::-1]
+    trials = tracking.find_runs("tags.kind = 'trial'")[::-1]
     before, training, after = [], [], []
     for run in trials:
         steps = client.get_metric_history(run.info.run_id, "train/loss")

@@ -1,8 +1,8 @@
-"""A search killed half-way and run again: no finished trial is redone, and the same one is best.
+"""A sweep killed half-way and run again: no finished trial is redone, and the same one is best.
 
 python benchmarks/tune_resume.py [--frozen] [--space SPACE] [--seeds N]
 
-The search runs twice, once undisturbed. The other is killed with SIGKILL when half of its trials
+The sweep runs twice, once undisturbed. The other is killed with SIGKILL when half of its trials
 have ended, and its command is run again.
 """
 
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from searching import prepare, search
+from sweeping import prepare, sweep
 
 from pipeline import tracking
 
@@ -31,15 +31,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         words = [*prepare(folder), *words]
-        undisturbed = finish(search(folder, arguments.space, *words, "--run.folder", "whole"))
-        killed = kill_half_way(search(folder, arguments.space, *words, "--run.folder", "killed"))
+        undisturbed = finish(sweep(folder, arguments.space, *words, "--run.folder", "whole"))
+        killed = kill_half_way(sweep(folder, arguments.space, *words, "--run.folder", "killed"))
         before = trials(folder / "killed")
         time.sleep(5)  # Ray's processes notice that the driver is gone
-        again = finish(search(folder, arguments.space, *words, "--run.folder", "killed"))
+        again = finish(sweep(folder, arguments.space, *words, "--run.folder", "killed"))
         after = trials(folder / "killed")
     redone = [name for name, end in before.items() if after[name] != end]
     result = {
-        "trials that had ended when the search was killed": len(before),
+        "trials that had ended when the sweep was killed": len(before),
         "of them, redone": redone,
         "trials in the end": len(after),
         "the same best": best(undisturbed) == best(again),
@@ -71,7 +71,7 @@ def kill_half_way(process: subprocess.Popen[str]) -> bool:
 
 def trials(folder: Path) -> dict[str, int]:
     """When each finished trial below the folder ended, by its own folder."""
-    runs = tracking.search("tags.kind = 'trial' and tags.status = 'finished'")
+    runs = tracking.find_runs("tags.kind = 'trial' and tags.status = 'finished'")
     return {
         run.data.tags["folder"]: run.info.end_time
         for run in runs

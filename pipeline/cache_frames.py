@@ -20,8 +20,8 @@ class Arguments:
     """All of the command line."""
 
     config: cli.Fields
-    splits: tuple[str, ...] = ("train", "val", "test")
-    """Splits whose videos are decoded."""
+    splits: tuple[str, ...] = ()
+    """Splits whose videos are decoded; none: all that there are."""
     retry_failed: bool = False
     """Try videos again that could not be decoded before, though their files have not changed."""
     verify: bool = False
@@ -34,29 +34,31 @@ def main(argv: list[str] | None = None) -> int:
     """The command: 0 when every video is in the cache, 1 when some cannot be decoded."""
     arguments = cli.parse(Arguments, argv, "python pipeline/cache_frames.py", str(__doc__))
     config = arguments.config
+    listed = arguments.list or f"runs/unreadable-{config.data.dataset}.tsv"
+    cli.refuse_output("--list", listed)
     cache = prepare.frame_cache(config)
-    corpus = prepare.splits(config)
+    corpus = prepare.splits(config, captions=False)
     unknown = [name for name in arguments.splits if name not in corpus]
     if unknown:
         raise ValueError(
             f"--splits {' '.join(unknown)}: {config.data.dataset} has {', '.join(corpus)}"
         )
-    clips = [clip for name in arguments.splits for clip in corpus[name].clips]
+    names = arguments.splits or tuple(corpus)
+    clips = [clip for name in names for clip in corpus[name].clips]
     cluster.connect()
     prepare.fill(
         config,
         clips,
-        " and ".join(arguments.splits),
+        " and ".join(names),
         retry_failed=arguments.retry_failed,
         verify=arguments.verify,
     )
     failures = _say(cache, clips)
     if failures:
-        place = Path(cli.resolve(arguments.list or f"runs/unreadable-{config.data.dataset}.tsv"))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("w", newline="") as file:
-            csv.writer(file, delimiter="\t").writerows([("video", "reason"), *failures.items()])
-        print(f"unreadable:  {len(failures)} videos, listed in {place}")
+        rows = [("video", "reason"), *failures.items()]
+        with cli.output(listed) as place, place.open("w", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows(rows)
+        print(f"unreadable:  {len(failures)} videos, listed in {cli.resolve(listed)}")
     print(f"frames:      {storage.plain(cache.folder)}")
     return 1 if failures else 0
 

@@ -12,6 +12,7 @@ import ray
 import yaml
 
 from pipeline import cli
+from pipeline.cluster import private
 
 ROLES = ("train", "decode")
 """Values of the label ``node-role`` that ``cluster.train_node`` and ``cluster.decode_node`` name."""
@@ -22,8 +23,8 @@ BLANK = "FILL-IN"
 class Arguments:
     """All of the command line."""
 
-    file: str = "cluster.yaml"
-    """The file to look at."""
+    file: str | None = None
+    """The file to look at; None: the checkout's cluster.yaml."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,13 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(
         Arguments, argv, "python pipeline/check_cluster.py", str(__doc__), default_recipe=None
     )
-    text = Path(arguments.file).read_text()
+    place = cli.resolve(arguments.file) if arguments.file else str(cli.CHECKOUT / "cluster.yaml")
+    text = Path(place).read_text()
     found = problems(text) + [f"still to be filled in: {line}" for line in blanks(text)]
     for problem in found:
         print(problem)
-    print(
-        f"{arguments.file}: {len(found)} to mend" if found else f"{arguments.file}: nothing to mend"
-    )
+    print(f"{place}: {len(found)} to mend" if found else f"{place}: nothing to mend")
     return 1 if found else 0
 
 
@@ -59,11 +59,13 @@ def problems(text: str) -> list[str]:
 
 
 def _launcher(values: dict[str, Any]) -> list[str]:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
+    prepare, validate = (
+        private.of(f"ray.autoscaler._private.util:{name}_config")
+        for name in ("prepare", "validate")
+    )
     found = []
     try:
-        validate_config(prepare_config(values))
+        validate(prepare(values))
     except Exception as error:  # jsonschema's, and whatever a provider raises
         found.append(f"Ray refuses it: {str(error).splitlines()[0]}")
     types = values.get("available_node_types", {})

@@ -17,7 +17,7 @@ from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.inputs.survive import map_surviving
 from tcmgc.config import Config
-from tcmgc.datasets import Clip, Corpus, inspection
+from tcmgc.datasets import Clip, Corpus, NoCaptionsError, inspection
 from tcmgc.datasets.inspection import FileReport
 from tcmgc.frames.cache import FrameCache
 from tcmgc.towers import backbone
@@ -45,9 +45,16 @@ def main(argv: list[str] | None = None) -> int:
     """The command: 0 when every split is whole, 1 when one is not."""
     arguments = cli.parse(Arguments, argv, "python pipeline/check_data.py", str(__doc__))
     config = arguments.config
+    listed = arguments.list or f"runs/check-{config.data.dataset}.tsv"
+    cli.refuse_output("--list", listed)
     backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
-    corpus = prepare.splits(config)
+    try:
+        corpus = prepare.splits(config)
+    except NoCaptionsError as error:
+        corpus = prepare.splits(config, captions=False)
+        print(f"looking at the videos alone: {error}")
     cluster.connect()
+    cluster.require_decoding(config)
     cache = prepare.frame_cache(config) if arguments.look == "frames" else None
     files = inspect_files(config, corpus, cache)
     reports = inspection.report(corpus, files, caption_positions(config, corpus))
@@ -55,14 +62,23 @@ def main(argv: list[str] | None = None) -> int:
     print()
     for name, one in reports.items():
         print(inspection.format_report(name, one, config.data.max_words))
+    prepare.say_same_video(config, corpus["train"])
     print(f"leaks: {len(found)}")
     for leak in found[:5]:
         print(f"  {leak}")
-    place = Path(cli.resolve(arguments.list or f"runs/check-{config.data.dataset}.tsv"))
-    write_problems(place, inspection.problems(reports, found))
+    with cli.output(listed) as place:
+        write_problems(place, inspection.problems(reports, found))
+    print(f"what is wrong is listed in {cli.resolve(listed)}")
     against = inspection.verdict(
-        reports, found, allow_missing=arguments.allow_missing, allow_leaks=arguments.allow_leaks
+        reports,
+        found,
+        allow_missing=arguments.allow_missing,
+        allow_leaks=arguments.allow_leaks,
+        allow_share=config.data.max_unreadable,
     )
+    positions = {name: one.positions for name, one in reports.items()}
+    for line in inspection.remarks(corpus, positions, config.data.max_words):
+        print(f"note: {line}")
     for line in against:
         print(f"NOT fit: {line}")
     if not against:
@@ -95,11 +111,11 @@ def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
     captions = list(dict.fromkeys(text for split in corpus.values() for _, text in split.pairs()))
     chunks = [captions[at : at + CAPTIONS] for at in range(0, len(captions), CAPTIONS)]
     count = functools.partial(backbone.caption_lengths, config.towers.name)
-    bar = terminal.Progress("thousands of captions", len(chunks) * CAPTIONS // 1000)
+    bar = terminal.Progress("captions", len(captions))
     positions: dict[str, int] = {}
     for index, lengths in map_surviving(count, chunks, workers=workers(config), batch=1):
         positions |= dict(zip(chunks[index], lengths, strict=True))
-        bar.step(CAPTIONS // 1000)
+        bar.step(len(chunks[index]))
     return positions
 
 
@@ -110,11 +126,9 @@ def workers(config: Config) -> int:
 
 def write_problems(place: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
     """The list of everything that is wrong; an empty one has its header alone."""
-    place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows([("split", "id", "problem", "details"), *rows])
-    print(f"{len(rows)} problems are listed in {place}")
 
 
 def _look(clips: Sequence[Clip], cache: FrameCache | None, timeout: float) -> FileReport:

@@ -1,11 +1,13 @@
 """The command line that every script shares: recipe, fields, errors in one sentence."""
 
+import contextlib
 import dataclasses
 import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,13 +15,16 @@ import tyro
 
 from pipeline import usage
 from tcmgc import recipes, storage
-from tcmgc.config import Config, flatten, load
+from tcmgc.config import Cluster, Config, flatten, load
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 Arguments = TypeVar("Arguments")
 Fields = Annotated[Config, tyro.conf.arg(name="")]
 """A config whose fields stand at the top of the command line: ``--train.epochs 3``."""
 
+_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_FOLDERS = ("local-dir:",)
+"""What stands before a folder in the name of an open_clip model."""
 _TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 
 
@@ -33,17 +38,112 @@ def home() -> Path:
 
     ``TCMGC_HOME`` where it is set; the checkout; under ``ray job submit``, whose copy of the
     checkout is thrown away, ``~/tcmgc``.
+
+    Raises:
+        ValueError: it starts with ``~``, and this user has no home directory.
     """
     if chosen := os.environ.get("TCMGC_HOME"):
-        return Path(chosen).expanduser().resolve()
-    return Path.home() / "tcmgc" if in_job() else CHECKOUT
+        return _expanded(chosen).resolve()
+    return _expanded("~/tcmgc") if in_job() else CHECKOUT
 
 
 def resolve(path: str) -> str:
-    """An absolute path below :func:`home`, or the URI as it is."""
-    if "://" in path:
+    """An absolute path below :func:`home`, or the URI as it is; a ``file://`` URI as its path.
+
+    Raises:
+        ValueError: it starts with ``~``, and this user has no home directory.
+    """
+    path = storage.without_scheme(path)
+    if storage.is_uri(path):
         return path
-    return str((home() / Path(path).expanduser()).absolute())
+    return os.path.normpath(home() / _expanded(path))
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"there is no home directory for {path!r}; set TCMGC_HOME to a folder that can be written to, "
+            "or give absolute paths"
+        ) from None
+
+
+def refuse_output(option: str, path: str | None) -> None:
+    """Raise now where a file could not be written at the end; None is no file.
+
+    Raises:
+        ValueError: it is a folder, or lies where nothing can be written.
+    """
+    place = resolve(path) if path is not None else ""
+    if path is None or storage.is_uri(place):
+        return
+    if Path(place).is_dir():
+        raise ValueError(f"{option} {path}: {place} is a folder; expected the path of a file")
+    there = next(parent for parent in Path(place).parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{option} {path}: {there} is not a folder that can be written to")
+
+
+@contextlib.contextmanager
+def output(path: str) -> Iterator[Path]:
+    """A local path to write a file at, which afterwards lies at ``path``: a path or a URI."""
+    place = resolve(path)
+    if not storage.is_uri(place):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory() as made:
+        local = Path(made) / Path(storage.plain(place)).name
+        yield local
+        storage.upload(local, place)
+
+
+def _towers(config: Config) -> Config:
+    """The config with the files of its towers by their absolute paths: workers run elsewhere."""
+    towers = config.towers
+    name, pretrained = towers.name, towers.pretrained
+    if name.endswith(".json"):
+        name = resolve(name)
+    if pretrained is not None and _is_file(pretrained):
+        pretrained = resolve(pretrained)
+    for prefix in _FOLDERS:
+        if name.startswith(prefix):
+            name = prefix + resolve(name.removeprefix(prefix))
+    if (name, pretrained) == (towers.name, towers.pretrained):
+        return config
+    return dataclasses.replace(
+        config, towers=dataclasses.replace(towers, name=name, pretrained=pretrained)
+    )
+
+
+def _is_file(pretrained: str) -> bool:
+    """Whether weights are named by their file and not by an open_clip tag."""
+    if ":" in pretrained and not storage.is_uri(pretrained):
+        return False  # hf-hub:NAME and the like
+    return pretrained.startswith("~") or "/" in pretrained or pretrained.endswith(_WEIGHTS)
+
+
+def placed(
+    config: Config, *, workers: int = 1, gpus: Any = "auto", cluster: Cluster | None = None
+) -> Config:
+    """A checkpoint's config where this command runs: placement is not the checkpoint's.
+
+    Args:
+        config: As the checkpoint has it.
+        workers: Processes of this command.
+        gpus: As ``train.gpus``.
+        cluster: Of this command; None for the defaults, which fit anywhere.
+    """
+    train = dataclasses.replace(
+        config.train,
+        workers=workers,
+        min_workers=0,
+        gpus=gpus,
+        pieces=config.train.pieces_of(workers),
+        batch_size=max(config.train.batch_size, workers),
+    )
+    return dataclasses.replace(config, train=train, cluster=cluster or Cluster())
 
 
 def parse(
@@ -79,16 +179,10 @@ def parse(
         refuse_unknown(words, [f.name for f in dataclasses.fields(kind)])  # type: ignore[arg-type]
         return tyro.cli(kind, args=words, prog=prog, description=description, config=_TYRO)
     name = words.pop(0) if words and not words[0].startswith("-") else None
-    if "--config" in words:
-        at = words.index("--config")
-        if at + 1 == len(words):
-            raise ValueError(
-                "--config needs the file that holds the config (JSON, as a checkpoint's config.json)"
-            )
+    if (file := _taken(words, "--config")) is not None:
         if name is not None:
             raise ValueError(f"give a recipe ({name}) or --config, not both")
-        config = load(words[at + 1])
-        del words[at : at + 2]
+        config = _load(file)
     else:
         config = base or recipes.recipe(name or default_recipe)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
@@ -103,7 +197,7 @@ def parse(
         usage.show(about, prog, forms, usage.groups(default))
         sys.exit(0)
     refuse_unknown(words, _known(config, others))
-    return tyro.cli(
+    found: Any = tyro.cli(
         kind,
         default=make(config=config, **others),
         args=words,
@@ -111,6 +205,7 @@ def parse(
         description=description,
         config=_TYRO,
     )
+    return dataclasses.replace(found, config=_towers(found.config))
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -118,14 +213,15 @@ def run(main: Callable[[], int | None]) -> None:
     quiet()
     try:
         code = main()
-    except (ValueError, FileNotFoundError, PermissionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
     except BrokenPipeError:  # the reader has seen enough, as `| head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt as error:
+        how = f" ({error})" if str(error) else ""
+        print(f"interrupted{how}; the same command goes on", file=sys.stderr)
         code = 130
     sys.stdout.flush()
     sys.exit(code or 0)
@@ -153,6 +249,38 @@ def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
         ):
             words.append("True")
     return words
+
+
+def _taken(words: list[str], option: str) -> str | None:
+    """The value of ``--config FILE`` or ``--config=FILE``, taken out of the words."""
+    for at, word in enumerate(words):
+        if word == option:
+            if at + 1 == len(words) or words[at + 1].startswith("--"):
+                break
+            value = words[at + 1]
+            del words[at : at + 2]
+            return value
+        if word.startswith(f"{option}="):
+            del words[at]
+            return word.partition("=")[2]
+    else:
+        return None
+    raise ValueError(
+        f"{option} needs the file that holds the config (JSON, as a checkpoint's config.json)"
+    )
+
+
+def _load(file: str) -> Config:
+    """A config file, by its path or URI."""
+    place = resolve(file)
+    if not storage.is_uri(place):
+        if not Path(place).is_file():
+            raise ValueError(
+                f"--config {file}: there is no file {place} (relative paths are relative to {home()})"
+            )
+        return load(place)
+    with tempfile.TemporaryDirectory() as made:
+        return load(storage.download(place, Path(made) / "config.json"))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

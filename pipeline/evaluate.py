@@ -1,10 +1,13 @@
 """Retrieval metrics of a checkpoint on a split: the one place that touches the test split."""
 
 import json
+import os
 import sys
+import tempfile
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -12,16 +15,16 @@ import ray
 import ray.train
 
 from pipeline import cli, terminal, tracking
-from pipeline.cluster import placement as cluster
+from pipeline.cluster import capacity, placement
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
 from pipeline.recording import describe
 from pipeline.run_state import checkpoints, run_folder
 from pipeline.training import scoring
 from tcmgc import storage
-from tcmgc.config import Config, to_dict
+from tcmgc.config import Cluster, Config, to_dict
 from tcmgc.datasets import Split
-from tcmgc.retrieval.metrics import format_table
+from tcmgc.retrieval.metrics import format_chance, format_table
 from tcmgc.training import checkpoint
 
 
@@ -41,6 +44,9 @@ class Arguments:
     """Folder of the frame cache, where it is not where training had it."""
     workers: int = 1
     """Workers to evaluate on; the numbers do not depend on it."""
+    gpus: Literal["auto", "always", "never"] = "auto"
+    """A GPU a worker: when the cluster has one; or refuse without; or stay on the CPU."""
+    cluster: Cluster = field(default_factory=Cluster)
     allow_unreadable: int = 0
     """Videos of the split that may be missing or unreadable; they are left out and counted."""
     quiet: bool = False
@@ -52,44 +58,65 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(
         Arguments, argv, "python pipeline/evaluate.py", str(__doc__), default_recipe=None
     )
+    if arguments.workers < 1:
+        raise ValueError(f"--workers must be at least 1; got {arguments.workers}")
+    if arguments.allow_unreadable < 0:
+        raise ValueError(
+            f"--allow-unreadable must not be negative; got {arguments.allow_unreadable}"
+        )
+    cli.refuse_output("--json", arguments.json)
     folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
     with checkpoints.local(folder) as place:
-        config = checkpoint.read_config(place)
+        _evaluate(arguments, folder, place)
+    return 0
+
+
+def _evaluate(arguments: Arguments, folder: str, place: str) -> None:
+    """Evaluate a checkpoint of which ``place`` is a copy on this machine, and show the metrics."""
+    # Whatever is wrong with the checkpoint shows here, before anything is started.
+    config, _ = checkpoint.load(place)
     data = replace(
         config.data,
         root=arguments.root or config.data.root,
         cache=arguments.cache or config.data.cache,
     )
-    config = replace(
-        config,
-        data=data,
-        train=config.train.on(arguments.workers),
+    config = cli.placed(
+        replace(config, data=data),
+        workers=arguments.workers,
+        gpus=arguments.gpus,
+        cluster=arguments.cluster,
     )
     with terminal.silent(arguments.quiet):
         terminal.header("run", f"{describe.method(config)}, {arguments.split} split")
-        terminal.header("results", folder)
+        terminal.header("weights", storage.plain(folder))
         corpus = prepare.corpus(config)
         if arguments.split not in corpus:
             raise ValueError(
                 f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
             )
-        cluster.connect()
+        split = corpus[arguments.split]
+        if arguments.workers > len(split):
+            raise ValueError(
+                f"--workers {arguments.workers}: the {arguments.split} split has {len(split)} videos, and every "
+                "worker needs one; lower it"
+            )
+        placement.connect()
+        terminal.header("device", placement.require(config).words(config))
         metrics = evaluate(
             config,
             folder,
-            corpus[arguments.split],
+            split,
             arguments.split,
             allow_unreadable=arguments.allow_unreadable,
         )
     print()
-    print(format_table(metrics))
+    print(format_table(metrics), format_chance(metrics), sep="\n")
     print(f"\ncheckpoint:  {folder}")
     if arguments.json:
-        file = Path(cli.resolve(arguments.json))
-        file.write_text(json.dumps(metrics, indent=2) + "\n")
-        print(f"metrics:     {file}")
+        with cli.output(arguments.json) as file:
+            file.write_text(json.dumps(metrics, indent=2) + "\n")
+        print(f"metrics:     {cli.resolve(arguments.json)}")
     print(f"MLflow:      {record(config, folder, arguments.split, metrics)}")
-    return 0
 
 
 def record(config: Config, folder: str, split: str, metrics: dict[str, float]) -> str:
@@ -105,8 +132,6 @@ def evaluate(
     config: Config, folder: str, split: Split, name: str, *, allow_unreadable: int = 0
 ) -> dict[str, float]:
     """Decode what the split needs, score every text against every video, and measure.
-
-    The metrics carry ``candidates``, the number of videos that each text was ranked against.
 
     Args:
         config: The checkpoint's, perhaps with the data elsewhere.
@@ -134,7 +159,7 @@ def evaluate(
     split = split.without(unreadable)
     if lost:
         print(f"evaluated over {len(split)} of {whole} videos of the {name} split")
-    run, scratch = run_folder.split(folder)[0], f"evaluation-{uuid.uuid4().hex[:8]}"
+    scratch = _scratch(folder)
     trainer = Trainer(
         scoring.evaluate_worker,
         train_loop_config={
@@ -142,21 +167,40 @@ def evaluate(
             "checkpoint": folder,
             "split": [ray.put(split)],
         },
-        scaling_config=cluster.placement(config).scaling(config),
-        # Ray Train wants a folder that all nodes reach; the checkpoint's is one.
+        scaling_config=placement.placement(config).scaling(config),
         run_config=ray.train.RunConfig(
-            name=scratch,
-            storage_path=run,
+            name="evaluation",
+            storage_path=scratch,
             failure_config=ray.train.FailureConfig(max_failures=config.train.max_failures),
-            worker_runtime_env=cluster.WORKERS,
+            worker_runtime_env=placement.WORKERS,
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
         result = trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        for cause in error.worker_failures.values():
+            if isinstance(cause, ValueError):
+                raise ValueError(str(cause)) from error
+        raise
     finally:
-        storage.remove_folder(storage.join(run, scratch))
-    return {**result.return_value, "candidates": len(split)}
+        storage.remove_folder(scratch)
+    return result.return_value
+
+
+def _scratch(folder: str) -> str:
+    """A new folder for Ray Train, which wants one that all nodes reach, though nothing is kept there.
+
+    On one node any will do, so that the checkpoint's may be one that is only read; on several it
+    is the checkpoint's run, or the folder of runs where that cannot be written to.
+    """
+    if len(capacity.nodes()) == 1 and not capacity.autoscales():
+        return tempfile.mkdtemp(prefix="tcmgc-evaluation-")
+    name, run = f"evaluation-{uuid.uuid4().hex[:8]}", run_folder.split(folder)[0]
+    local = storage.without_scheme(run)
+    if not storage.is_uri(local) and not os.access(local, os.W_OK):
+        run = cli.resolve("runs")
+    return storage.join(run, name)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Look into a checkpoint: what it retrieves and what not, what it attends to, how it weighs its scores."""
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.recording import describe
 from pipeline.run_state import checkpoints
+from tcmgc import storage
 from tcmgc.config import Config
 from tcmgc.datasets import Split
 from tcmgc.frames.cache import FrameReader
@@ -62,13 +64,34 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.pairs < 1:
         raise ValueError(f"--pairs must be at least 1; got {arguments.pairs}")
     folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
+    name = Path(storage.plain(folder)).name
+    # Beside the checkpoint, or in a folder of reports where that is on a URI.
+    beside = f"reports/{name}" if storage.is_uri(folder) else folder
+    out = arguments.out or f"{beside}-{arguments.split}.html"
+    cli.refuse_output("--out", out)
+    with contextlib.ExitStack() as stack:
+        return _inspect(arguments, folder, out, stack)
+
+
+def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitStack) -> int:
+    """Make the page.
+
+    Args:
+        arguments: Of the command line.
+        shown: The checkpoint, as the user knows it.
+        out: Path or URI of the page.
+        stack: Holds local copies of checkpoints on URIs.
+    """
+    folder = stack.enter_context(checkpoints.local(shown))
     config = _moved(checkpoint.read_config(folder), arguments)
     split = _split(config, arguments.split)
     split, reader = _readable(config, split, arguments.split)
     subject = look(config, folder, split, reader)
     other = None
     if arguments.against is not None:
-        other = _other(config, checkpoints.chosen(cli.resolve(arguments.against)), split, arguments)
+        named = checkpoints.chosen(cli.resolve(arguments.against))
+        against = stack.enter_context(checkpoints.local(named))
+        other = _other(config, against, split, arguments)
         subject = replace(subject, name=f"checkpoint, {subject.name}")
     parts = [
         *pairs.retrieval(subject, reader, arguments.pairs, arguments.seed),
@@ -77,21 +100,20 @@ def main(argv: list[str] | None = None) -> int:
         measures.aggregation(subject),
         measures.clouds(subject, arguments.seed),
     ]
-    facts = _facts(config, folder, split, arguments.split)
+    facts = _facts(config, folder, split, arguments.split) | {"checkpoint": storage.plain(shown)}
     if arguments.against is not None:
-        facts["compared with"] = checkpoints.chosen(cli.resolve(arguments.against))
-    default = f"{folder}-{arguments.split}.html"
-    place = Path(cli.resolve(arguments.out)) if arguments.out else Path(default)
-    page.write(page.page(f"Inside {_title(folder)}", facts, parts), place)
-    print(f"page:        {place}")
-    run_id = tracking.find(folder)
+        facts["compared with"] = storage.plain(named)
+    run_id = tracking.find(shown)
+    with cli.output(out) as place:
+        page.write(page.page(f"Inside {_title(storage.plain(shown))}", facts, parts), place)
+        if run_id is not None:
+            tracking.attach(run_id, place, ARTIFACTS)
+    print(f"page:        {cli.resolve(out)}")
     if run_id is None:
-        print(
-            f"MLflow:      no run at {tracking.shown()} has made {folder}; the page is not logged"
-        )
+        where = f"no run at {tracking.shown()} has made {shown}; the page is not logged"
     else:
-        tracking.attach(run_id, place, ARTIFACTS)
-        print(f"MLflow:      {tracking.shown()} (make ui), run {run_id}, {ARTIFACTS}/{place.name}")
+        where = f"{tracking.shown()} (make ui), run {run_id}, {ARTIFACTS}/{place.name}"
+    print(f"MLflow:      {where}")
     return 0
 
 
@@ -162,7 +184,7 @@ def _moved(config: Config, arguments: Arguments) -> Config:
         root=arguments.root or config.data.root,
         cache=arguments.cache or config.data.cache,
     )
-    return replace(config, data=data)
+    return cli.placed(replace(config, data=data))
 
 
 def _split(config: Config, name: str) -> Split:

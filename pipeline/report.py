@@ -1,12 +1,13 @@
 """The paper's tables from MLflow: our mean and spread over seeds beside the paper's numbers.
 
-Ours are validation scores of whatever was searched; the paper's are of MSR-VTT's 1k-A test split.
+Ours are validation scores of whatever was swept; the paper's are of MSR-VTT's 1k-A test split.
 """
 
 import csv
 import importlib
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import tyro
 from pipeline import cli, tracking
 from pipeline.sweeps import figures, results
 from pipeline.sweeps.results import COLUMN_NAMES, SpaceResult, VariantResult
+from tcmgc import storage
 from tcmgc.reports.pages import page
 from tcmgc.retrieval.metrics import chance
 
@@ -31,9 +33,9 @@ class Arguments:
     """All of the command line."""
 
     spaces: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Names of spaces that were searched."""
+    """Names of spaces that were swept."""
     run: str | None = None
-    """MLflow's id of a search; None: the latest of each space."""
+    """MLflow's id of a sweep; None: the latest of each space."""
     frozen: bool = False
     """Screenings on frozen towers instead of trained ones."""
     folder: str = "reports"
@@ -51,19 +53,24 @@ def main(argv: list[str] | None = None) -> int:
         what = f"there is no space {unknown[0]!r}" if unknown else "name one or more spaces"
         raise ValueError(f"{what}; known are {', '.join(known)}")
     if arguments.run and len(arguments.spaces) > 1:
-        raise ValueError("--run is one search: name its space alone")
+        raise ValueError("--run is one sweep: name its space alone")
     found = [
         results.collect(known[name], run_id=arguments.run, frozen=arguments.frozen)
         for name in arguments.spaces
     ]
     for one in found:
         print(f"{one.space.title} ({one.space.source})\n\n{text(one)}\n")
-    places = write(found, Path(cli.resolve(arguments.folder)))
-    for place in places:
-        print(place)
-    for one in found:
-        log(one, places)
-        print(f"MLflow:  {tracking.page(one.run_id)}, {ARTIFACTS}/")
+    folder = cli.resolve(arguments.folder)
+    with tempfile.TemporaryDirectory() as made:
+        places = write(found, Path(made) if storage.is_uri(folder) else Path(folder))
+        for place in places:
+            final = storage.join(folder, place.name)
+            if storage.is_uri(folder):
+                storage.upload(place, final)
+            print(storage.plain(final))
+        for one in found:
+            log(one, places)
+            print(f"MLflow:  {tracking.page(one.run_id)}, {ARTIFACTS}/")
     return 0
 
 
@@ -144,7 +151,7 @@ def about(found: SpaceResult) -> str:
             f"{COLUMN_NAMES[found.target]} {chance(found.candidates)[found.target]:.1f}."
         )
     if not found.finished or counted < found.trials:
-        text += f" The search has {counted} of {found.trials} trials so far."
+        text += f" The sweep has {counted} of {found.trials} trials so far."
     return text
 
 

@@ -1,32 +1,38 @@
-"""MLflow: the only module that imports it."""
+"""What runs leave in MLflow."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
-import os
 import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
-from mlflow.tracking import MlflowClient
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from ray.train import Checkpoint, UserCallback
 
-from pipeline.cli import home
-from pipeline.recording import describe, origin, views
-from pipeline.run_state import run_folder
+from pipeline.recording import describe, origin
+from pipeline.recording.experiments import (
+    check,
+    experiment,
+    experiments,
+    find_runs,
+    page,
+    save_views,
+    table,
+)
+from pipeline.run_state import database, run_folder
+from pipeline.run_state.database import client, shown, uri
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
 from tcmgc.datasets import Corpus
 from tcmgc.retrieval.metrics import reported
 
-EXPERIMENT = "text-video retrieval"
 FIRST = ("best/SumR", "best/t2v/R1", "best/v2t/R1")
 """Metrics that stand first in MLflow's lists and comparisons, which keep the order of arrival."""
 DESCRIPTION = "mlflow.note.content"
@@ -35,97 +41,40 @@ _CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
 _BATCH = 900
 """Metrics a request; the server takes 1,000."""
 log = logging.getLogger(__name__)
-
-
-def uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or a database beside the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
-
-
-def shown() -> str:
-    """:func:`uri` as messages and reports show it: without a password."""
-    return storage.plain(uri())
-
-
-def page(run_id: str) -> str:
-    """Address of a run's page on the server, or on the one that ``make ui`` starts over the database.
-
-    Unless an address asks for training, MLflow (3.17) opens its pages about language models.
-    """
-    number = client().get_run(run_id).info.experiment_id
-    return f"{_server()}/#/experiments/{number}/runs/{run_id}?workflowType=machine_learning"
-
-
-def table(run_id: str, view: str = views.TABLE) -> str:
-    """Address of a saved view of the experiment of a run: a table of its runs, best first."""
-    number = client().get_run(run_id).info.experiment_id
-    return (
-        f"{_server()}/#/experiments/{number}/runs?viewStateShareKey={view}"
-        "&workflowType=machine_learning"
-    )
-
-
-def _server() -> str:
-    return shown().rstrip("/") if uri().startswith("http") else "http://127.0.0.1:5000"
-
-
-def client() -> MlflowClient:
-    """A client for :func:`uri`."""
-    return MlflowClient(uri())
-
-
-def experiment(dataset: str) -> str:
-    """The id of a data set's experiment; made where it is not there, with its saved views."""
-    name = f"{EXPERIMENT}: {dataset}"
-    found = client().get_experiment_by_name(name)
-    if found:
-        number, tags = found.experiment_id, found.tags
-    else:
-        # A database has no place for files of its own; a server does.
-        place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
-        try:
-            number, tags = client().create_experiment(name, artifact_location=place), {}
-        except mlflow.exceptions.MlflowException:
-            found = client().get_experiment_by_name(name)  # another run was faster
-            if found is None:
-                raise
-            number, tags = found.experiment_id, found.tags
-    for key, value in views.tags().items():
-        if tags.get(key) != value:
-            client().set_experiment_tag(number, key, value)
-    return number
-
-
-def experiments() -> list[str]:
-    """The ids of all experiments of ours."""
-    found = client().search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
-    return [one.experiment_id for one in found]
+__all__ = [
+    "MlflowCallback",
+    "Recorder",
+    "attach",
+    "check",
+    "client",
+    "complete",
+    "describe_run",
+    "end",
+    "end_failed",
+    "evaluation",
+    "experiment",
+    "experiments",
+    "find",
+    "find_runs",
+    "finish",
+    "folder_of",
+    "inputs",
+    "interrupted",
+    "page",
+    "run_of",
+    "save_views",
+    "shown",
+    "start",
+    "system_metrics",
+    "table",
+    "uri",
+]
 
 
 def run_of(folder: str) -> Run | None:
     """The MLflow run of a run folder, where there is one."""
-    known = search(_tagged("folder", folder), 1)
+    known = find_runs(_tagged("folder", folder), 1)
     return known[0] if known else None
-
-
-def search(where: str, at_most: int | None = None) -> list[Run]:
-    """Runs of all experiments of ours that fulfil a condition in MLflow's words, the latest first."""
-    ours = experiments()
-    found: list[Run] = []
-    token = None
-    while ours:
-        page = client().search_runs(
-            ours,
-            where,
-            max_results=at_most or 1000,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        found += list(page)
-        token = page.token
-        if not token or at_most:
-            break
-    return found
 
 
 def start(
@@ -167,13 +116,6 @@ def start(
     return run.info.run_id
 
 
-def save_views(run_id: str, tags: Mapping[str, str]) -> None:
-    """Save views (:mod:`pipeline.recording.views`) with the experiment of a run."""
-    number = client().get_run(run_id).info.experiment_id
-    for key, value in tags.items():
-        client().set_experiment_tag(number, key, value)
-
-
 def describe_run(run_id: str, text: str) -> None:
     """Set the description that MLflow shows on a run's page, as Markdown."""
     client().set_tag(run_id, DESCRIPTION, text)
@@ -200,15 +142,21 @@ def inputs(run_id: str, config: Config, corpus: Corpus) -> None:
     client().log_inputs(run_id, made)
 
 
-@contextmanager
+@contextlib.contextmanager
 def system_metrics(run_id: str) -> Iterator[None]:
     """Log CPU, memory, disk, network and GPU of this machine while the block runs."""
-    mlflow.set_tracking_uri(uri())
-    mlflow.set_system_metrics_sampling_interval(5)
-    mlflow.set_system_metrics_samples_before_logging(1)
-    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)
-    with mlflow.start_run(run_id=run_id, log_system_metrics=True):
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+    monitor = None
+    with contextlib.suppress(Exception):  # measurements must not cost a run
+        monitor = SystemMetricsMonitor(
+            run_id, sampling_interval=5, resume_logging=True, tracking_uri=uri()
+        )
+        monitor.start()
+    try:
         yield
+    finally:
+        if monitor is not None:
+            monitor.finish()
 
 
 class Recorder:
@@ -219,10 +167,10 @@ class Recorder:
     """
 
     def __init__(self, run_id: str, tracking_uri: str) -> None:
-        # MLflow's own tries, with pauses that double, would see minutes late that a server is back.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        self.run_id = run_id
-        self.client = MlflowClient(tracking_uri)
+        self.run_id, self.uri = run_id, tracking_uri
+        self.lost: str | None = None
+        """Why MLflow takes no more rows of this run; None while it does."""
+        self._made: Any = None
         self._rows: queue.Queue[Sequence[dict[str, float]] | None] = queue.Queue()
         self._seen: dict[str, set[int]] = {}
         self._best: float | None = None
@@ -237,39 +185,47 @@ class Recorder:
         """Wait until all is sent.
 
         Raises:
-            TimeoutError: the server did not take it in time.
+            ValueError: the server did not take it in time, or has lost the run.
         """
         self._rows.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            raise TimeoutError(
-                f"MLflow at {storage.plain(self.client.tracking_uri)} did not answer for {timeout:g} s; run the same command again "
-                "when it does: the metrics are in the checkpoint and will be sent"
+            raise database.UnreachableError(
+                f"MLflow at {shown(self.uri)} did not answer for {timeout:g} s; the metrics are in the checkpoint, "
+                "and the same command sends them when it answers again"
             )
+        if self.lost is not None:
+            raise database.RefusedError(self.lost)
 
     def _work(self) -> None:
         while (rows := self._rows.get()) is not None:
             pause, away = 0.5, None
-            while True:
+            while self.lost is None:
                 try:
                     self._send(rows)
                     if away is not None:
                         lasted = f"{time.monotonic() - away:.0f} s; rows waited and were sent then"
-                        self.client.set_tag(self.run_id, "mlflow_away", lasted)
+                        self._client().set_tag(self.run_id, "mlflow_away", lasted)
                     break
+                except database.RefusedError as error:
+                    self.lost = str(error)
+                    log.warning("%s: no more metrics of this run are sent", error)
                 except Exception as error:
                     away = away or time.monotonic()
-                    log.warning(
-                        "MLflow does not answer (%s); trying again", str(error).splitlines()[0]
-                    )
+                    log.warning("%s; trying again", str(error).splitlines()[0])
                     time.sleep(pause)
                     pause = min(2 * pause, 10.0)
+
+    def _client(self) -> Any:
+        if self._made is None:
+            self._made = client(self.uri, patience=0.0)
+        return self._made
 
     def _send(self, rows: Sequence[dict[str, float]]) -> None:
         fresh = [metric for row in rows for metric in self._metrics(row)]
         for start in range(0, len(fresh), _BATCH):
             batch = fresh[start : start + _BATCH]
-            self.client.log_batch(self.run_id, metrics=batch)
+            self._client().log_batch(self.run_id, metrics=batch)
             for metric in batch:
                 self._seen[metric.key].add(metric.step)
         self._send_best(describe.best_epoch(rows))
@@ -279,12 +235,12 @@ class Recorder:
         if not row:
             return
         if self._best is None:
-            known = self.client.get_run(self.run_id).data.metrics.get(FIRST[0], math.nan)
+            known = self._client().get_run(self.run_id).data.metrics.get(FIRST[0], math.nan)
             self._best = -math.inf if math.isnan(known) else known
         if row[describe.SCORE] > self._best:
             moment = int(row["time"] * 1000)
             found = reported(describe.best(row)).items()
-            self.client.log_batch(
+            self._client().log_batch(
                 self.run_id, metrics=[Metric(key, value, moment, 0) for key, value in found]
             )
             self._best = row[describe.SCORE]
@@ -295,7 +251,7 @@ class Recorder:
             if key in ("step", "time"):
                 continue
             if key not in self._seen:
-                logged = self.client.get_metric_history(self.run_id, key)
+                logged = self._client().get_metric_history(self.run_id, key)
                 self._seen[key] = {metric.step for metric in logged}
             if step not in self._seen[key]:
                 yield Metric(key, value, moment, step)
@@ -307,6 +263,7 @@ class MlflowCallback(UserCallback):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.uri = uri()
+        self.variables = database.environment()
         self._recorder: Recorder | None = None
 
     def after_report(
@@ -314,6 +271,7 @@ class MlflowCallback(UserCallback):
     ) -> None:
         """Send rank 0's new history."""
         if self._recorder is None:
+            database.adopt(self.variables)
             self._recorder = Recorder(self.run_id, self.uri)
         self._recorder.put(metrics[0]["history"])
         if trouble := metrics[0].get("trouble"):
@@ -330,8 +288,8 @@ class MlflowCallback(UserCallback):
 
 def interrupted(run_id: str, what: str, tracking_uri: str | None = None) -> None:
     """Note on a run what happened to it, and count it."""
-    there = MlflowClient(tracking_uri or uri())
     try:
+        there = client(tracking_uri)
         count = int(there.get_run(run_id).data.tags.get("interruptions", 0)) + 1
         there.set_tag(run_id, "interruptions", str(count))
         there.set_tag(run_id, "last_interruption", what)
@@ -345,10 +303,10 @@ def folder_of(run_id: str) -> str:
     Raises:
         ValueError: MLflow has no such run, or one that is not ours.
     """
-    try:
-        folder = client().get_run(run_id).data.tags.get("folder")
-    except mlflow.exceptions.MlflowException:
-        folder = None
+    folder = None
+    if database.is_there():
+        with contextlib.suppress(database.RefusedError):
+            folder = client().get_run(run_id).data.tags.get("folder")
     if folder is None:
         raise ValueError(
             f"--resume {run_id}: neither a run's folder nor an id of one of our runs in MLflow at {shown()}"
@@ -405,7 +363,7 @@ def find(checkpoint: str) -> str | None:
     """The MLflow run that made a checkpoint: by its tag, or by the run folder that holds it."""
     folder = run_folder.split(checkpoint)[0]
     for tag, value in (("checkpoint", checkpoint), ("folder", folder)):
-        if known := search(_tagged(tag, value), 1):
+        if known := find_runs(_tagged(tag, value), 1):
             return known[0].info.run_id
     return None
 
@@ -424,3 +382,11 @@ def attach(run_id: str, file: Path, folder: str) -> None:
 def end(run_id: str, status: str) -> None:
     """Close the run as FINISHED, FAILED or KILLED."""
     client().set_terminated(run_id, status)
+
+
+def end_failed(run_id: str, error: BaseException) -> None:
+    """Close a run that an error ended, as KILLED or FAILED; the error is what the user has to see."""
+    try:
+        end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+    except ValueError as trouble:
+        log.warning("the run stays open in MLflow: %s", trouble)

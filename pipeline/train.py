@@ -19,12 +19,12 @@ from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
 from pipeline.recording import describe
 from pipeline.run_state import checkpoints, lock, news, notices, run_folder
-from pipeline.training import loop
+from pipeline.training import loop, profiling
 from tcmgc import model, storage
-from tcmgc.config import Config, fingerprint, to_dict
+from tcmgc.config import Cluster, Config, fingerprint, flatten, replace, to_dict
 from tcmgc.datasets import Corpus
-from tcmgc.retrieval.metrics import format_table
-from tcmgc.towers import backbone
+from tcmgc.retrieval.metrics import format_chance, format_table
+from tcmgc.towers import backbone, freezing
 from tcmgc.training import checkpoint, order
 
 
@@ -59,26 +59,58 @@ def main(argv: list[str] | None = None) -> int:
     base = run_folder.config_of(resumed) if resumed else None
     arguments = cli.parse(Arguments, words, "python pipeline/train.py", str(__doc__), base=base)
     config = arguments.config
-    name = arguments.run.name or f"{config.data.dataset}-{fingerprint(config)}"
     folder = cli.resolve(arguments.run.folder)
     if resumed:
+        _refuse_a_place(arguments.run)
         folder, name = run_folder.split(resumed)
+    else:
+        given = arguments.run.name or f"{config.data.dataset}-{fingerprint(config)}"
+        name = run_folder.checked_name(given)
     place = storage.join(folder, name)
     if arguments.dry_run:
         from pipeline import rehearsal
 
         rehearsal.show(config, place)
         return 0
-    if finished := run_folder.read(place, run_folder.RESULT):
-        print(f"run {name} is finished already; --run.name starts another")
-        _show(finished)
-        return 0
-    with terminal.silent(arguments.quiet), lock.held(place):
-        run_folder.enter(place, config)
-        title = arguments.run.name or describe.run_name(config)
-        outcome = _train(config, name, folder, title)
-    _show(outcome)
+    title = arguments.run.name or describe.run_name(config)
+    with terminal.silent(arguments.quiet):
+        outcome = _outcome(config, base, title, name, folder)
+    try:
+        if not outcome.get("recorded", True):
+            with terminal.silent(arguments.quiet), lock.held(place):
+                outcome = _record(config, title, place, outcome)
+    finally:
+        _show(outcome)
     return 0
+
+
+def _outcome(
+    config: Config, base: Config | None, title: str, name: str, folder: str
+) -> dict[str, Any]:
+    """The result of a run: what is there of a finished one, or what training gives."""
+    place = storage.join(folder, name)
+    outcome = run_folder.read(place, run_folder.RESULT) if run_folder.agree(place, config) else None
+    if outcome:
+        print(f"run {name} is finished already; --run.name starts another")
+        return outcome
+    lock.refuse_if_held(place)
+    terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
+    terminal.header("results", storage.plain(place))
+    terminal.header("MLflow", tracking.shown())
+    config, corpus, lost = _prepare(config, base)
+    with run_folder.forgotten_if_refused(place), lock.held(place):
+        run_folder.enter(place, config)
+        return _train(config, corpus, title, name, folder, lost)
+
+
+def _refuse_a_place(run: Run) -> None:
+    """Raise where a command that resumes a run names another place for it."""
+    usual = Run()
+    given = [f"--run.{name}" for name in ("name", "folder") if vars(run)[name] != vars(usual)[name]]
+    if given:
+        raise ValueError(
+            f"--resume goes on in the run's own folder; leave {' and '.join(given)} out"
+        )
 
 
 def _resumed(words: Sequence[str]) -> str | None:
@@ -99,39 +131,122 @@ def _resumed(words: Sequence[str]) -> str | None:
     return folder if run_folder.exists(folder, run_folder.CONFIG) else tracking.folder_of(run)
 
 
-def _train(config: Config, name: str, folder: str, title: str) -> dict[str, Any]:
-    """Everything from the data to the test split's metrics, in a folder that is ours."""
-    place = storage.join(folder, name)
-    terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
-    terminal.header("results", place)
-    terminal.header("MLflow", tracking.shown())
+def _prepare(config: Config, base: Config | None) -> tuple[Config, Corpus, int]:
+    """Everything that can be refused, and everything decoded, before the run has a folder.
+
+    Gives the config as it is placed here, the corpus of videos that can be read, and how many
+    batches of videos were decoded anew because their process was lost.
+
+    Args:
+        config: Of the run.
+        base: As the run was started, where it is resumed.
+    """
     corpus = check(config)
+    tracking.check(config.data.dataset)
     cluster.connect()
-    terminal.header("device", cluster.placement(config).words(config))
+    try:
+        found = cluster.require(config)
+    except ValueError as error:
+        if base is None or (placed := _placed_anew(config, base)) == config:
+            raise
+        print(f"the run's own placement does not fit here, and is left out: {error}")
+        config = placed
+        found = cluster.require(config)
+    terminal.header("device", found.words(config))
     clips = [*corpus["train"].clips, *corpus["val"].clips]
     lost = prepare.fill(config, clips, "training and validation")
-    corpus, unreadable = prepare.usable(config, corpus)
+    return config, prepare.usable(config, corpus)[0], lost
+
+
+def _placed_anew(config: Config, base: Config) -> Config:
+    """The config with the usual placement, but for what this command itself asks for."""
+    usual = {f"cluster.{name}": value for name, value in vars(Cluster()).items()}
+    usual |= {"train.gpus": "auto", "train.min_workers": 0}
+    mine, theirs = flatten(config), flatten(base)
+    return replace(config, {path: usual[path] for path in usual if mine[path] == theirs[path]})
+
+
+def _train(
+    config: Config, corpus: Corpus, title: str, name: str, folder: str, lost: int
+) -> dict[str, Any]:
+    """Train and evaluate in a folder that is ours; the result is written there."""
+    place = storage.join(folder, name)
     run_id = tracking.start(config, title, place)
     tracking.inputs(run_id, config, corpus)
-    tracking.describe_run(run_id, describe.training(config, place))
+    tracking.describe_run(run_id, describe.training(config, storage.plain(place)))
     if lost:
         what = f"{lost} batches of videos lost their decoding process and were tried again"
         tracking.interrupted(run_id, what)
     try:
         with tracking.system_metrics(run_id):
             result = fit(config, shared(corpus), name, folder, [tracking.MlflowCallback(run_id)])
-            outcome = _finish(config, corpus, result, place, run_id, unreadable)
-    except notices.Stopped as stop:
-        tracking.interrupted(run_id, str(stop))
-        tracking.end(run_id, "KILLED")
-        raise
+            # By its own name: Ray's leaves out the scheme of a URI.
+            chosen = storage.join(place, Path(best(result).path).name)
+            holes = len(corpus["test"].missing) if config.data.allow_unfit else 0
+            metrics = evaluate.evaluate(
+                config, chosen, corpus["test"], "test", allow_unreadable=holes
+            )
     except BaseException as error:
-        tracking.end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        if isinstance(error, notices.Stopped):
+            tracking.interrupted(run_id, str(error))
+        tracking.end_failed(run_id, error)
         raise
-    outcome |= {"run": place, "mlflow": tracking.shown(), "mlflow_run": run_id}
-    outcome |= {"page": tracking.page(run_id), "table": tracking.table(run_id)}
+    # Before anything more is sent to MLflow: that it cannot be reached must not cost the result.
+    outcome = {"metrics": metrics, "checkpoint": chosen, "run": place, "recorded": False}
+    outcome |= {"mlflow": tracking.shown(), "mlflow_run": run_id, "page": None}
     run_folder.write(place, run_folder.RESULT, outcome)
-    tracking.end(run_id, "FINISHED")
+    return outcome
+
+
+def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Send a finished run's history, metrics and pages to MLflow, and note that in its result.
+
+    A run that MLflow has lost is made anew.
+
+    Raises:
+        ValueError: MLflow does not take it; the result is beside the run, and the same command
+            tries again.
+    """
+    try:
+        known = tracking.run_of(place)
+        run_id = known.info.run_id if known else tracking.start(config, title, place)
+        with checkpoints.local(checkpoints.latest(place)) as last:
+            history = checkpoint.read_training(last)["history"]
+        tracking.complete(run_id, history)
+        corpus, unreadable = prepare.usable(config, prepare.splits(config))
+        # Here and not above: a trial of a sweep draws no page, and starts sooner without matplotlib.
+        from pipeline import inspect_run
+
+        chosen = outcome["checkpoint"]
+        tags = {"checkpoint": chosen, "unreadable": str(len(unreadable))}
+        with tempfile.TemporaryDirectory() as made:
+            page, listed = Path(made) / "validation.html", Path(made) / "unreadable.tsv"
+            listed.write_text("".join(f"{clip}\t{reason}\n" for clip, reason in unreadable.items()))
+            with checkpoints.local(chosen) as local:
+                inspect_run.small_page(config, local, corpus["val"], page)
+            tracking.attach(run_id, page, inspect_run.ARTIFACTS)
+            for file in profiling.fetch(place, Path(made)):
+                tracking.attach(run_id, file, profiling.FOLDER)
+            results = {f"test/{key}": value for key, value in outcome["metrics"].items()}
+            tracking.finish(run_id, results, tags, [listed] if unreadable else [])
+        found = describe.best(describe.best_epoch(history))
+        text = describe.training(
+            config,
+            storage.plain(place),
+            validation={key.removeprefix("best/"): value for key, value in found.items()},
+            test=outcome["metrics"],
+            checkpoint=storage.plain(chosen),
+        )
+        tracking.describe_run(run_id, text)
+        tracking.end(run_id, "FINISHED")
+        outcome = outcome | {"mlflow": tracking.shown(), "mlflow_run": run_id, "recorded": True}
+        outcome |= {"page": tracking.page(run_id), "table": tracking.table(run_id)}
+    except ValueError as error:
+        raise ValueError(
+            f"the run is finished and its result is in {storage.plain(place)}/{run_folder.RESULT}, but MLflow does not "
+            f"have it: {error}; the same command sends it again"
+        ) from error
+    run_folder.write(place, run_folder.RESULT, outcome)
     return outcome
 
 
@@ -141,8 +256,14 @@ def check(config: Config) -> Corpus:
     Raises:
         ValueError: data, towers, words, batch or head that cannot be had or do not go together.
     """
+    freezing.check(
+        config.towers.pretrained, config.towers.freeze, learns_tokens=config.tokens.learns
+    )
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
+    prepare.look(config, corpus)
+    each = order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
+    prepare.say_same_video(config, corpus["train"])
     if len(corpus["val"]) < config.train.workers:
         raise ValueError(
             f"train.workers is {config.train.workers}, but validation has {len(corpus['val'])} videos: "
@@ -154,7 +275,6 @@ def check(config: Config) -> Corpus:
         "model",
         f"{sum(p.numel() for p in weights) / 1e6:.2f} M weights, {trained / 1e6:.2f} M trained",
     )
-    each = order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
     terminal.header(
         "steps",
         f"{each * config.train.epochs}: {config.train.epochs} epochs of {each}, "
@@ -186,7 +306,7 @@ def fit(
 
     Raises:
         ValueError: what the workers found wrong with data or config.
-        Stopped: SIGTERM came; the last step's checkpoint is written.
+        Stopped: SIGTERM or Ctrl-C came; the last step's checkpoint is written.
     """
     train, place = config.train, storage.join(folder, name)
     checkpoints.settle(place, loop.SCORE)
@@ -214,7 +334,7 @@ def fit(
         ),
     )
     try:
-        with notices.on_sigterm(board) as came, terminal.following(wire):
+        with notices.on_stop_signals(board) as came, terminal.following(wire):
             result = trainer.fit()
         if came:
             raise notices.Stopped(came[0], result.return_value)
@@ -234,48 +354,15 @@ def best(result: ray.train.Result) -> ray.train.Checkpoint:
     return max(result.best_checkpoints, key=lambda pair: pair[1][loop.SCORE])[0]
 
 
-def _finish(
-    config: Config,
-    corpus: Corpus,
-    result: ray.train.Result,
-    place: str,
-    run_id: str,
-    unreadable: dict[str, str],
-) -> dict[str, Any]:
-    with result.checkpoint.as_directory() as last:
-        history = checkpoint.read_training(last)["history"]
-    tracking.complete(run_id, history)
-    # By its own name: Ray's leaves out the scheme of a URI.
-    chosen = storage.join(place, Path(best(result).path).name)
-    metrics = evaluate.evaluate(config, chosen, corpus["test"], "test")
-    # Here and not above: a trial of a search draws no page, and starts sooner without matplotlib.
-    from pipeline import inspect_run
-
-    tags = {"checkpoint": chosen, "unreadable": str(len(unreadable))}
-    with tempfile.TemporaryDirectory() as made:
-        page, listed = Path(made) / "validation.html", Path(made) / "unreadable.tsv"
-        listed.write_text("".join(f"{clip}\t{reason}\n" for clip, reason in unreadable.items()))
-        with best(result).as_directory() as local:
-            inspect_run.small_page(config, local, corpus["val"], page)
-        tracking.attach(run_id, page, inspect_run.ARTIFACTS)
-        results = {f"test/{key}": value for key, value in metrics.items()}
-        tracking.finish(run_id, results, tags, [listed] if unreadable else [])
-    validation = describe.best(describe.best_epoch(history))
-    validation = {key.removeprefix("best/"): value for key, value in validation.items()}
-    validation["candidates"] = len(corpus["val"])
-    text = describe.training(config, place, validation=validation, test=metrics, checkpoint=chosen)
-    tracking.describe_run(run_id, text)
-    return {"metrics": metrics, "checkpoint": chosen}
-
-
 def _show(outcome: dict[str, Any]) -> None:
     print()
-    print(format_table(outcome["metrics"]))
+    print(format_table(outcome["metrics"]), format_chance(outcome["metrics"]), sep="\n")
     print(f"\nrun:         {outcome['run']}")
     print(f"checkpoint:  {outcome['checkpoint']}")
     print(f"MLflow:      {outcome['mlflow']} (make ui), run {outcome['mlflow_run']}")
-    print(f"             {outcome['page']}")
-    print("             with a page of retrievals and attention among its artifacts")
+    if outcome["page"]:
+        print(f"             {outcome['page']}")
+        print("             with a page of retrievals and attention among its artifacts")
     if "table" in outcome:
         print(f"all runs:    {outcome['table']}")
 

@@ -1,4 +1,4 @@
-"""Search: a table or figure of the paper, or all fields at once, chosen by validation score."""
+"""A sweep: a table or figure of the paper, or all fields at once, chosen by validation score."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.recording import describe, views
 from pipeline.sweeps import features, progress, trials
-from pipeline.sweeps.plan import Search, as_dict, encode, starting_point
+from pipeline.sweeps.plan import Sweep, as_dict, encode, starting_point
 from tcmgc.config import Config, from_dict, replace, save, to_dict
 from tcmgc.retrieval.metrics import chance
 
@@ -50,7 +50,7 @@ class Arguments:
     """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
     quiet: bool = False
     """Show nothing but the result and errors."""
-    run: train.Run = field(default_factory=lambda: train.Run(folder="runs/searches"))
+    run: train.Run = field(default_factory=lambda: train.Run(folder="runs/sweeps"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,9 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     space, checker = pick(words.pop(0) if words and not words[0].startswith("-") else None)
     about = f"{__doc__}\n\n{space.name}: {space.title} ({space.source})"
     arguments = cli.parse(Arguments, words, PROG, about)
-    search = plan(space, arguments)
-    checker(space, from_dict(search.base))
-    return run(search, arguments.max_concurrent, quiet=arguments.quiet)
+    sweep = plan(space, arguments)
+    checker(space, from_dict(sweep.base))
+    return run(sweep, arguments.max_concurrent, quiet=arguments.quiet)
 
 
 def _spaces() -> str:
@@ -86,7 +86,7 @@ def pick(name: str | None) -> tuple[Any, Any]:
     return known.SPACES[name], known.check
 
 
-def plan(space: Any, arguments: Arguments) -> Search:
+def plan(space: Any, arguments: Arguments) -> Sweep:
     """What the command line asks for.
 
     Raises:
@@ -117,7 +117,7 @@ def plan(space: Any, arguments: Arguments) -> Search:
         )
     usual = _DEMO_PAIRS if base.data.dataset == "demo" else 0
     pairs = usual if arguments.pairs is None else arguments.pairs
-    return Search(
+    return Sweep(
         space=space,
         base=to_dict(base),
         seeds=arguments.seeds,
@@ -141,86 +141,87 @@ def _refuse_moving_towers(space: Any) -> None:
         )
 
 
-def run(search: Search, max_concurrent: int, *, quiet: bool = False) -> int:
-    """The whole search, or what is left of it."""
+def run(sweep: Sweep, max_concurrent: int, *, quiet: bool = False) -> int:
+    """The whole sweep, or what is left of it."""
     with terminal.silent(quiet):
-        outcome = _read(search)
+        outcome = _read(sweep)
         if outcome:
             print("finished already; --run.folder starts another")
         else:
-            outcome = _run(search, max_concurrent)
-    _show(search, outcome)
+            outcome = _run(sweep, max_concurrent)
+    _show(sweep, outcome)
     return 0
 
 
-def _run(search: Search, max_concurrent: int) -> dict[str, Any]:
+def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     begin = time.monotonic()
-    config = from_dict(search.base)
-    title = search.space.title
-    terminal.header("sweep", f"{search.space.name}: {title} ({search.space.source})")
+    config = from_dict(sweep.base)
+    title = sweep.space.title
+    terminal.header("sweep", f"{sweep.space.name}: {title} ({sweep.space.source})")
     terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
-    terminal.header("results", str(search.place))
+    terminal.header("results", str(sweep.place))
     terminal.header("MLflow", tracking.shown())
-    terminal.header("trials", f"{search.total} of {search.epochs} epochs")
+    terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
     corpus = prepare.corpus(config)
-    cluster.connect(search=True)
+    prepare.look(config, corpus)
+    cluster.connect(sweep=True)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)
-    parent = _parent(search, config, corpus)
+    parent = _parent(sweep, config, corpus)
     try:
-        rows = _tune(search, corpus, parent, max_concurrent)
-        outcome = _conclude(search, rows, parent)
+        rows = _tune(sweep, corpus, parent, max_concurrent)
+        outcome = _conclude(sweep, rows, parent)
     except BaseException as error:
         tracking.end(parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     tracking.end(parent, "FINISHED")
-    report_files(search, parent)
+    report_files(sweep, parent)
     print(f"\nswept for {terminal.duration(time.monotonic() - begin)}")
     return outcome
 
 
-def _parent(search: Search, config: Config, corpus: Any) -> str:
-    search.place.mkdir(parents=True, exist_ok=True)
-    tags = {"kind": "search", "space": search.space.name, "metric": search.space.metric}
-    tags |= {"frozen": "yes, a screening" if search.frozen else "no", "data": config.data.dataset}
+def _parent(sweep: Sweep, config: Config, corpus: Any) -> str:
+    sweep.place.mkdir(parents=True, exist_ok=True)
+    tags = {"kind": "sweep", "space": sweep.space.name, "metric": sweep.space.metric}
+    tags |= {"frozen": "yes, a screening" if sweep.frozen else "no", "data": config.data.dataset}
     tags |= {"candidates": str(len(corpus["val"]))}
-    params = {"trials": search.total, "epochs": search.epochs, "seeds": search.seeds}
+    params = {"trials": sweep.total, "epochs": sweep.epochs, "seeds": sweep.seeds}
     title = describe.sweep_name(
-        search.space.name, config, search.seeds, search.samples, frozen=search.frozen
+        sweep.space.name, config, sweep.seeds, sweep.samples, frozen=sweep.frozen
     )
-    run_id = tracking.start(config, title, str(search.place), tags, params)
+    run_id = tracking.start(config, title, str(sweep.place), tags, params)
     tracking.inputs(run_id, config, {name: corpus[name] for name in ("train", "val")})
-    tracking.save_views(run_id, views.sweep(run_id, search.varied))
-    tracking.describe_run(run_id, _about(search, config))
-    tracking.client().log_dict(run_id, as_dict(search), "search.json")
+    tracking.save_views(tracking.experiment(config.data.dataset), views.sweep(run_id, sweep.varied))
+    tracking.describe_run(run_id, _about(sweep, config))
+    tracking.client().log_dict(run_id, as_dict(sweep), "sweep.json")
     return run_id
 
 
-def _about(search: Search, config: Config, found: str | None = None) -> str:
+def _about(sweep: Sweep, config: Config, found: str | None = None) -> str:
     return describe.sweep(
         config,
-        search.space.title,
-        search.space.source,
-        search.total,
-        search.epochs,
-        frozen=search.frozen,
+        sweep.space.title,
+        sweep.space.source,
+        sweep.total,
+        sweep.epochs,
+        frozen=sweep.frozen,
         found=found,
-        report=_report_command(search),
+        report=_report_command(sweep),
     )
 
 
-def _report_command(search: Search) -> str:
-    frozen = " --frozen" if search.frozen else ""
-    return f"python pipeline/report.py {search.space.name}{frozen}"
+def _report_command(sweep: Sweep) -> str:
+    frozen = " --frozen" if sweep.frozen else ""
+    return f"python pipeline/report.py {sweep.space.name}{frozen}"
 
 
-def report_files(search: Search, parent: str) -> None:
+def report_files(sweep: Sweep, parent: str) -> None:
     """The sweep's report, its page and figures among them, as artifacts of its own run."""
     # Here and not above: matplotlib is not needed before.
     from pipeline import report
     from pipeline.sweeps import results
 
-    found = results.collect(search.space, run_id=parent)
+    found = results.collect(sweep.space, run_id=parent)
     with tempfile.TemporaryDirectory() as made:
         report.log(found, report.write([found], Path(made)))
 
@@ -238,7 +239,7 @@ def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, floa
     cpus = ray.cluster_resources().get("CPU", 1.0)
     if frozen:
         return min(asked or int(cpus), int(cpus)), 1.0
-    place, workers = cluster.placement(config), config.train.workers
+    place, workers = cluster.require(config), config.train.workers
     if place.gpu:
         fits = int(ray.cluster_resources().get("GPU", 0)) // workers
         return min(asked or fits, fits), place.cpus
@@ -250,73 +251,73 @@ def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, floa
     return at_once, each or (share if share < 1 else float(int(share)))
 
 
-def _tune(search: Search, corpus: Any, parent: str, asked: int) -> list[progress.Row]:
-    config = from_dict(search.base)
-    at_once, cpus = room(config, asked, frozen=search.frozen)
+def _tune(sweep: Sweep, corpus: Any, parent: str, asked: int) -> list[progress.Row]:
+    config = from_dict(sweep.base)
+    at_once, cpus = room(config, asked, frozen=sweep.frozen)
     if asked > at_once:
         print(f"--max-concurrent {asked}: the cluster has room for {at_once}")
-    if search.frozen:
+    if sweep.frozen:
         print(
             "SCREENING on frozen towers: their features are computed once, and only temporal encoder and head are "
-            f"trained, on {search.pairs or 'all'} pairs an epoch; the paper trains the towers too, on all"
+            f"trained, on {sweep.pairs or 'all'} pairs an epoch; the paper trains the towers too, on all"
         )
-        path = features.make(search, config, corpus)
+        path = features.make(sweep, config, corpus)
         trainable: Any = tune.with_parameters(
-            trials.frozen_trial, search=search, features=path, parent=parent
+            trials.frozen_trial, sweep=sweep, features=path, parent=parent
         )
         needs = {"CPU": 1.0}
     else:
         base = replace(config, {"cluster.cpus_per_worker": cpus})
-        search = _with_base(search, base)
+        sweep = _with_base(sweep, base)
         trainable = tune.with_parameters(
-            trials.train_trial, search=search, corpus=train.shared(corpus), parent=parent
+            trials.train_trial, sweep=sweep, corpus=train.shared(corpus), parent=parent
         )
         needs = {"memory": 1.0}  # the driver waits: its workers hold the CPUs
     trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([needs]))
-    results = _tuner(search, trainable, at_once).fit()
-    return [_row(search, result) for result in results]
+    results = _tuner(sweep, trainable, at_once).fit()
+    return [_row(sweep, result) for result in results]
 
 
-def _with_base(search: Search, config: Config) -> Search:
-    values = {name: getattr(search, name) for name in search.__dataclass_fields__}
-    return Search(**{**values, "base": to_dict(config)})
+def _with_base(sweep: Sweep, config: Config) -> Sweep:
+    values = {name: getattr(sweep, name) for name in sweep.__dataclass_fields__}
+    return Sweep(**{**values, "base": to_dict(config)})
 
 
-def _tuner(search: Search, trainable: Any, at_once: int) -> tune.Tuner:
+def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
     # A driver that is killed loses what it has not written down.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    path = str(search.place / "tune")
+    path = str(sweep.place / "tune")
     if tune.Tuner.can_restore(path):
         print("going on with what there is")
         return tune.Tuner.restore(
             path, trainable=trainable, resume_unfinished=True, resume_errored=True
         )
-    space = search.space
-    seed = search.base["train"]["seed"]
+    space = sweep.space
+    seed = sweep.base["train"]["seed"]
     grid: dict[str, Any] = {}
     searcher = None
-    if search.axes:
+    if sweep.axes:
         from ray.tune.search import ConcurrencyLimiter
         from ray.tune.search.optuna import OptunaSearch
 
         searcher = ConcurrencyLimiter(
             OptunaSearch(
-                {path: _distribution(axis) for path, axis in search.axes.items()},
+                {path: _distribution(axis) for path, axis in sweep.axes.items()},
                 metric=space.metric,
                 mode="max",
                 seed=seed,
-                points_to_evaluate=[starting_point(search)],
+                points_to_evaluate=[starting_point(sweep)],
             ),
             max_concurrent=at_once,
         )
     else:
         grid = {
-            "seed": tune.grid_search([seed + n for n in range(search.seeds)]),
+            "seed": tune.grid_search([seed + n for n in range(sweep.seeds)]),
             "variant": tune.grid_search([variant.label for variant in space.variants]),
         }
     asha = tune.schedulers.AsyncHyperBandScheduler(
-        time_attr="epoch", max_t=search.epochs + 1, grace_period=1, reduction_factor=2
+        time_attr="epoch", max_t=sweep.epochs + 1, grace_period=1, reduction_factor=2
     )
     return tune.Tuner(
         trainable,
@@ -326,16 +327,16 @@ def _tuner(search: Search, trainable: Any, at_once: int) -> tune.Tuner:
             mode="max",
             search_alg=searcher,
             scheduler=asha if space.scheduler == "asha" else None,
-            num_samples=search.samples or 1,
+            num_samples=sweep.samples or 1,
             max_concurrent_trials=None if searcher else at_once,
             # A driver that waits for its trainer cannot be called back: one that is stopped goes.
-            reuse_actors=search.frozen or space.scheduler == "grid",
+            reuse_actors=sweep.frozen or space.scheduler == "grid",
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(search.place),
+            storage_path=str(sweep.place),
             failure_config=tune.FailureConfig(max_failures=2),
-            callbacks=[progress.Progress(search)],
+            callbacks=[progress.Progress(sweep)],
             verbose=0,
         ),
     )
@@ -349,12 +350,12 @@ def _distribution(axis: Any) -> Any:
     return distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
-def _row(search: Search, result: Any) -> progress.Row:
+def _row(sweep: Sweep, result: Any) -> progress.Row:
     metrics = result.metrics or {}
     frame = result.metrics_dataframe
-    scores = [] if frame is None or search.space.metric not in frame else frame[search.space.metric]
+    scores = [] if frame is None or sweep.space.metric not in frame else frame[sweep.space.metric]
     return progress.outcome(
-        search,
+        sweep,
         result.config,
         metrics.get("trial_id") or Path(result.path).name,
         metrics,
@@ -363,30 +364,30 @@ def _row(search: Search, result: Any) -> progress.Row:
     )
 
 
-def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str, Any]:
+def _conclude(sweep: Sweep, rows: list[progress.Row], parent: str) -> dict[str, Any]:
     """Write down the result and the best config.
 
     Raises:
         KeyboardInterrupt: trials are left.
         ValueError: no trial has a score.
     """
-    if len(rows) < search.total or not all(_ended(search, row) for row in rows):
+    if len(rows) < sweep.total or not all(_ended(sweep, row) for row in rows):
         raise KeyboardInterrupt
     best = progress.best_label(rows)
     if best is None:
         raise ValueError(
-            f"all {len(rows)} trials failed; their errors are in {search.trials}/*/result.json"
+            f"all {len(rows)} trials failed; their errors are in {sweep.trials}/*/result.json"
         )
     first = next(row for row in rows if row.label == best and row.score is not None)
-    config = search.chosen(first.settings)
-    save(config, search.place / "best_config.json")
+    config = sweep.chosen(first.settings)
+    save(config, sweep.place / "best_config.json")
     score = max(row.score for row in rows if row.label == best and row.score is not None)
     tracking.finish(
-        parent, {"best/" + search.space.metric.removeprefix("val/"): score}, {"variant": best}
+        parent, {"best/" + sweep.space.metric.removeprefix("val/"): score}, {"variant": best}
     )
-    tracking.client().log_artifact(parent, str(search.place / "best_config.json"))
-    found = progress.finding(search, rows)
-    tracking.describe_run(parent, _about(search, from_dict(search.base), found))
+    tracking.client().log_artifact(parent, str(sweep.place / "best_config.json"))
+    found = progress.finding(sweep, rows)
+    tracking.describe_run(parent, _about(sweep, from_dict(sweep.base), found))
     outcome: dict[str, Any] = {
         "rows": [asdict(row) for row in rows],
         "best": best,
@@ -394,34 +395,34 @@ def _conclude(search: Search, rows: list[progress.Row], parent: str) -> dict[str
     }
     outcome |= {"page": tracking.page(parent), "table": tracking.table(parent, parent)}
     outcome |= {"candidates": int(tracking.client().get_run(parent).data.tags["candidates"])}
-    (search.place / "search.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    (sweep.place / "sweep.json").write_text(json.dumps(outcome, indent=2) + "\n")
     return outcome
 
 
-def _ended(search: Search, row: progress.Row) -> bool:
+def _ended(sweep: Sweep, row: progress.Row) -> bool:
     """Whether a trial came to its end: one that Ctrl-C broke off has a run that is still open."""
-    run = tracking.run_of(f"{search.trials}/{search.run(row.settings, row.trial)}")
+    run = tracking.run_of(f"{sweep.trials}/{sweep.run(row.settings, row.trial)}")
     return row.status == "failed" or (run is not None and run.info.status != "RUNNING")
 
 
-def _read(search: Search) -> dict[str, Any] | None:
-    """The finished search's outcome; one with failed trials is not finished."""
-    place = search.place / "search.json"
+def _read(sweep: Sweep) -> dict[str, Any] | None:
+    """The finished sweep's outcome; one with failed trials is not finished."""
+    place = sweep.place / "search.json"
     found = json.loads(place.read_text()) if place.is_file() else None
     return None if found and any(row["status"] == "failed" for row in found["rows"]) else found
 
 
-def _show(search: Search, outcome: dict[str, Any]) -> None:
+def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     rows = [progress.Row(**row) for row in outcome["rows"]]
     print()
-    print(progress.table(rows, search.space.metric))
+    print(progress.table(rows, sweep.space.metric))
     if candidates := outcome.get("candidates"):
-        random = chance(candidates)[search.space.metric.removeprefix("val/")]
+        random = chance(candidates)[sweep.space.metric.removeprefix("val/")]
         print(f"chance: {random:.1f}, {candidates} candidates")
     print("\nvalidation scores; the test split was not touched")
-    print(progress.finding(search, rows))
-    print(f"\ntrain:   python pipeline/train.py --config {search.place}/best_config.json")
-    print(f"report:  {_report_command(search)}")
+    print(progress.finding(sweep, rows))
+    print(f"\ntrain:   python pipeline/train.py --config {sweep.place}/best_config.json")
+    print(f"report:  {_report_command(sweep)}")
     print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
     if "table" in outcome:

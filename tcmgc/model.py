@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tcmgc import config
 from tcmgc.heads import Head, Sizes
 from tcmgc.towers import backbone
 from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.towers.visual import Pixels
 from tcmgc.training import optim
 from tcmgc.training.losses import Objective
 from tcmgc.training.spans import span
@@ -113,20 +114,22 @@ class Retriever(nn.Module):
 
     def encode_video(
         self,
-        pixels: UInt8[Tensor, "videos frames 3 size size"],
+        pixels: Pixels,
         frame_mask: Bool[Tensor, "videos frames"],
         seeds: Int[Tensor, "videos"] | None = None,
     ) -> VideoFeatures:
         """Frame features before and after the temporal encoder.
 
         Args:
-            pixels: Frames as decoded.
+            pixels: Frames as decoded, or floating-point ones that are normalised already.
             frame_mask: True for real frames.
             seeds: Of each video, what a token operation draws from in training.
         """
         with span("visual tower"), self.arithmetic(pixels.device):
-            frames = self.visual(pixels, frame_mask, encode_padding=self.encode_padding)
-        return self.encode_frames(frames, frame_mask)
+            frames, left, patches = self.visual(
+                pixels, frame_mask, encode_padding=self.encode_padding, seeds=seeds
+            )
+        return self.encode_frames(frames, left, patches)
 
     def encode_frames(
         self,
@@ -136,8 +139,15 @@ class Retriever(nn.Module):
     ) -> VideoFeatures:
         """What the temporal encoder makes of the visual tower's frames."""
         with span("temporal encoder"), self.arithmetic(frames.device):
-            encoded = frames if self.temporal is None else self.temporal(frames, frame_mask)
-        return VideoFeatures(_full(frames), _full(encoded), frame_mask, patches)
+            encoded = (
+                frames if self.temporal is None else self.temporal(frames, frame_mask, patches)
+            )
+        return VideoFeatures(
+            _full(frames),
+            _full(encoded),
+            frame_mask,
+            None if patches is None else _full(patches),
+        )
 
     def arithmetic(self, device: torch.device) -> torch.autocast:
         """The precision that the towers compute in, as a context."""
@@ -163,17 +173,23 @@ def build(settings: config.Config) -> Retriever:
         towers.pretrained,
         freeze=towers.freeze,
         checkpoint_activations=towers.checkpoint_activations,
+        tokens=settings.tokens,
+        frames=settings.data.max_frames,
     )
     encoder: Any = None
     if not settings.temporal.absent:
         kind = settings.temporal.implementation()
-        encoder = kind(settings.temporal, dim, settings.data.max_frames)
+        encoder = kind(settings.temporal, dim, _frames(settings))
         if settings.temporal.starts_from_text:
             encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
+    head = build_head(settings, dim)
+    if settings.head.starts_from_text:
+        start: Any = head
+        start.initialise_from(text.transformer.resblocks, text.positional_embedding)
     return Retriever(
         text,
         visual,
-        build_head(settings, dim),
+        head,
         encoder,
         scale=LogitScale(settings.loss),
         encode_padding=settings.head.uses_padding,
@@ -183,8 +199,14 @@ def build(settings: config.Config) -> Retriever:
 
 def build_head(settings: config.Config, dim: int) -> Head:
     """The config's head for a joint space of width ``dim``."""
-    sizes = Sizes(dim, settings.data.max_words, settings.data.max_frames)
+    patches = settings.tokens.patches_given
+    sizes = Sizes(dim, settings.data.max_words, _frames(settings), patches)
     return settings.head.implementation()(settings.head, sizes)
+
+
+def _frames(settings: config.Config) -> int:
+    """Frames of a video behind the visual tower."""
+    return settings.tokens.frames_after(settings.data.max_frames)
 
 
 def aggregation_parameters(settings: config.Config) -> int | None:

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import fs
 
@@ -31,7 +31,9 @@ def is_uri(path: str) -> bool:
 
 def without_scheme(path: str) -> str:
     """A ``file://`` URI as the local path that it means; anything else as it is."""
-    return "/" + path[len("file://") :].lstrip("/") if path.startswith("file://") else path
+    if not path.startswith("file://"):
+        return path
+    return "/" + unquote(path.removeprefix("file://")).lstrip("/")
 
 
 def join(root: str, *names: str) -> str:
@@ -102,6 +104,33 @@ def folders(path: str) -> dict[str, set[str]]:
         elif info.type == fs.FileType.Directory:
             found.setdefault(name, set())
     return found
+
+
+def download(path: str, to: Path) -> Path:
+    """Copy one file to a local path, which is given back.
+
+    Raises:
+        ValueError: there is no such file, or a URI that pyarrow does not understand.
+        OSError: the file system cannot be reached.
+    """
+    system, inner = resolve(path)
+    if system.get_file_info(inner).type != fs.FileType.File:
+        raise ValueError(f"there is no file {plain(path)}")
+    fs.copy_files(inner, str(to), source_filesystem=system)
+    return to
+
+
+def upload(file: Path, path: str) -> None:
+    """Copy one local file to a path or URI.
+
+    Raises:
+        ValueError: a URI that pyarrow does not understand.
+        OSError: the file system cannot be reached.
+    """
+    system, inner = resolve(path)
+    if isinstance(system, fs.LocalFileSystem):
+        Path(inner).parent.mkdir(parents=True, exist_ok=True)
+    fs.copy_files(str(file), inner, destination_filesystem=system)
 
 
 def remove_folder(path: str) -> None:

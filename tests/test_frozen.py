@@ -32,6 +32,7 @@ def settings(tower, **changes):
         "head.reorganise.keep_rate": 0.5,
         "train.batch_size": 4,
         "train.epochs": 2,
+        "train.separate_captions": False,
     }
     return config.replace(demo, {**fields, **changes})
 
@@ -73,7 +74,7 @@ def test_training_on_features_is_training_with_towers_that_stand_still(tower, ch
     literal.train()
     losses = []
     for step in range(3):
-        optim.set_rate(optimiser, optim.rate(step, 6, o.warmup))
+        optim.set_rate(optimiser, optim.rate(step, 6, o))
         optimiser.zero_grad()
         pairs = torch.from_numpy(order.batch_of(order.epoch_order(PAIRS, 0, 0), step, 4))
         videos = split.owner[pairs]
@@ -129,8 +130,9 @@ def test_where_nothing_learns_the_score_is_the_towers_own(tower):
     assert run.evaluate() == before
 
 
-def test_fewer_pairs_make_fewer_steps_on_other_pairs_each_epoch(tower):
-    chosen = settings(tower)
+@pytest.mark.parametrize("separate", [False, True])
+def test_fewer_pairs_make_fewer_steps_on_other_pairs_each_epoch(tower, separate):
+    chosen = settings(tower, **{"train.separate_captions": separate})
     split = extracted(model.build(chosen))
     seen = []
     run = frozen.FrozenTrainer(chosen, {"train": split, "val": split}, pairs=4)
@@ -139,8 +141,9 @@ def test_fewer_pairs_make_fewer_steps_on_other_pairs_each_epoch(tower):
     run.epoch()
     run.epoch()
     assert [len(pairs) for pairs in seen] == [4, 4]
-    assert seen[0] == order.epoch_order(PAIRS, 0, 0)[:4].tolist()
-    assert seen[1] == order.epoch_order(PAIRS, 0, 1)[:4].tolist()
+    for epoch in (0, 1):
+        expected = order.of_epoch(split.owner.numpy(), 4, 0, epoch, separate=separate)
+        assert seen[epoch] == expected[:4].tolist()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tower):

@@ -152,7 +152,7 @@ def test_an_evaluation_is_logged_below_its_training(home):
     said = evaluate.record(
         recipes.recipe("demo"), checkpoint, "val", {"SumR": 300.0, "candidates": 9}
     )
-    (found,) = tracking.search(f"tags.evaluated = '{checkpoint}'")
+    (found,) = tracking.find_runs(f"tags.evaluated = '{checkpoint}'")
     assert found.info.run_id in said
     assert found.data.tags["mlflow.parentRunId"] == run_id
     assert found.data.metrics == {"val/SumR": 300.0, "val/candidates": 9.0}

@@ -13,10 +13,10 @@ BASE = {"t2v/R1": 40.0, "t2v/R5": 70.0, "t2v/R10": 80.0, "t2v/RSum": 190.0}
 
 
 def record(space, scores, *, frozen="no", status="finished", finished=True):
-    """A search as `pipeline/tune.py` leaves it: scores by variant, one a seed."""
+    """A sweep as `pipeline/tune.py` leaves it: scores by variant, one a seed."""
     name = space.name
     count = sum(len(values) for values in scores.values())
-    tags = {"kind": "search", "space": name, "frozen": frozen, "data": "demo"}
+    tags = {"kind": "sweep", "space": name, "frozen": frozen, "data": "demo"}
     params = {"trials": count, "epochs": 2, "seeds": 2}
     base = recipes.recipe("demo")
     parent = tracking.start(base, name, f"{name}-{count}-{frozen}", tags, params)
@@ -37,7 +37,7 @@ def record(space, scores, *, frozen="no", status="finished", finished=True):
 
 
 @pytest.fixture(scope="module")
-def searched(home):
+def swept(home):
     record(SPACES["heads"], {"1 head": [300, 304], "2 heads": [301, 302], "8 heads": [200, 201]})
     record(SPACES["keep_rate"], {f"r=0.{n}": [300.0 + n] for n in range(1, 10)})
     record(SPACES["grains"], {one.label: [300.0, 301.0] for one in SPACES["grains"].variants})
@@ -46,7 +46,7 @@ def searched(home):
     record(SPACES["residual"], {"with": [4.0], "without": [3.0]}, frozen="yes, a screening")
 
 
-def test_means_spreads_and_the_papers_numbers(searched):
+def test_means_spreads_and_the_papers_numbers(swept):
     found = results.collect(SPACES["heads"])
     rows = {row.label: row for row in found.rows}
     assert list(rows) == ["1 head", "2 heads", "8 heads"]
@@ -56,7 +56,7 @@ def test_means_spreads_and_the_papers_numbers(searched):
     assert found.best is rows["1 head"]
 
 
-def test_a_difference_within_the_seeds_spread_is_said_to_be(searched):
+def test_a_difference_within_the_seeds_spread_is_said_to_be(swept):
     found = results.collect(SPACES["heads"])
     first, near, far = found.rows
     assert report.verdict(first, found) == "best"
@@ -66,7 +66,7 @@ def test_a_difference_within_the_seeds_spread_is_said_to_be(searched):
     assert report.verdict(alone.rows[0], alone) == "-8.0, one seed: spread unknown"
 
 
-def test_markdown_is_the_papers_table_with_both_sources_named(searched):
+def test_markdown_is_the_papers_table_with_both_sources_named(swept):
     text = report.markdown(results.collect(SPACES["heads"]))
     assert "validation split of demo" in text
     assert "MSR-VTT 1k-A test split" in text
@@ -77,7 +77,7 @@ def test_markdown_is_the_papers_table_with_both_sources_named(searched):
     assert "| 40.0 ± 0.0 · 47.4 |" in line
 
 
-def test_the_command_writes_all_files(searched, home, capsys):
+def test_the_command_writes_all_files(swept, home, capsys):
     assert report.main(["keep_rate", "heads"]) == 0
     lines = capsys.readouterr().out.splitlines()
     said = [line for line in lines if line.startswith("/")]
@@ -103,13 +103,13 @@ def test_the_command_writes_all_files(searched, home, capsys):
     assert "<script" not in page
 
 
-def test_the_panels_of_figures_7_and_8(searched):
+def test_the_panels_of_figures_7_and_8(swept):
     page = report.html([results.collect(SPACES["grains"])])
     assert page.count("<svg") == 1
     assert "Exp15 lsa +SDR" in page
 
 
-def test_an_unfinished_search_and_a_screening_are_said_to_be(searched):
+def test_an_unfinished_search_and_a_screening_are_said_to_be(swept):
     assert "1 of 1 trials so far" in report.about(results.collect(SPACES["scale"]))
     plain = results.collect(SPACES["residual"])
     screened = results.collect(SPACES["residual"], frozen=True)
@@ -118,9 +118,9 @@ def test_an_unfinished_search_and_a_screening_are_said_to_be(searched):
     assert (plain.best.label, screened.best.label) == ("without", "with")
 
 
-def test_what_was_not_searched(searched):
+def test_what_was_not_searched(swept):
     with pytest.raises(
-        ValueError, match=r"no search of space alpha; `python pipeline/tune.py alpha`"
+        ValueError, match=r"no sweep of space alpha; `python pipeline/tune.py alpha`"
     ):
         results.collect(SPACES["alpha"])
     with pytest.raises(ValueError, match=r"no space 'head'; known are .*heads"):
@@ -128,5 +128,5 @@ def test_what_was_not_searched(searched):
     with pytest.raises(ValueError, match="name one or more spaces"):
         report.main([])
     other = tracking.run_of("heads-6-no").info.run_id
-    with pytest.raises(ValueError, match="is not a search of scale, but of heads"):
+    with pytest.raises(ValueError, match="is not a sweep of scale, but of heads"):
         report.main(["scale", "--run", other])

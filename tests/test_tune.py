@@ -15,7 +15,7 @@ def arguments(*words, recipe="demo"):
     return cli.parse(tune.Arguments, [recipe, *words], "tune", "about")
 
 
-def search(name="residual", *words, recipe="demo"):
+def sweep(name="residual", *words, recipe="demo"):
     return tune.plan(SPACES[name], arguments(*words, recipe=recipe))
 
 
@@ -32,7 +32,7 @@ def search(name="residual", *words, recipe="demo"):
 )
 def test_what_does_not_go_together_is_said(name, words, message):
     with pytest.raises(ValueError, match=message):
-        search(name, *words)
+        sweep(name, *words)
 
 
 def test_frozen_refuses_spaces_that_move_towers_or_data():
@@ -54,22 +54,22 @@ def test_the_commands_errors_come_before_ray_starts(home):
 
 
 def test_the_name_changes_with_what_decides_the_result():
-    base = search().name
-    assert search("residual", "--cluster.decode-workers", "1").name == base
+    base = sweep().name
+    assert sweep("residual", "--cluster.decode-workers", "1").name == base
     others = {
-        search("heads").name,
-        search("residual", "--seeds", "2").name,
-        search("residual", "--epochs", "2").name,
-        search("residual", "--loss.alpha", "0.1").name,
-        search("residual", "--train.seed", "1").name,
-        search("residual", "--frozen", "True").name,
-        search(recipe="msrvtt_9k").name,
+        sweep("heads").name,
+        sweep("residual", "--seeds", "2").name,
+        sweep("residual", "--epochs", "2").name,
+        sweep("residual", "--loss.alpha", "0.1").name,
+        sweep("residual", "--train.seed", "1").name,
+        sweep("residual", "--frozen", "True").name,
+        sweep(recipe="msrvtt_9k").name,
     }
     assert len(others | {base}) == 8
 
 
 def test_a_trials_config_has_the_variants_changes_its_seed_and_the_budget():
-    planned = search("residual", "--seeds", "2", "--epochs", "3", "--train.seed", "5")
+    planned = sweep("residual", "--seeds", "2", "--epochs", "3", "--train.seed", "5")
     made = planned.config({"variant": "without", "seed": 6})
     expected = config.replace(
         recipes.recipe("demo"),
@@ -86,13 +86,13 @@ def test_a_trials_config_has_the_variants_changes_its_seed_and_the_budget():
 
 
 def test_a_sample_starts_from_the_recipe_and_leaves_out_what_frozen_towers_do_not_use():
-    planned = search("joint", "--frozen", "True", "--samples", "7")
+    planned = sweep("joint", "--frozen", "True", "--samples", "7")
     first = planned.config(plan.starting_point(planned))
     demo = recipes.recipe("demo")
     assert (first.head, first.loss, first.temporal) == (demo.head, demo.loss, demo.temporal)
     assert first.towers.freeze == "all"
     assert "optim.lr_clip" not in planned.axes
-    assert "optim.lr_clip" in search("joint").axes
+    assert "optim.lr_clip" in sweep("joint").axes
     assert planned.total == 7
 
 
@@ -151,7 +151,7 @@ def without_test_videos(corpus, tmp_path_factory):
 
 
 def words_for(root, tower):
-    """A search of seconds."""
+    """A sweep of seconds."""
     return [
         *("--data.root", str(root), "--data.val-videos", "12", "--data.max-frames", "4"),
         *("--towers.name", tower, "--train.batch-size", "16", "--temporal.layers", "0"),
@@ -170,11 +170,11 @@ def tower(tmp_path_factory):
 def children(planned):
     parent = tracking.run_of(str(planned.place)).info.run_id
     where = f"tags.`mlflow.parentRunId` = '{parent}'"
-    return parent, tracking.search(where)
+    return parent, tracking.find_runs(where)
 
 
 def check_search(planned, text):
-    """What any search leaves behind."""
+    """What any sweep leaves behind."""
     parent, runs = children(planned)
     assert len(runs) == planned.total
     for run in runs:
@@ -207,7 +207,7 @@ def check_search(planned, text):
 @pytest.mark.filterwarnings("default")
 def test_a_screening_on_frozen_towers_and_again(cluster, without_test_videos, tower, capsys):
     words = [*words_for(without_test_videos, tower), "--epochs", "2"]
-    planned = search("residual", *words, "--frozen", "True")
+    planned = sweep("residual", *words, "--frozen", "True")
     assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
     said = capsys.readouterr().out
     assert "SCREENING" in said
@@ -295,7 +295,7 @@ def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state
 @pytest.mark.filterwarnings("default")
 def test_a_search_that_trains(cluster, without_test_videos, tower, capsys):
     words = words_for(without_test_videos, tower)
-    planned = search("residual", *words)
+    planned = sweep("residual", *words)
     assert tune.main(["residual", "demo", *words]) == 0
     check_search(planned, capsys.readouterr().out)
 

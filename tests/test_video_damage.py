@@ -187,7 +187,8 @@ def test_a_block_of_zeros_is_noticed(codec: str, tmp_path: Path) -> None:
     path = make(tmp_path / "a.mp4", codec, width=160, height=120, options=options)
     data = path.read_bytes()
     with av.open(str(path)) as container:
-        packets = [p for p in container.demux(video=0) if p.size > 400]
+        # The first begins with a message of the encoder, which is no picture.
+        packets = [p for p in container.demux(video=0) if p.size > 400][1:]
     assert len(packets) > 5
     for packet in packets:
         assert packet.pos is not None

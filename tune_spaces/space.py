@@ -1,6 +1,6 @@
-"""What a search is, as plain data, and how it is checked before anything runs.
+"""What a sweep is, as plain data, and how it is checked before anything runs.
 
-Paper figures are of the MSR-VTT test split; a search itself sees the validation split alone.
+Paper figures are of the MSR-VTT test split; a sweep itself sees the validation split alone.
 """
 
 from collections.abc import Iterator

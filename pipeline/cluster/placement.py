@@ -7,18 +7,18 @@ from typing import Any
 
 import ray
 import ray.train
-from ray._private import services
-from ray.train.v2._internal import constants
 
 from pipeline.cli import CHECKOUT, home, in_job
+from pipeline.cluster import address, capacity, private
 from tcmgc.config import Config
 
-WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1"}}
+WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1", "KINETO_LOG_LEVEL": "99"}}
 """Ray's `worker_runtime_env` of a training worker: one heap for all threads.
 
 A worker's function runs in a thread. glibc gives a thread heaps that begin at multiples of 64 MB, so
 large tensors come to lie multiples of 256 MB apart, and those cannot be in the first cache together
 on AMD's processors: the optimiser's step takes three times as long (`benchmarks/heaps.py`).
+PyTorch's profiler keeps its own log off the terminal.
 """
 
 _OURS = False
@@ -30,15 +30,18 @@ def is_ours() -> bool:
     return _OURS
 
 
-def connect(*, search: bool = False) -> None:
+def connect(*, sweep: bool = False) -> None:
     """Join the cluster of this job or machine, or start one here.
 
     The checkout is put on every worker's path, so that nothing has to be installed but the
     dependencies; ``ray job submit --working-dir .`` does that by itself.
 
     Args:
-        search: Start the dashboard with a cluster that is started here (nine processes), since
+        sweep: Start the dashboard with a cluster that is started here (nine processes), since
             Ray Train asks it whether a trial that was stopped still holds its workers' place.
+
+    Raises:
+        ValueError: the cluster that RAY_ADDRESS names does not answer, or Ray cannot be started.
     """
     if ray.is_initialized():
         return
@@ -48,25 +51,33 @@ def connect(*, search: bool = False) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     variables = {} if in_job() else {"PYTHONPATH": str(CHECKOUT)}
     variables["TCMGC_HOME"] = str(home())
+    if in_job():
+        # Where a variable is among the job's own, Ray would refuse the two.
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     options: dict[str, Any] = {}
-    if services.get_ray_address_from_environment(None, None) is None:
+    where = address.of_cluster()
+    if where is None:
+        options["address"] = "local"
         global _OURS
-        _OURS = not search
+        _OURS = not sweep
         # SIGTERM says that this machine, the only one, is about to leave.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Every idle process sends measurements, every 10 s by default, and takes the core that
         # a worker trains on.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
-        options["include_dashboard"] = search
+        options["include_dashboard"] = sweep
     _hush()
-    address = services.get_ray_address_from_environment(None, None)
-    print(f"joining Ray at {address}" if address else "starting Ray…", flush=True)
-    ray.init(
-        runtime_env={"env_vars": variables},
-        log_to_driver=False,  # what workers have to say comes by way of `run_state.news`
-        logging_level="WARNING",
-        **options,
-    )
+    print(f"joining Ray at {where}" if where else "starting Ray…", flush=True)
+    try:
+        ray.init(
+            runtime_env={"env_vars": variables},
+            log_to_driver=False,  # what workers have to say comes by way of `run_state.news`
+            logging_level="WARNING",
+            **options,
+        )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        what = f"the Ray cluster at {where} cannot be joined" if where else "Ray cannot be started"
+        raise ValueError(f"{what}: {str(error).strip().splitlines()[0]}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # `terminal.Progress` shows how far the work is
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -97,7 +108,7 @@ def tell_which() -> None:
     Its cleaner, which frees the place of a trial that was stopped, looks for "the" Ray of the
     machine and gives up where there are two; the trials that follow would wait for ever.
     """
-    constants.ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    private.of("ray.train.v2._internal.constants:ENV_VARS_TO_PROPAGATE").add("RAY_ADDRESS")
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
@@ -136,34 +147,59 @@ class Placement:
 def placement(config: Config) -> Placement:
     """CPUs and GPU of a worker, from what the cluster has.
 
-    Without GPUs the CPUs are shared out evenly; with more workers than CPUs each gets a part of
-    one. A worker on a GPU gets ``cluster.cpus_per_worker``, or up to 4.
+    Without GPUs the CPUs of the nodes that may train are shared out evenly; with more workers than
+    CPUs each gets a part of one. A worker on a GPU gets ``cluster.cpus_per_worker``, or up to 4.
 
     Raises:
         ValueError: GPUs are demanded and the cluster has fewer than workers; an elastic number of
             workers on labelled nodes without GPUs.
     """
-    train, chosen = config.train, config.cluster.cpus_per_worker
-    resources: dict[str, Any] = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
+    train, role = config.train, config.cluster.train_node
+    have = [node["Resources"] for node in capacity.nodes(role)]
+    gpus = sum(int(node.get("GPU", 0)) for node in have)
     needed = train.min_workers or train.workers
-    if train.gpus == "always" and gpus < needed and not _autoscales():
+    if train.gpus == "always" and gpus < needed and not capacity.autoscales():
         raise ValueError(
             f"train.gpus is 'always' and {needed} workers need a GPU each, but the cluster has {gpus}; "
             "lower train.workers, add nodes, or set train.gpus to auto"
         )
     use_gpu = train.gpus == "always" or (train.gpus == "auto" and gpus >= needed)
-    if train.min_workers and config.cluster.train_node and not use_gpu:
+    if train.min_workers and role and not use_gpu:
         # Ray (2.60) would count the CPUs of all nodes, whatever their labels, and ask for workers
         # that fit nowhere.
         raise ValueError(
             "train.min_workers together with cluster.train_node needs workers on GPUs; leave "
             "cluster.train_node empty, or set train.min_workers to 0"
         )
-    even = cpus / train.workers
-    share = even if even < 1 else float(int(even))
-    return Placement(cpus=chosen or (min(4.0, share) if use_gpu else share), gpu=use_gpu)
+    if config.cluster.cpus_per_worker:
+        return Placement(cpus=config.cluster.cpus_per_worker, gpu=use_gpu)
+    cpus = [node.get("CPU", 0.0) for node in have]
+    share = capacity.even_share(cpus if any(cpus) else [1.0], train.workers)
+    return Placement(cpus=min(4.0, share) if use_gpu else share, gpu=use_gpu)
 
 
-def _autoscales() -> bool:
-    return bool(os.environ.get("RAY_AUTOSCALER") or os.environ.get("TCMGC_AUTOSCALES"))
+def require(config: Config) -> Placement:
+    """The placement of a config's workers, once it is known that they and their decoding fit.
+
+    Raises:
+        ValueError: they do not, and would wait for ever; says what was asked and what there is.
+    """
+    train, role = config.train, config.cluster.train_node
+    place = placement(config)
+    each = {"CPU": place.cpus, "GPU": float(place.gpu)}
+    remedy = "lower train.workers or cluster.cpus_per_worker"
+    count = train.min_workers or train.workers
+    capacity.require("training workers", count, each, role, "cluster.train_node", remedy)
+    require_decoding(config)
+    return place
+
+
+def require_decoding(config: Config) -> None:
+    """Make sure that there is a node to decode on.
+
+    Raises:
+        ValueError: there is none; says what was asked and what there is.
+    """
+    role, each = config.cluster.decode_node, {"CPU": 1.0}
+    remedy = "give a node CPUs"
+    capacity.require("decoding process", 1, each, role, "cluster.decode_node", remedy)

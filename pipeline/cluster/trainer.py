@@ -4,9 +4,15 @@ from typing import Any
 
 import ray.train
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 
 from pipeline.cluster import placement as cluster
+from pipeline.cluster import private
+
+FixedScalingPolicy: Any = private.of(
+    "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy"
+)
+_METRICS = {"ControllerMetricsCallback", "WorkerMetricsCallback"}
+"""They give Ray's metrics the run's name, and fail where it is not ASCII."""
 
 
 class Trainer(TorchTrainer):
@@ -21,6 +27,8 @@ class Trainer(TorchTrainer):
         idle = {"DatasetsCallback"}
         if cluster.is_ours():
             idle.add("PlacementGroupCleanerCallback")
+        if not str(self.run_config.name).isascii():
+            idle |= _METRICS
         return [
             one for one in super()._create_default_callbacks() if type(one).__name__ not in idle
         ]
@@ -29,6 +37,9 @@ class Trainer(TorchTrainer):
         if cluster.is_ours() and type(parts.get("scaling_policy")) is FixedScalingPolicy:
             parts["scaling_policy"] = _AsManyAsAsked(self.scaling_config)
         return super()._initialize_and_run_controller(**parts)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ctrl-C is :func:`pipeline.run_state.notices.on_stop_signals`'s: a checkpoint comes first."""
 
 
 class _AsManyAsAsked(FixedScalingPolicy):

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.data import TaskPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -33,6 +33,8 @@ def map_surviving(
     batch: int,
     node: str | None = None,
     on_lost: Callable[[int], None] = lambda count: None,
+    finish: Callable[[], Callable[[Any], Any]] | None = None,
+    finishers: int = 0,
 ) -> Iterator[tuple[int, Any]]:
     """Index and result of every item, as they are done; the result of a killer is None.
 
@@ -43,6 +45,9 @@ def map_surviving(
         batch: Items a batch; at most so many are done twice when a worker dies.
         node: Value of the label ``node-role`` of the nodes to run on.
         on_lost: Told how many items are tried again because their process died.
+        finish: Makes a second function, to be called on the results of the first in actors, with a
+            GPU each where there are any. An item that kills one is tried again like any other.
+        finishers: Number of these actors.
 
     Raises:
         RayTaskError: what ``function`` raised.
@@ -65,6 +70,17 @@ def map_surviving(
             max_retries=0,
             **selector,
         )
+    gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    if finish is not None:
+        dataset = dataset.map_batches(
+            _Finisher,
+            fn_constructor_args=(finish,),
+            batch_size=1,
+            batch_format="numpy",
+            compute=ActorPoolStrategy(size=finishers),
+            num_cpus=0 if gpus else 1,
+            num_gpus=gpus,
+        )
     dataset.context.max_errored_blocks = -1
     left = set(range(len(items)))
     with _quiet(), contextlib.suppress(ObjectLostError):  # results that were on a lost node: left
@@ -73,10 +89,12 @@ def map_surviving(
             yield row["index"], pickle.loads(row["result"])
     if left:
         on_lost(len(left))
-    alone = ray.remote(_apply).options(num_cpus=1, max_retries=0, **selector)
-    first = {index: alone.remote(function, items[index]) for index in sorted(left)}
+    needs = {"num_gpus": gpus} if finish is not None else selector
+    alone = ray.remote(_apply).options(num_cpus=1, max_retries=0, **needs)
+    start = functools.partial(alone.remote, function, finish)
+    first = {index: start(items[index]) for index in sorted(left)}
     for index, reference in first.items():
-        yield index, _result(reference, functools.partial(alone.remote, function, items[index]))
+        yield index, _result(reference, functools.partial(start, items[index]))
 
 
 def _result(reference: Any, again: Callable[[], Any]) -> Any:
@@ -95,8 +113,22 @@ def _call(rows: dict[str, Any], function: Callable[[Any], Any]) -> dict[str, Any
     return {"index": rows["index"], "result": results}
 
 
-def _apply(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+class _Finisher:
+    def __init__(self, finish: Callable[[], Callable[[Any], Any]]) -> None:
+        self.function = finish()
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        results = [pickle.dumps(self.function(pickle.loads(item))) for item in rows["result"]]
+        return {"index": rows["index"], "result": results}
+
+
+def _apply(
+    function: Callable[[Any], Any],
+    finish: Callable[[], Callable[[Any], Any]] | None,
+    item: Any,
+) -> Any:
+    result = function(item)
+    return result if finish is None else finish()(result)
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ def sweep(
 def _table(columns: dict[str, Metrics | None]) -> list[str]:
     rows = {name: metrics for name, metrics in columns.items() if metrics}
     for name, metrics in list(rows.items()):
-        if count := metrics.get("candidates"):
+        if count := metrics.get("t2v/candidates"):
             rows[f"chance, {name} of {count:.0f} videos"] = chance(int(count))
     shown = ("SumR", "t2v/R1", "t2v/R5", "t2v/R10", "v2t/R1", "v2t/R5", "v2t/R10")
     titles = ("SumR", "T2V R@1", "R@5", "R@10", "V2T R@1", "R@5", "R@10")

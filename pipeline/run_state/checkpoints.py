@@ -10,6 +10,7 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +18,15 @@ from typing import Any
 
 import ray.train
 from pyarrow import fs
-from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME as LIST
-from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
-    _CheckpointManagerState,
-    _TrainingResultState,
-)
 
+from pipeline.cluster import private
 from pipeline.run_state import run_folder
 from tcmgc import storage
-from tcmgc.training.checkpoint import CONFIG, OPTIMISER, TRAINING, WEIGHTS
+from tcmgc.training.checkpoint import CONFIG, OPTIMISER, TOWER, TRAINING, WEIGHTS
 
+LIST: str = private.of("ray.train.v2._internal.constants:CHECKPOINT_MANAGER_SNAPSHOT_FILENAME")
+"""Ray Train's list of the run's checkpoints."""
+_MANAGER = "ray.train.v2._internal.execution.checkpoint.checkpoint_manager:"
 PREFIX, ASIDE = "checkpoint_", ".writing-"
 
 
@@ -43,9 +43,11 @@ def aside(folder: str) -> Iterator[Path]:
             f"{folder} is not there on {socket.gethostname()}, where a worker runs; with several nodes, "
             "--run.folder must be on a file system that all of them mount, or a URI such as s3://bucket/runs"
         )
-    place = tempfile.mkdtemp(prefix=ASIDE, dir=None if storage.is_uri(path) else path)
+    above = tempfile.gettempdir() if storage.is_uri(path) else path
+    place = Path(above, f"{ASIDE}{uuid.uuid4().hex}")
+    place.mkdir()  # with the rights that the umask gives; tempfile's are for one user alone
     try:
-        yield Path(place)
+        yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -106,8 +108,9 @@ def local(folder: str) -> Iterator[str]:
     if system.get_file_info(f"{inner}/{TRAINING}").type != fs.FileType.File:
         raise ValueError(f"{storage.plain(folder)} is not a checkpoint: {TRAINING} missing")
     with tempfile.TemporaryDirectory() as copy:
-        for file in (CONFIG, WEIGHTS, TRAINING):
-            fs.copy_files(f"{inner}/{file}", f"{copy}/{file}", source_filesystem=system)
+        for file in (CONFIG, WEIGHTS, TRAINING, TOWER):
+            if file != TOWER or run_folder.exists(folder, TOWER):
+                fs.copy_files(f"{inner}/{file}", f"{copy}/{file}", source_filesystem=system)
         yield copy
 
 
@@ -130,6 +133,23 @@ def chosen(folder: str) -> str:
             f"run {storage.plain(folder)} has no checkpoint with a validation score yet: an epoch has to end first"
         )
     return storage.join(folder, max(scores, key=lambda name: scores[name]))
+
+
+def latest(folder: str) -> str:
+    """The run's checkpoint with the most steps.
+
+    Raises:
+        ValueError: there is none.
+    """
+    steps = {}
+    for name, files in storage.folders(folder).items():
+        if name.startswith(PREFIX) and TRAINING in files:
+            training = run_folder.read(storage.join(folder, name), TRAINING)
+            if training is not None:
+                steps[name] = training["step"]
+    if not steps:
+        raise ValueError(f"run {storage.plain(folder)} has no checkpoint")
+    return storage.join(folder, max(steps, key=lambda name: (steps[name], name)))
 
 
 def settle(folder: str, score: str) -> int | None:
@@ -164,7 +184,7 @@ def _listed(folder: str) -> set[str] | None:
     if values is None:
         return None
     try:
-        state = _CheckpointManagerState.model_validate(values)
+        state = private.of(_MANAGER + "_CheckpointManagerState").model_validate(values)
     except ValueError:
         return None
     return {result.checkpoint_dir_name for result in state.checkpoint_results}
@@ -180,14 +200,15 @@ def _write_list(folder: str, whole: dict[str, dict[str, Any]], score: str) -> No
 
     in_time = sorted(whole, key=lambda name: (whole[name]["step"], name))
     by_score = sorted(in_time, key=lambda name: value(whole[name]))
+    make_result = private.of(_MANAGER + "_TrainingResultState")
     results = {
-        name: _TrainingResultState(
+        name: make_result(
             checkpoint_dir_name=name,
             metrics={"history": [], score: value(training), "step": training["step"]},
         )
         for name, training in whole.items()
     }
-    state = _CheckpointManagerState(
+    state = private.of(_MANAGER + "_CheckpointManagerState")(
         checkpoint_results=[results[name] for name in by_score],
         checkpoint_report_indices=[in_time.index(name) for name in by_score],
         latest_checkpoint_result=results[in_time[-1]],

@@ -71,6 +71,17 @@ def held(folder: str, *, beat: float = BEAT, patience: float = PATIENCE) -> Iter
             run_folder.remove(folder, NAME)
 
 
+def refuse_if_held(folder: str) -> None:
+    """Raise at once where a living process of this machine owns the folder; nothing is written.
+
+    Raises:
+        ValueError: names it.
+    """
+    found = _read(folder)
+    if found is not None and _alive_here(found):
+        raise ValueError(_taken(folder, found))
+
+
 def _self() -> dict[str, Any]:
     boot = Path("/proc/sys/kernel/random/boot_id")
     return {
@@ -112,8 +123,8 @@ def _alive_here(lock: dict[str, Any]) -> bool:
 
 def _taken(folder: str, lock: dict[str, Any]) -> str:
     return (
-        f"{folder} is being written by process {lock['pid']} on {lock['host']}; two runs never write into one "
-        "folder. Wait for it, stop it, or choose another --run.name"
+        f"{folder} is being written by process {lock['pid']} on {lock['host']}; two never write into one "
+        "folder. Wait for it, stop it, or choose another folder (--run.name, --out)"
     )
 
 

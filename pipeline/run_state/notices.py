@@ -1,5 +1,6 @@
-"""What can ask a run for a checkpoint between two steps: the clock, SIGTERM, a node about to leave."""
+"""What can ask a run for a checkpoint between two steps: the clock, SIGTERM, Ctrl-C, a node about to leave."""
 
+import os
 import signal
 import threading
 import time
@@ -9,12 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray.train
-from ray.experimental import internal_kv
+
+from pipeline.cluster import private
 
 NOTHING, SAVE, STOP, ASK, TELL = 0, 1, 2, 4, 8
 """Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes; send
 the metrics so far."""
 
+_KV = "ray.experimental.internal_kv:_internal_kv_"
+_STOPPING = "stopping after this step, once its checkpoint is written; once more ends it at once\n"
 _LOOK = 1.0
 _ASK = 5.0
 _TELL = 15.0
@@ -31,7 +35,7 @@ class Stopped(KeyboardInterrupt):
 class Board:
     """Where the driver leaves word for the workers: a key in the cluster's own store.
 
-    An actor would do as well, but is a process more for every run and every trial of a search.
+    An actor would do as well, but is a process more for every run and every trial of a sweep.
     """
 
     def __init__(self) -> None:
@@ -39,24 +43,23 @@ class Board:
 
     def leave(self, word: str) -> None:
         """Leave word; it stays until it is wiped off."""
-        internal_kv._internal_kv_put(self.key, word)
+        private.of(_KV + "put")(self.key, word)
 
     def read(self) -> str:
         """The word that was left, or nothing."""
-        return (internal_kv._internal_kv_get(self.key) or b"").decode()
+        return (private.of(_KV + "get")(self.key) or b"").decode()
 
     def wipe(self) -> None:
         """Leave nothing behind in the cluster."""
-        internal_kv._internal_kv_del(self.key)
+        private.of(_KV + "del")(self.key)
 
 
 @contextmanager
-def on_sigterm(board: Board) -> Iterator[list[str]]:
-    """While the block runs, SIGTERM leaves word on the board instead of ending the process.
+def on_stop_signals(board: Board) -> Iterator[list[str]]:
+    """While the block runs, SIGTERM and Ctrl-C leave word on the board instead of ending the process.
 
-    Gives a list that holds the signal's name once it has come. A second SIGTERM ends the
-    process as usual. Signals are the main thread's: elsewhere (in a trial of Ray Tune) nothing
-    changes.
+    Gives a list that holds the signal's name once one has come. A second one ends the process as
+    usual. Signals are the main thread's: elsewhere (in a trial of Ray Tune) nothing changes.
     """
     came: list[str] = []
     if threading.current_thread() is not threading.main_thread():
@@ -65,14 +68,19 @@ def on_sigterm(board: Board) -> Iterator[list[str]]:
 
     def handle(number: int, frame: Any) -> None:
         came.append(signal.Signals(number).name)
+        for one, usual in before.items():
+            signal.signal(one, usual)
+        os.write(2, _STOPPING.encode())  # print may be what the signal came in between of
         board.leave(came[0])
-        signal.signal(signal.SIGTERM, before)
 
-    before = signal.signal(signal.SIGTERM, handle)
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    for one in before:
+        signal.signal(one, handle)
     try:
         yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, usual in before.items():
+            signal.signal(one, usual)
 
 
 class Watch:

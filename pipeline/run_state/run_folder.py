@@ -3,15 +3,19 @@
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
 
 from tcmgc import storage
-from tcmgc.config import Config, fingerprint, flatten, from_dict, to_dict
+from tcmgc.config import Config, deciding, from_dict, to_dict
 
 CONFIG, RESULT = "config.json", "result.json"
+_NAMED = 8
+"""Differing fields that an error names."""
 
 
 def read(folder: str, name: str) -> dict[str, Any] | None:
@@ -49,7 +53,9 @@ def write(folder: str, name: str, values: dict[str, Any]) -> None:
 
 def split(folder: str) -> tuple[str, str]:
     """The folder of all runs, and the run's name: what ``storage.join`` joined."""
-    base, mark, query = folder.rstrip("/").partition("?")
+    base, mark, query = folder.rstrip("/"), "", ""
+    if storage.is_uri(folder):
+        base, mark, query = base.partition("?")
     runs, _, name = base.rpartition("/")
     return runs + mark + query, name
 
@@ -67,19 +73,58 @@ def remove(folder: str, name: str) -> None:
         system.delete_file(inner)
 
 
+def checked_name(name: str) -> str:
+    """The name, if a folder can have it.
+
+    Raises:
+        ValueError: a path, ``..``, an empty name, or one with line breaks or the like.
+    """
+    bad = not name.strip() or name != name.strip() or name in (".", "..")
+    if bad or any(c in "/\\" or not c.isprintable() for c in name) or len(name.encode()) > 200:
+        raise ValueError(
+            f"--run.name {name!r} cannot be a folder's name; expected up to 200 bytes without slashes, "
+            "line breaks or spaces at its ends (--run.folder chooses where runs are kept)"
+        )
+    return name
+
+
 def config_of(folder: str) -> Config:
     """The config that the run was started with.
 
     Raises:
         ValueError: the folder holds no run.
     """
-    values = read(folder, CONFIG)
-    if values is None:
+    found = _noted(folder)
+    if found is None:
         raise ValueError(
-            f"{folder} holds no run: there is no {CONFIG} in it; give the folder or the MLflow run id "
+            f"{storage.plain(folder)} holds no run: there is no {CONFIG} in it; give the folder or the MLflow run id "
             "that training named at its beginning"
         )
-    return from_dict(values)
+    return found
+
+
+def agree(folder: str, config: Config) -> bool:
+    """Whether the folder holds a run already; one with the settings of ``config``.
+
+    Raises:
+        ValueError: the folder holds a run with other settings; names them.
+    """
+    before = _noted(folder)
+    if before is None:
+        return False
+    old, new = deciding(before), deciding(config)
+    changed = [
+        f"{path} {old.get(path, 'unset')} there, {new.get(path, 'unset')} now"
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+    if not changed:
+        return True
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    raise ValueError(
+        f"{storage.plain(folder)} holds a run with other settings ({'; '.join(changed[:_NAMED])}{more}); "
+        "--run.name starts another run, --resume without other fields goes on with that one's own settings"
+    )
 
 
 def enter(folder: str, config: Config) -> None:
@@ -88,20 +133,33 @@ def enter(folder: str, config: Config) -> None:
     Raises:
         ValueError: the folder holds a run with other settings; names them.
     """
-    found = read(folder, CONFIG)
-    if found is None:
+    if not agree(folder, config):
         write(folder, CONFIG, to_dict(config))
-        return
-    before = from_dict(found)
-    if fingerprint(before) == fingerprint(config):
-        return
-    old, new = flatten(before), flatten(config)
-    changed = [
-        f"{path} {old.get(path, 'unset')} there, {new.get(path, 'unset')} now"
-        for path in sorted(old.keys() | new.keys())
-        if old.get(path) != new.get(path)
-    ]
-    raise ValueError(
-        f"{folder} holds a run with other settings ({'; '.join(changed)}); "
-        "--run.name starts another run, --resume goes on with that one's own settings"
-    )
+
+
+@contextmanager
+def forgotten_if_refused(folder: str) -> Iterator[None]:
+    """Remove a folder that the block made, if the block is refused before it has a checkpoint.
+
+    A corrected command may then take the same name.
+    """
+    fresh = not exists(folder, CONFIG)
+    try:
+        yield
+    except ValueError:
+        if fresh and not any(name.startswith("checkpoint_") for name in storage.folders(folder)):
+            storage.remove_folder(folder)
+        raise
+
+
+def _noted(folder: str) -> Config | None:
+    values = read(folder, CONFIG)
+    if values is None:
+        return None
+    try:
+        return from_dict(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{storage.plain(folder)}/{CONFIG} is not a config of this version: {error}; "
+            "--run.name starts another run"
+        ) from error

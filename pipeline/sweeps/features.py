@@ -1,5 +1,6 @@
-"""The features of frozen towers, made once for a whole search."""
+"""The features of frozen towers, made once for a whole sweep."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +10,29 @@ import torch
 from pipeline import cli
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.sweeps.plan import Search
-from tcmgc import model
+from pipeline.run_state import checkpoints
+from pipeline.sweeps.plan import Sweep
+from tcmgc import model, storage
 from tcmgc.config import Config, from_dict, replace
 from tcmgc.datasets import Corpus, Split
 from tcmgc.towers import backbone
 from tcmgc.training import checkpoint, frozen
 
 
-def make(search: Search, config: Config, corpus: Corpus) -> str:
+def make(sweep: Sweep, config: Config, corpus: Corpus) -> str:
     """Path of the file of features; it is made where it is not there.
 
     Raises:
         ValueError: a checkpoint that is none, or whose towers or frames are other than the config's.
     """
-    place = search.place / "features.safetensors"
+    place = sweep.place / "features.safetensors"
     if not place.is_file():
         where = cluster.placement(replace(config, {"train.workers": 1, "train.min_workers": 0}))
         print(f"features of {len(corpus['train'])} and {len(corpus['val'])} videos: to {place}")
         task = ray.remote(num_cpus=where.cpus, num_gpus=1 if where.gpu else 0)(_make)
         splits = {name: corpus[name] for name in ("train", "val")}
         try:
-            ray.get(task.remote(search.base, search.towers, splits, str(place)))
+            ray.get(task.remote(sweep.base, sweep.towers, splits, str(place)))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ValueError):
                 raise error.cause from error
@@ -59,10 +61,16 @@ def _make(base: dict[str, Any], towers: str | None, splits: dict[str, Split], pl
 
 
 def _trained(config: Config, folder: str) -> model.Retriever:
-    found, retriever = checkpoint.load(folder)
-    if found.towers.name != config.towers.name:
-        raise ValueError(
-            f"--towers {folder} has towers {found.towers.name}, the recipe {config.towers.name}; "
-            "give a recipe with the same"
-        )
+    with checkpoints.local(folder) as place:
+        found, retriever = checkpoint.load(place)
+        if _model(found.towers.name) != _model(config.towers.name):
+            raise ValueError(
+                f"--towers {storage.plain(folder)} has towers {found.towers.name}, the recipe {config.towers.name}; "
+                "give a recipe with the same"
+            )
     return retriever
+
+
+def _model(name: str) -> Any:
+    """What a tower is: the content of its file, or its name."""
+    return json.loads(Path(name).read_text()) if name.endswith(".json") else name

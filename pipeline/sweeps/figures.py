@@ -1,4 +1,4 @@
-"""Which plots belong to a search's table."""
+"""Which plots belong to a sweep's table."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A search as it travels to its trials: a space, the config it starts from, seeds, a folder."""
+"""A sweep as it travels to its trials: a space, the config it starts from, seeds, a folder."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ FROZEN_LEAVES_OUT = ("optim.lr_clip",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Sweep:
     """What to try; the same on the driver and in every trial."""
 
     space: Any
@@ -25,11 +25,11 @@ class Search:
     epochs: int
     frozen: bool = False
     pairs: int = 0
-    """Training pairs an epoch of a frozen search; 0: all."""
+    """Training pairs an epoch of a frozen sweep; 0: all."""
     towers: str | None = None
-    """Checkpoint whose towers make a frozen search's features; None: the recipe's own."""
+    """Checkpoint whose towers make a frozen sweep's features; None: the recipe's own."""
     folder: str
-    """Below it: the search's folder, named after what decides its result."""
+    """Below it: the sweep's folder, named after what decides its result."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class Search:
 
     @property
     def place(self) -> Path:
-        """The search's own folder."""
+        """The sweep's own folder."""
         return Path(self.folder) / self.name
 
     @property
@@ -54,12 +54,12 @@ class Search:
 
     @property
     def total(self) -> int:
-        """Trials of the whole search."""
+        """Trials of the whole sweep."""
         return self.samples or len(self.space.variants) * self.seeds
 
     @property
     def axes(self) -> dict[str, Any]:
-        """The sampled fields, as they are in this kind of search."""
+        """The sampled fields, as they are in this kind of sweep."""
         left_out = FROZEN_LEAVES_OUT if self.frozen else ()
         return {path: axis for path, axis in self.space.axes.items() if path not in left_out}
 
@@ -110,25 +110,25 @@ def decode(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
-def as_dict(search: Search) -> dict[str, Any]:
-    """What goes into MLflow as the search's own description."""
+def as_dict(sweep: Sweep) -> dict[str, Any]:
+    """What goes into MLflow as the sweep's own description."""
     return {
-        "space": asdict(search.space),
-        "base": search.base,
-        "seeds": search.seeds,
-        "samples": search.samples,
-        "epochs": search.epochs,
-        "frozen": search.frozen,
-        "pairs": search.pairs,
-        "towers": search.towers,
+        "space": asdict(sweep.space),
+        "base": sweep.base,
+        "seeds": sweep.seeds,
+        "samples": sweep.samples,
+        "epochs": sweep.epochs,
+        "frozen": sweep.frozen,
+        "pairs": sweep.pairs,
+        "towers": sweep.towers,
     }
 
 
-def starting_point(search: Search) -> dict[str, Any]:
+def starting_point(sweep: Sweep) -> dict[str, Any]:
     """The recipe's own values of the sampled fields where the space has them, to be tried first."""
-    flat = flatten(from_dict(search.base))
+    flat = flatten(from_dict(sweep.base))
     point = {}
-    for path, axis in search.axes.items():
+    for path, axis in sweep.axes.items():
         value = flat[path]
         if hasattr(axis, "values"):
             options = [encode(one) for one in axis.values]

@@ -1,4 +1,4 @@
-"""A search on the terminal and in MLflow while it runs: a line a trial, a table at the end."""
+"""A sweep on the terminal and in MLflow while it runs: a line a trial, a table at the end."""
 
 import statistics
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from ray import tune
 
 from pipeline import tracking
 from pipeline.sweeps import trials
-from pipeline.sweeps.plan import Search, decode
+from pipeline.sweeps.plan import Sweep, decode
 from pipeline.sweeps.trials import validation
 
 
@@ -33,8 +33,8 @@ class Row:
 class Progress(tune.Callback):
     """Says on the driver how each trial ended, and closes the MLflow run of those that were stopped."""
 
-    def __init__(self, search: Search) -> None:
-        self.search = search
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
         self.rows: dict[str, list[dict[str, float]]] = {}
         self.said: set[str] = set()
 
@@ -42,14 +42,14 @@ class Progress(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Remember the epoch, and say it."""
-        metric = self.search.space.metric
+        metric = self.sweep.space.metric
         if metric not in result or "finished" in result:
             return
         self.rows.setdefault(trial.trial_id, []).append(validation(result))
-        label = self.search.label(trial.config, trial.trial_id)
+        label = self.sweep.label(trial.config, trial.trial_id)
         print(
-            f"  {label}, seed {self.search.seed(trial.config)}: epoch {result['epoch']} of "
-            f"{self.search.epochs}: {metric} {result[metric]:.1f}",
+            f"  {label}, seed {self.sweep.seed(trial.config)}: epoch {result['epoch']} of "
+            f"{self.sweep.epochs}: {metric} {result[metric]:.1f}",
             flush=True,
         )
 
@@ -58,17 +58,17 @@ class Progress(tune.Callback):
         result = trial.last_result
         done = bool(result.get("finished"))
         if not done:
-            _close(self.search, trial, self.rows.get(trial.trial_id, []))
-        self._say(trials, trial, outcome(self.search, trial.config, trial.trial_id, result))
+            _close(self.sweep, trial, self.rows.get(trial.trial_id, []))
+        self._say(trials, trial, outcome(self.sweep, trial.config, trial.trial_id, result))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that failed for good."""
         result = trial.last_result or {}
-        run = _run_of(self.search, trial)
+        run = _run_of(self.sweep, trial)
         if run is not None and run.info.status == "RUNNING":  # its process is gone
             tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
             tracking.end(run.info.run_id, "FAILED")
-        row = outcome(self.search, trial.config, trial.trial_id, result, failed=True)
+        row = outcome(self.sweep, trial.config, trial.trial_id, result, failed=True)
         self._say(trials, trial, row)
 
     def _say(self, trials: Sequence[Any], trial: Any, row: Row) -> None:
@@ -78,16 +78,16 @@ class Progress(tune.Callback):
         ended = sum(one.status in ("TERMINATED", "ERROR") for one in trials)
         ended += trial.status not in ("TERMINATED", "ERROR")
         seconds = (trial.last_result or {}).get("time_total_s", 0.0)
-        score = f"{self.search.space.metric} {row.score:.1f}" if row.score is not None else ""
+        score = f"{self.sweep.space.metric} {row.score:.1f}" if row.score is not None else ""
         print(
-            f"[{ended} of {self.search.total}] {row.label}, seed {row.seed}: {score} "
+            f"[{ended} of {self.sweep.total}] {row.label}, seed {row.seed}: {score} "
             f"({row.status}, epoch {row.epochs}, {seconds:.0f} s)",
             flush=True,
         )
 
 
 def outcome(
-    search: Search,
+    sweep: Sweep,
     settings: dict[str, Any],
     trial: str,
     result: dict[str, Any],
@@ -96,11 +96,11 @@ def outcome(
     failed: bool = False,
 ) -> Row:
     """A row from what Tune knows of a trial."""
-    known = [*scores, *([result[search.space.metric]] if search.space.metric in result else [])]
+    known = [*scores, *([result[sweep.space.metric]] if sweep.space.metric in result else [])]
     status = "failed" if failed else "finished" if result.get("finished") else "stopped early"
     return Row(
-        label=search.label(settings, trial),
-        seed=search.seed(settings),
+        label=sweep.label(settings, trial),
+        seed=sweep.seed(settings),
         score=max(known) if known else None,
         epochs=int(result.get("epoch", 0)),
         status=status,
@@ -126,17 +126,17 @@ def table(rows: Sequence[Row], metric: str) -> str:
     return "\n".join(lines)
 
 
-def finding(search: Search, rows: Sequence[Row]) -> str:
+def finding(sweep: Sweep, rows: Sequence[Row]) -> str:
     """What came out best, its values where it was sampled, and how far it is from the next one."""
     best = best_label(rows)
     if best is None:
         return "no trial has a score"
     groups = {row.label: [one for one in rows if one.label == row.label] for row in rows}
-    lines = [f"best:    {best}, {search.space.metric} {_mean(groups[best]):.1f}"]
-    lines[0] += _distance(groups, best, sampled=bool(search.axes))
-    if search.axes:
+    lines = [f"best:    {best}, {sweep.space.metric} {_mean(groups[best]):.1f}"]
+    lines[0] += _distance(groups, best, sampled=bool(sweep.axes))
+    if sweep.axes:
         settings = next(row.settings for row in rows if row.label == best)
-        for path in search.axes:
+        for path in sweep.axes:
             if path in settings:
                 lines.append(f"  --{path.replace('_', '-')} {_spelled(settings[path])}")
     return "\n".join(lines)
@@ -186,18 +186,18 @@ def _mean(rows: Sequence[Row]) -> float:
     return statistics.mean(scores) if scores else float("-inf")
 
 
-def _close(search: Search, trial: Any, rows: Sequence[dict[str, float]]) -> None:
+def _close(sweep: Sweep, trial: Any, rows: Sequence[dict[str, float]]) -> None:
     """What a stopped trial can no longer do itself: send its history, note how far it came."""
-    run = _run_of(search, trial)
+    run = _run_of(sweep, trial)
     if run is None:
         return  # stopped before it began
     history = trials.stopped_history(trial.last_result)
     if history:
         tracking.complete(run.info.run_id, history)
     epochs = [row for row in history if "epoch" in row] or list(rows)
-    config = search.config(trial.config)
-    trials.finish(run.info.run_id, search, config, epochs, "stopped early", "FINISHED")
+    config = sweep.config(trial.config)
+    trials.finish(run.info.run_id, sweep, config, epochs, "stopped early", "FINISHED")
 
 
-def _run_of(search: Search, trial: Any) -> Any:
-    return tracking.run_of(f"{search.trials}/{search.run(trial.config, trial.trial_id)}")
+def _run_of(sweep: Sweep, trial: Any) -> Any:
+    return tracking.run_of(f"{sweep.trials}/{sweep.run(trial.config, trial.trial_id)}")

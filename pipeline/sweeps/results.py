@@ -1,4 +1,4 @@
-"""What a search found, read from MLflow alone."""
+"""What a sweep found, read from MLflow alone."""
 
 import math
 import statistics
@@ -59,13 +59,13 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class SpaceResult:
-    """A search's table."""
+    """A sweep's table."""
 
     space: Any
     data: str
     run_id: str
     trials: int
-    """Trials that the search was to have."""
+    """Trials that the sweep was to have."""
     epochs: str
     frozen: bool
     finished: bool
@@ -91,35 +91,35 @@ class SpaceResult:
 
 
 def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> SpaceResult:
-    """The latest search of a space.
+    """The latest sweep of a space.
 
     Args:
         space: One of `tune_spaces.SPACES`.
-        run_id: Of another search than the latest, as MLflow has it.
+        run_id: Of another sweep than the latest, as MLflow has it.
         frozen: The latest screening on frozen towers instead.
 
     Raises:
         ValueError: there is none, or no trial of it has a score yet.
     """
     kind = "yes, a screening" if frozen else "no"
-    where = f"tags.kind = 'search' and tags.space = '{space.name}' and tags.frozen = '{kind}'"
-    found = tracking.search(where) if run_id is None else [tracking.client().get_run(run_id)]
+    where = f"tags.kind = 'sweep' and tags.space = '{space.name}' and tags.frozen = '{kind}'"
+    found = tracking.find_runs(where) if run_id is None else [tracking.client().get_run(run_id)]
     if not found:
         flag = " --frozen" if frozen else ""
         raise ValueError(
-            f"MLflow at {tracking.shown()} has no search of space {space.name}; "
+            f"MLflow at {tracking.shown()} has no sweep of space {space.name}; "
             f"`python pipeline/tune.py {space.name}{flag}` makes one"
         )
     parent = found[0]
     if parent.data.tags.get("space") != space.name:
         raise ValueError(
-            f"run {parent.info.run_id} is not a search of {space.name}, but of {parent.data.tags.get('space')}"
+            f"run {parent.info.run_id} is not a sweep of {space.name}, but of {parent.data.tags.get('space')}"
         )
-    children = tracking.search(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    children = tracking.find_runs(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     key = f"best/{_first_metric(space)}"
     scored = [run for run in children if not math.isnan(run.data.metrics.get(key, math.nan))]
     if not scored:
-        raise ValueError(f"no trial of search {parent.info.run_name} has a score yet")
+        raise ValueError(f"no trial of sweep {parent.info.run_name} has a score yet")
     return SpaceResult(
         space=space,
         data=parent.data.tags["data"],

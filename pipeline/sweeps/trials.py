@@ -1,4 +1,4 @@
-"""What a trial of a search runs: training as ever, or training on frozen towers' features."""
+"""What a trial of a sweep runs: training as ever, or training on frozen towers' features."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.recording import describe
-from pipeline.sweeps.plan import Search
+from pipeline.sweeps.plan import Sweep
 from tcmgc import model
 from tcmgc.config import Config
 from tcmgc.training import checkpoint, frozen
@@ -40,20 +40,20 @@ def validation(row: Row) -> Row:
     return {key: value for key, value in row.items() if key == "epoch" or key.startswith("val/")}
 
 
-def train_trial(settings: dict[str, Any], search: Search, corpus: list[Any], parent: str) -> None:
+def train_trial(settings: dict[str, Any], sweep: Sweep, corpus: list[Any], parent: str) -> None:
     """A trial that trains like `pipeline/train.py`: the same trainer, on the shared corpus."""
 
     def work(config: Config, name: str, run_id: str) -> list[Row]:
         cluster.tell_which()
         callbacks = [tracking.MlflowCallback(run_id), Report()]
-        result = train.fit(config, corpus, name, search.trials, callbacks)
+        result = train.fit(config, corpus, name, sweep.trials, callbacks)
         with result.checkpoint.as_directory() as last:
             return checkpoint.read_training(last)["history"]
 
-    _record(settings, search, parent, work)
+    _record(settings, sweep, parent, work)
 
 
-def frozen_trial(settings: dict[str, Any], search: Search, features: str, parent: str) -> None:
+def frozen_trial(settings: dict[str, Any], sweep: Sweep, features: str, parent: str) -> None:
     """A trial on features of towers that stand still."""
     cli.quiet()
     gpu = bool(ray.get_gpu_ids())
@@ -61,7 +61,7 @@ def frozen_trial(settings: dict[str, Any], search: Search, features: str, parent
 
     def work(config: Config, name: str, run_id: str) -> list[Row]:
         device = "cuda" if gpu else "cpu"
-        run = frozen.FrozenTrainer(config, _features(features), device, pairs=search.pairs)
+        run = frozen.FrozenTrainer(config, _features(features), device, pairs=sweep.pairs)
         history = []
         for epoch in range(1, config.train.epochs + 1):
             terms = {f"train/{key}": value for key, value in run.epoch().items()}
@@ -72,7 +72,7 @@ def frozen_trial(settings: dict[str, Any], search: Search, features: str, parent
             ray.tune.report(validation(row))
         return history
 
-    _record(settings, search, parent, work)
+    _record(settings, sweep, parent, work)
 
 
 @functools.lru_cache(maxsize=1)
@@ -82,22 +82,22 @@ def _features(path: str) -> frozen.Features:
 
 def _record(
     settings: dict[str, Any],
-    search: Search,
+    sweep: Sweep,
     parent: str,
     work: Callable[[Config, str, str], list[Row]],
 ) -> None:
     """Do the work once: a trial that is done already says its result again."""
     trial = ray.tune.get_context().get_trial_id()
-    name = search.run(settings, trial)
-    place = Path(search.trials) / name / "result.json"
+    name = sweep.run(settings, trial)
+    place = Path(sweep.trials) / name / "result.json"
     if place.is_file():
         outcome = json.loads(place.read_text())
         if "error" in outcome:
             raise RuntimeError(f"{outcome['error']} (delete {place} to try once more)")
         ray.tune.report(outcome)
         return
-    config = search.config(settings)
-    run_id = start(search, settings, trial, parent)
+    config = sweep.config(settings)
+    run_id = start(sweep, settings, trial, parent)
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         history = work(config, name, run_id)
@@ -109,44 +109,44 @@ def _record(
         raise
     epochs = [row for row in history if "epoch" in row]
     tracking.complete(run_id, history)
-    finish(run_id, search, config, epochs, "finished", "FINISHED")
-    outcome = {**validation(best(epochs, search)), "epoch": config.train.epochs, "finished": True}
+    finish(run_id, sweep, config, epochs, "finished", "FINISHED")
+    outcome = {**validation(best(epochs, sweep)), "epoch": config.train.epochs, "finished": True}
     place.write_text(json.dumps(outcome))
     ray.tune.report(outcome)
 
 
-def start(search: Search, settings: dict[str, Any], trial: str, parent: str) -> str:
-    """The trial's MLflow run, below the search's."""
-    config = search.config(settings)
-    label, seed = search.label(settings, trial), search.seed(settings)
+def start(sweep: Sweep, settings: dict[str, Any], trial: str, parent: str) -> str:
+    """The trial's MLflow run, below the sweep's."""
+    config = sweep.config(settings)
+    label, seed = sweep.label(settings, trial), sweep.seed(settings)
     tags = {
         "kind": "trial",
-        "space": search.space.name,
+        "space": sweep.space.name,
         "variant": label,
         "seed": str(seed),
         "mlflow.parentRunId": parent,
     }
-    name = f"{label}, seed {seed}" if search.seeds > 1 else label
-    folder = f"{search.trials}/{search.run(settings, trial)}"
+    name = f"{label}, seed {seed}" if sweep.seeds > 1 else label
+    folder = f"{sweep.trials}/{sweep.run(settings, trial)}"
     return tracking.start(config, name, folder, tags)
 
 
 def finish(
-    run_id: str, search: Search, config: Config, epochs: Sequence[Row], status: str, state: str
+    run_id: str, sweep: Sweep, config: Config, epochs: Sequence[Row], status: str, state: str
 ) -> None:
     """The best epoch's metrics under ``best/``, parameter counts, and how the trial ended."""
     summary: Row = {}
     if epochs:
-        summary = describe.best(best(epochs, search))
+        summary = describe.best(best(epochs, sweep))
     if (count := model.aggregation_parameters(config)) is not None:
         summary["isa_parameters"] = float(count)
     tracking.finish(run_id, summary, {"status": status})
     tracking.end(run_id, state)
 
 
-def best(epochs: Sequence[Row], search: Search) -> Row:
+def best(epochs: Sequence[Row], sweep: Sweep) -> Row:
     """The epoch that the checkpoint would be taken from."""
-    return max(epochs, key=lambda row: row[search.space.metric])
+    return max(epochs, key=lambda row: row[sweep.space.metric])
 
 
 def stopped_history(last: Row) -> list[Row]:

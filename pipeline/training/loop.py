@@ -16,6 +16,7 @@ from pipeline.inputs import prepare
 from pipeline.inputs.prefetch import prefetch
 from pipeline.run_state import checkpoints, news, notices
 from pipeline.training import scoring
+from pipeline.training.profiling import Profiling
 from tcmgc import model
 from tcmgc.config import Config, from_dict
 from tcmgc.datasets import Corpus
@@ -63,8 +64,7 @@ class Trainer:
         self.val = corpus["val"]
         self.reader = prepare.frame_cache(config).open([*corpus["train"].clips, *self.val.clips])
         self.pairs = list(corpus["train"].pairs())
-        clips = {clip.id: place for place, clip in enumerate(corpus["train"].clips)}
-        self.videos = np.array([clips[clip.id] for clip, _ in self.pairs])
+        self.videos = order.owners([len(clip.captions) for clip in corpus["train"].clips])
         self.steps = order.steps_per_epoch(len(self.pairs), config.train.batch_size)
         self.tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
         self.tokens = Tokens([caption for _, caption in self.pairs], self.tokenise)
@@ -78,6 +78,8 @@ class Trainer:
                 "until their number changes, last digits depend on it"
             )
         self.threads = scoring.side_by_side(config, self.device)
+        steps = config.train.profile_steps if self.rank == 0 else 0
+        self.profiling = Profiling(steps, folder, self._say)
         self.done = 0
         """Steps taken since the run began."""
         self.history: list[dict[str, float]] = []
@@ -112,7 +114,9 @@ class Trainer:
         """The steps that are left of an epoch; whether the run was asked to stop."""
         train = self.config.train
         self.model.train()
-        pairs = order.epoch_order(len(self.pairs), train.seed, epoch)
+        pairs = order.of_epoch(
+            self.videos, train.batch_size, train.seed, epoch, separate=train.separate_captions
+        )
         first = self.done - epoch * self.steps
         batches = prefetch(
             self._load(order.batch_of(pairs, step, train.batch_size))
@@ -120,10 +124,14 @@ class Trainer:
         )
         last = time.perf_counter()
         for _ in range(first, self.steps):
-            waiting = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - waiting
-            row, wishes = self._step(*_to(batch, self.device))
+            with self.profiling.step():
+                waiting = time.perf_counter()
+                with span("waiting for data"):
+                    batch = next(batches)
+                waited = time.perf_counter() - waiting
+                with span("data to the device"):
+                    moved = _to(batch, self.device)
+                row, wishes = self._step(*moved)
             now = time.perf_counter()
             row |= {
                 "train/data_wait": waited / (now - last),
@@ -161,11 +169,13 @@ class Trainer:
             whole: Words and videos of all workers' pairs.
         """
         config, total = self.config, self.config.train.batch_size
-        factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim.warmup)
-        optim.set_rate(self.optimiser, factor)
-        self.optimiser.zero_grad(set_to_none=True)
+        factor = optim.rate(self.done, self.steps * config.train.epochs, config.optim)
+        with span("optimiser"):
+            optim.set_rate(self.optimiser, factor)
+            self.optimiser.zero_grad(set_to_none=True)
         if config.data.augment:
-            batch = self._augmented(batch)
+            with span("augmentation"):
+                batch = self._augmented(batch)
         wishes = notices.NOTHING if self.rank else self.watch.wishes()
         sums = backward(
             self.model,
@@ -182,7 +192,8 @@ class Trainer:
             self.optimiser.step()
             self.model.scale.clamp()
         self.done += 1
-        values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
+        with span("loss to the host"):
+            values = dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True))
         wishes = int(values.pop("wishes"))
         row = {f"train/{name}": value for name, value in values.items()}
         if not np.isfinite(row["train/loss"]):

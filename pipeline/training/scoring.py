@@ -1,6 +1,7 @@
 """What an evaluating worker runs, and a training worker after every epoch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,14 @@ def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
     settle()
     folder, split = settings["checkpoint"], ray.get(settings["split"][0])
     config = from_dict(settings["config"])
-    with checkpoints.local(folder) as place:
-        _, retriever = checkpoint.load(place)
     device = ray.train.torch.get_device()
-    return evaluate_split(
-        config,
-        retriever.to(device),
-        prepare.frame_cache(config).open(split.clips),
-        split,
-        backbone.tokenizer(config.towers.name, config.data.max_words),
-        device,
-        side_by_side(config, device),
-    )
+    with checkpoints.local(folder) as place:
+        own, retriever = checkpoint.load(place)
+        config = replace(config, towers=own.towers)
+        reader = prepare.frame_cache(config).open(split.clips)
+        tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
+    threads = side_by_side(config, device)
+    return evaluate_split(config, retriever.to(device), reader, split, tokenise, device, threads)
 
 
 def evaluate_split(

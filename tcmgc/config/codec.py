@@ -72,14 +72,38 @@ def replace(config: Config, changes: dict[str, Any]) -> Config:
     return from_dict(values)
 
 
+PLACEMENT = (
+    "cluster.",
+    "data.cache",
+    "data.decode_timeout",
+    "data.outside_links",
+    "data.absolute_paths",
+    "data.allow_unfit",
+    "train.workers",
+    "train.min_workers",
+    "train.gpus",
+    "train.max_failures",
+    "train.keep_checkpoints",
+    "train.profile_steps",
+    "train.checkpoint_steps",
+    "train.checkpoint_minutes",
+)
+"""Fields, and groups of fields, that say where and how safely a run takes place, not what comes out."""
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """The fields that decide a run's result, by dotted path: all but :data:`PLACEMENT`."""
+    return {path: value for path, value in flatten(config).items() if not _placed(path)}
+
+
 def fingerprint(config: Config) -> str:
     """Eight hex digits that change with what decides a run's result, and not with where it runs."""
-    values = to_dict(config)
-    where = ("workers", "min_workers", "gpus", "max_failures")
-    for name in (*where, "keep_checkpoints", "checkpoint_steps", "checkpoint_minutes"):
-        del values["train"][name]
-    del values["cluster"], values["data"]["cache"], values["data"]["decode_timeout"]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    values = json.dumps(deciding(config), sort_keys=True)
+    return hashlib.sha256(values.encode()).hexdigest()[:8]
+
+
+def _placed(path: str) -> bool:
+    return path in PLACEMENT or path.partition(".")[0] + "." in PLACEMENT
 
 
 def save(config: Config, path: Path | str) -> None:

@@ -153,6 +153,18 @@ class TcMgc(Head):
             return RawVideos(video.encoded, mask)
         return self.attention.collapse(video.encoded, mask)
 
+    def alone(
+        self, video: VideoFeatures
+    ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
+        """What the block makes of each frame alone; without it, the frames and their mean."""
+        mask = video.frame_mask if self.mask_frames else torch.ones_like(video.frame_mask)
+        if self.attention is not None:
+            return F.normalize(self.attention.alone(video.encoded), dim=-1), mask
+        plain = self.record(video)
+        assert isinstance(plain, PlainVideos)
+        vectors = torch.cat([plain.mean.unsqueeze(1), plain.frames], 1)
+        return vectors, F.pad(mask, (1, 0), value=True)
+
     def frame_weights(
         self, text: TextFeatures, record: CollapsedVideos
     ) -> Float[Tensor, "texts queries heads videos frames"]:

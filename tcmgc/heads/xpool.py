@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tcmgc.config import Attention, XPoolHead
@@ -49,6 +49,12 @@ class XPool(Head):
         if self.attention.drops:
             return RawVideos(video.encoded, video.frame_mask)
         return self.attention.collapse(video.encoded, video.frame_mask)
+
+    def alone(
+        self, video: VideoFeatures
+    ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
+        """What the block makes of each frame alone."""
+        return F.normalize(self.attention.alone(video.encoded), dim=-1), video.frame_mask
 
     def prepare_texts(self, text: TextFeatures) -> CollapsedTexts:
         """The sentence as query and as column."""

@@ -31,7 +31,9 @@ class Ranks:
 
 
 def retrieval_metrics(
-    similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
+    similarity: Float[np.ndarray, "texts videos"],
+    owner: Int[np.ndarray, "texts"],
+    of_videos: Float[np.ndarray, "texts videos"] | None = None,
 ) -> Metrics:
     """R@1, R@5, R@10 in percent, MdR, MnR, RSum of both directions, and SumR.
 
@@ -39,19 +41,25 @@ def retrieval_metrics(
     ``R1``, ``R5``, ``R10`` are the percentage of queries with the right item ranked so high,
     ``MdR`` and ``MnR`` the median and mean rank, ``RSum`` = R1 + R5 + R10. ``ties`` is the share
     (0 to 1) of queries where another item scores the same as the right one; ``R1_pessimistic``
-    and ``MnR_pessimistic`` are what remains when ties are lost. ``SumR`` adds both ``RSum``.
+    and ``MnR_pessimistic`` are what remains when ties are lost. ``candidates`` is the number of
+    items that are ranked, of which chance takes any with the same probability. ``SumR`` adds both
+    ``RSum``.
 
     Args:
         similarity: Scores of texts and videos, at any scale. It is not copied.
         owner: The column of each text's video.
+        of_videos: Scores for video-to-text where they are others, as score normalisation makes them;
+            None for the same.
 
     Raises:
         ValueError: as :func:`text_to_video` and :func:`video_to_text`.
     """
     metrics = {
         **_summary("t2v", text_to_video(similarity, owner)),
-        **_summary("v2t", video_to_text(similarity, owner)),
+        **_summary("v2t", video_to_text(similarity if of_videos is None else of_videos, owner)),
     }
+    metrics["t2v/candidates"] = float(np.shape(similarity)[1])
+    metrics["v2t/candidates"] = float(len(np.unique(owner)))
     metrics["SumR"] = metrics["t2v/RSum"] + metrics["v2t/RSum"]
     return metrics
 
@@ -138,21 +146,13 @@ def reported(metrics: Mapping[str, Any]) -> Metrics:
 
 
 def format_table(metrics: Metrics) -> str:
-    """The table of the papers for a terminal, with a line on ties where there are some.
-
-    With ``candidates`` among the metrics (the number of videos that each text was ranked against),
-    what chance would give stands below.
-    """
+    """The table of the papers for a terminal, with a line on ties where there are some."""
     names = ("R1", "R5", "R10", "MdR", "MnR", "RSum")
     lines = [f"{'':14}" + "".join(f"{title:>8}" for title in ("R@1", "R@5", "R@10", *names[3:]))]
     for direction, label in (("t2v", "text-to-video"), ("v2t", "video-to-text")):
         values = "".join(f"{metrics[f'{direction}/{name}']:8.1f}" for name in names)
         lines.append(f"{label:14}{values}")
     lines.append(f"{'SumR':14}{metrics['SumR']:>48.1f}")
-    if candidates := int(metrics.get("candidates", 0)):
-        random = chance(candidates)
-        values = "".join(f"{random[f't2v/{name}']:8.1f}" for name in names)
-        lines.append(f"{'chance':14}{values}   SumR {random['SumR']:.1f}, {candidates} candidates")
     for direction, label in (("t2v", "text-to-video"), ("v2t", "video-to-text")):
         if metrics[f"{direction}/ties"]:
             lines.append(
@@ -160,6 +160,23 @@ def format_table(metrics: Metrics) -> str:
                 f"R@1 is {metrics[f'{direction}/R1_pessimistic']:.1f} if they lose"
             )
     return "\n".join(lines)
+
+
+def format_chance(metrics: Metrics) -> str:
+    """What to compare the table with: a random order of as many candidates, a line a direction.
+
+    Empty for metrics that do not say how many there were.
+    """
+    if not {"t2v/candidates", "v2t/candidates"} <= metrics.keys():
+        return ""
+    lines = []
+    for direction, what in (("t2v", "videos"), ("v2t", "videos' texts")):
+        count = metrics[f"{direction}/candidates"]
+        recalls = ", ".join(f"R@{k} {100 * min(k / count, 1.0):.1f}" for k in RECALLS)
+        lines.append(f"chance, {count:.0f} {what}: {recalls}, median rank {(count + 1) / 2:.1f}")
+    return (
+        lines[0] if lines[0].partition(":")[2] == lines[1].partition(":")[2] else "\n".join(lines)
+    )
 
 
 def _blocks(

@@ -6,6 +6,7 @@
 | `model.safetensors`     | every weight, by its name in the model                       |
 | `optimiser.safetensors` | Adam's two averages a weight, and the states of the generators |
 | `training.json`         | where the run stood: epoch, step, metrics, history           |
+| `tower.json`            | the towers' open_clip JSON, where the config names a file    |
 """
 
 import json
@@ -20,12 +21,14 @@ from torch import Tensor, nn
 
 from tcmgc import config, model
 
-WEIGHTS, OPTIMISER, TRAINING, CONFIG = (
+WEIGHTS, OPTIMISER, TRAINING, CONFIG, TOWER = (
     "model.safetensors",
     "optimiser.safetensors",
     "training.json",
     "config.json",
+    "tower.json",
 )
+_OTHER = "take another checkpoint of the run; training goes on from the one before when this folder is deleted"
 
 
 def save(
@@ -42,6 +45,8 @@ def save(
     """
     folder = Path(folder)
     config.save(settings, folder / CONFIG)
+    if settings.towers.name.endswith(".json"):
+        (folder / TOWER).write_text(Path(settings.towers.name).read_text())
     _write(_contiguous(retriever.state_dict()), folder / WEIGHTS)
     if optimiser is not None:
         _write(_optimiser_tensors(retriever, optimiser), folder / OPTIMISER)
@@ -61,7 +66,7 @@ def load(folder: Path | str) -> tuple[config.Config, model.Retriever]:
 
 
 def read_config(folder: Path | str) -> config.Config:
-    """The checkpoint's config alone.
+    """The checkpoint's config alone; a tower that was given as a file is the checkpoint's own copy.
 
     Raises:
         ValueError: the folder is not a checkpoint; names what is not there.
@@ -73,19 +78,30 @@ def read_config(folder: Path | str) -> config.Config:
             f"{folder} is not a checkpoint: {' and '.join(missing)} missing; "
             "give the folder that training named at its end"
         )
-    return config.load(folder / CONFIG)
+    settings = config.load(folder / CONFIG)
+    if (folder / TOWER).is_file():
+        settings = config.replace(settings, {"towers.name": str((folder / TOWER).absolute())})
+    return settings
 
 
 def read_training(folder: Path | str) -> dict[str, Any]:
-    """Where the run stood when the checkpoint was written."""
-    return json.loads((Path(folder) / TRAINING).read_text())
+    """Where the run stood when the checkpoint was written.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    path = Path(folder) / TRAINING
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); {_OTHER}") from error
 
 
 def load_weights(folder: Path | str, retriever: nn.Module) -> None:
     """Put the checkpoint's weights into a model.
 
     Raises:
-        ValueError: names the first weight that is missing, left over or of another shape.
+        ValueError: names the first weight that is missing, left over, of another shape or not finite.
     """
     found = _read(Path(folder) / WEIGHTS)
     wanted = retriever.state_dict()
@@ -95,6 +111,10 @@ def load_weights(folder: Path | str, retriever: nn.Module) -> None:
             raise ValueError(
                 f"checkpoint {folder}: weight {name} is {_shape(have)} in the file and {_shape(want)} in the model; "
                 "the config must be the one that the checkpoint was trained with"
+            )
+        if have.is_floating_point() and not bool(have.isfinite().all()):
+            raise ValueError(
+                f"checkpoint {folder}: weight {name} has values that are not finite; {_OTHER}"
             )
     retriever.load_state_dict(found)
 
@@ -142,7 +162,10 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     try:
+        path.touch()
+        mode = path.stat().st_mode  # as the umask has it; safetensors' own files are private
         save_file(tensors, path)
+        path.chmod(mode)
         with path.open("rb") as file:
             os.fsync(file.fileno())  # a full disk can show here only
     except safetensors.SafetensorError as error:
@@ -153,9 +176,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); take another checkpoint of the run"
-        ) from error
+        raise ValueError(f"{path} cannot be read ({error}); {_OTHER}") from error
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -66,7 +66,7 @@ def extract(
     for start in range(0, len(captions), batch_size):
         pixels, mask = read(start, min(start + batch_size, len(captions)))
         with retriever.arithmetic(device):
-            found = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
+            found, _, _ = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
         frames.append(found.float().cpu())
         masks.append(mask)
     texts = [caption for one in captions for caption in one]
@@ -172,7 +172,13 @@ class FrozenTrainer:
             self.done += self.steps
             return {}
         self.model.train()
-        pairs = order.epoch_order(len(self.train.owner), train.seed, self.done // self.steps)
+        pairs = order.of_epoch(
+            self.train.owner.numpy(),
+            train.batch_size,
+            train.seed,
+            self.done // self.steps,
+            separate=train.separate_captions,
+        )
         rows = [
             self._step(self.optimiser, order.batch_of(pairs, n, train.batch_size))
             for n in range(self.steps)
@@ -182,7 +188,7 @@ class FrozenTrainer:
     def _step(self, optimiser: torch.optim.Optimizer, pairs: np.ndarray) -> dict[str, float]:
         chosen, train = torch.from_numpy(pairs), self.settings.train
         total = self.steps * train.epochs
-        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim.warmup))
+        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim))
         optimiser.zero_grad(set_to_none=True)
         owner = self.train.owner[chosen]
         text = self.train.text[chosen].to(self.device)
@@ -226,6 +232,6 @@ class FrozenTrainer:
 
 def _without_weights(settings: config.Config) -> config.Config:
     """The towers' weights are not needed, but where the temporal encoder starts from them."""
-    if settings.temporal.starts_from_text:
+    if settings.temporal.starts_from_text or settings.head.starts_from_text:
         return settings
     return config.replace(settings, {"towers.pretrained": None})

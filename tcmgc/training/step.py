@@ -11,7 +11,7 @@ gradients of all pieces add up to the true ones, for towers and head alike.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -94,10 +94,15 @@ def backward(
     if model.draws:
         device = next(model.parameters()).device
         batch = batch.seeded(draws.seeds(seed, torch.arange(mine.start, mine.stop, device=device)))
-    words = _words(batch, whole.words, total)
-    used = nullcontext() if words is None else model.text.token_embedding.only(words)
-    with used:
-        return _backward(model, batch, total, objective, how, whole.videos, also)
+    with ExitStack() as used:
+        with span("words in use"):
+            words = _words(batch, whole.words, total)
+            if words is not None:
+                used.enter_context(model.text.token_embedding.only(words))
+        sums = _backward(model, batch, total, objective, how, whole.videos, also)
+        with span("words in use"):
+            used.close()
+    return sums
 
 
 def _check(pieces: int, workers: int, total: int) -> None:
@@ -143,8 +148,9 @@ def _backward(
     )
     # What travels between workers does so while they compute: records beside texts' features, and
     # gradients of records and of the text tower beside what is left of the way back.
-    records = [part.record.map(Tensor.detach) for part in parts]
-    gathered = start_gather_records(type(records[0]).cat(records), total)
+    with span("record"):
+        records = [part.record.map(Tensor.detach) for part in parts]
+        gathered = start_gather_records(type(records[0]).cat(records), total)
     threads(_Piece.read_texts, parts)
     with span("sums over workers"):
         everyone = gathered()
@@ -166,17 +172,21 @@ def _backward(
     of_term, terms = _term(model, objective, parts, terms, total)
 
     from_scores = threads(_Piece.backward_to_records, parts)
-    of_records = _tree([records for _, records in from_scores])
+    with span("sums over pieces"):
+        of_records = _tree([records for _, records in from_scores])
     records_summed = start_sum(_present(of_records), in_order=in_order)
-    of_texts = _tree(threads(_Piece.backward_through_texts, parts))
+    through_texts = threads(_Piece.backward_through_texts, parts)
+    with span("sums over pieces"):
+        of_texts = _tree(through_texts)
     texts_summed = start_sum(_present(of_texts), in_order=in_order)
     with span("sums over workers"):
         records_summed()
     from_records = threads(lambda part: part.backward_through_videos(of_records), parts)
     each = zip(from_scores, from_records, strict=True)
-    of_parts = [_plus(head, rest) for (head, _), rest in each]
-    of_parts[0] = _plus(of_parts[0], of_term)
-    of_rest = _tree(of_parts)
+    with span("sums over pieces"):
+        of_parts = [_plus(head, rest) for (head, _), rest in each]
+        of_parts[0] = _plus(of_parts[0], of_term)
+        of_rest = _tree(of_parts)
     losses = _tree([[value.detach().clone() for value in term.values()] for term in terms])
     sums = dict(zip(terms[0], _present(losses), strict=True))
     sums |= {name: sums["loss"].new_tensor(value) for name, value in also.items()}
@@ -184,8 +194,9 @@ def _backward(
     with span("sums over workers"):
         texts_summed()
         rest_summed()
-    for weight, gradient in zip(model.learnt, _plus(of_texts, of_rest), strict=True):
-        weight.grad = gradient
+    with span("sums over pieces"):
+        for weight, gradient in zip(model.learnt, _plus(of_texts, of_rest), strict=True):
+            weight.grad = gradient
     return sums
 
 
@@ -253,13 +264,15 @@ class _Piece:
     def __init__(self, model: Retriever, batch: Pairs, place: slice, chunk_size: int) -> None:
         self.model, self.batch, self.place, self.chunk_size = model, batch, place, chunk_size
         self.weights = model.learnt
-        self.video = batch.encode_videos(model, chunk_size)
+        with span("visual tower"):
+            self.video = batch.encode_videos(model, chunk_size)
         with span("record"):
             self.record = model.head.record(self.video.features)
 
     def read_texts(self) -> None:
         """Captions' features."""
-        self.text = self.batch.encode_texts(self.model, self.chunk_size)
+        with span("text tower"):
+            self.text = self.batch.encode_texts(self.model, self.chunk_size)
 
     def score(self, everyone: Any) -> Tensor:
         """This piece's texts against all videos; the loss's gradient will be in :attr:`scores`."""

@@ -1,16 +1,29 @@
 """How long a file says it is: cut downloads, found without decoding anything.
 
 Containers name the sizes of their parts; FFmpeg reads what is there and says nothing of the rest.
-MPEG program streams, FLV, MXF and raw streams name none, and transport streams no more than the size
-of a packet: one that is cut between two packets is a shorter video, and nothing can tell it from one.
+A size that no writer knew yet, as in what was written to a pipe, is no promise: then the parts
+inside are looked at. MPEG program streams, FLV, MXF and raw streams name no sizes, and transport
+streams no more than the size of a packet: one that is cut between two packets is a shorter video,
+and nothing can tell it from one.
 """
 
+import re
 import struct
 from typing import Protocol, runtime_checkable
 
 _MATROSKA_SEGMENT = 0x18538067
 _ASF_FILE_PROPERTIES = bytes.fromhex("A1DCAB8C47A9CF118EE400C00C205365")
 _ASF_HEADER = bytes.fromhex("3026B2758E66CF11A6D900AA0062CE6C")
+_BOXES = frozenset(
+    b"ftyp moov mdat moof mfra styp sidx ssix prft emsg meta udta uuid pdin wide free skip pnot PICT".split()
+)
+"""Top-level boxes (ISO/IEC 14496-12, 4.2 and 8; QuickTime)."""
+_PADDING = frozenset([b"free", b"skip", b"wide"])
+_UNKNOWN_RIFF = (0x7FFFFFFF, 0xFFFFFFFF)
+"""Sizes, the last 16 bits aside, that stand for one that was not known; 0 does, too."""
+_CHUNK = re.compile(rb"\d\d[a-z]{2}|ix\d\d|idx1|indx|LIST|JUNK|RIFF|vprp|_PMX", re.IGNORECASE)
+_RIFF_SLACK = 16
+"""By so many bytes writers miscount, their own headers among them."""
 
 
 @runtime_checkable
@@ -33,7 +46,7 @@ def declared_size(file: Seekable, size: int) -> int | None:
     file.seek(0)
     head = file.read(512)
     if head[:4] == b"RIFF":
-        return 8 + struct.unpack("<I", head[4:8])[0] if len(head) >= 8 else None
+        return _riff(file, size)
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return _matroska(head, file)
     if head[:16] == _ASF_HEADER:
@@ -47,8 +60,11 @@ def declared_size(file: Seekable, size: int) -> int | None:
 
 
 def _boxes(file: Seekable, size: int) -> int:
-    """End of the last top-level box (ISO/IEC 14496-12, 4.2)."""
-    offset = 0
+    """End of the last top-level box (ISO/IEC 14496-12, 4.2).
+
+    A file that has its index and its media is whole, whatever else was put behind them.
+    """
+    offset, seen = 0, set[bytes]()
     while offset + 8 <= size:
         file.seek(offset)
         head = file.read(16)
@@ -59,8 +75,50 @@ def _boxes(file: Seekable, size: int) -> int:
             return size
         if length < 8 or not all(32 <= byte < 127 or byte == 0xA9 for byte in kind):
             return size  # padding after the last box
+        if offset + length > size:
+            foreign = kind not in _BOXES or kind in _PADDING
+            if foreign and {b"moov", b"mdat"} <= seen:
+                return size
+        seen.add(kind)
         offset += length
     return offset
+
+
+def _riff(file: Seekable, size: int) -> int | None:
+    """End of the last RIFF part, or of its last chunk where the part's own size cannot be true.
+
+    An AVI file whose movie and whose index end within the file is whole.
+    """
+    offset = 0
+    while offset + 12 <= size:
+        file.seek(offset)
+        mark, length = struct.unpack("<4sI", file.read(8))
+        if mark != b"RIFF":
+            return offset  # what others put behind the last part
+        end = offset + 8 + length
+        unknown = length == 0 or any(length >> 16 == one >> 16 for one in _UNKNOWN_RIFF)
+        if unknown or end > size:
+            inner, indexed = _chunks(file, offset + 12, size)
+            return inner if unknown or indexed or end - size <= _RIFF_SLACK else end
+        offset = end + (end & 1)
+    return offset
+
+
+def _chunks(file: Seekable, offset: int, size: int) -> tuple[int, bool]:
+    """End of the last chunk that begins within the file, and whether an index is among them."""
+    end, indexed = offset, False
+    while offset + 8 <= size:
+        file.seek(offset)
+        mark, length, kind = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
+        if mark == b"LIST" and kind in (b"movi", b"rec ") and offset + 8 + length > size:
+            offset += 12  # its length was not known either: look into it
+            continue
+        if not _CHUNK.match(mark):
+            break  # what others put behind the last chunk
+        end = offset + 8 + length
+        indexed |= mark == b"idx1" and end <= size
+        offset = end + (end & 1)
+    return end, indexed
 
 
 def _matroska(head: bytes, file: Seekable) -> int | None:

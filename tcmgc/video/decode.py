@@ -1,5 +1,6 @@
 """Reading wanted frames: by decoding everything, or only what they depend on."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
@@ -9,24 +10,45 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
+from tcmgc.video.clock import FEW, BestEffort
 from tcmgc.video.decoder_log import Complaint, listening
-from tcmgc.video.entries import forbidden_test
+from tcmgc.video.entries import NalUnits, forbidden_test
 from tcmgc.video.file import DamagedError, Deadline, DecodeError, Source, open_video
-from tcmgc.video.timeline import Packets, Timeline
+from tcmgc.video.timeline import Packets, Timeline, counts_by_dts, rate_of
 
 Convert = Callable[[av.VideoFrame], UInt8[np.ndarray, "3 size size"]]
 Pixels = dict[int, UInt8[np.ndarray, "3 size size"]]
 """By place in display order."""
 
+_NOT_OF_PICTURES = re.compile(
+    r"\bSEI\b|buffering period|recovery_frame_cnt"  # H.264, HEVC
+    r"|\bAPP\d? ?\b|\bEXIF\b|\bICC|^(app|com): |decode_app"  # JPEG
+)
+"""What decoders say of messages and notes beside the picture."""
+_OF_MEMORY = re.compile(r"mmco: unref short failure")
+"""A picture that the stream wants forgotten is not there, as at the start of a cut."""
+
 
 class Decoder:
-    """One stream's decoder, strict: a picture that it is not sure of is an error."""
+    """One stream's decoder, strict: a picture that it is not sure of is an error, if it is shown.
+
+    Not shown are, and may be doubtful: pictures before the first one in display order that come
+    after it in decoding order (the leading pictures of an open group that was cut from what it
+    refers to), and pictures that an edit list hides and no other refers to.
+    """
 
     def __init__(
         self, stream: VideoStream, deadline: Deadline, complaints: list[Complaint]
     ) -> None:
         self.context, self.deadline, self.complaints = stream.codec_context, deadline, complaints
-        self._has_forbidden = forbidden_test(stream)
+        self._units = NalUnits.of(stream)
+        self._has_forbidden = forbidden_test(self._units)
+        self._first: int | None = None
+        """Presentation time of the first packet."""
+        self._leading = self._opening = False
+        """Whether the packet comes before the first in display order; and whether it may still
+        refer to what was before the first packet."""
+        self._doubtful: set[int] = set()
 
     def feed(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The pictures that come out; None drains the decoder.
@@ -36,21 +58,62 @@ class Decoder:
             DecodeError: time is over.
         """
         self.deadline.check()
-        before = len(self.complaints)
+        if packet is not None:
+            self._note(packet)
+        frames, reason = self._decode(packet)
+        if reason:
+            if packet is None or not self._is_unseen(packet):
+                raise DamagedError(self.deadline.path, f"damaged: {reason}")
+            if packet.pts is not None:
+                self._doubtful.add(packet.pts)
+        frames = [frame for frame in frames if frame.pts not in self._doubtful]
+        if any(frame.is_corrupt for frame in frames):
+            raise DamagedError(self.deadline.path, "damaged: a broken picture")
+        return frames
+
+    def _note(self, packet: av.Packet) -> None:
+        if self._first is None:
+            self._first = packet.pts
+            self._leading = packet.pts is not None
+            self._opening = self._units is not None and not any(
+                map(self._units.refreshes, self._units.split(packet))
+            )
+            return
+        self._leading &= packet.pts is not None and packet.pts < self._first
+        self._opening &= not packet.is_keyframe
+
+    def _decode(self, packet: av.Packet | None) -> tuple[list[av.VideoFrame], str]:
+        """What comes out, and what is wrong with the packet's picture."""
         if packet is not None and self._has_forbidden(packet):
-            raise DamagedError(self.deadline.path, "damaged: bytes that the code does not allow")
+            return [], "bytes that the code does not allow"
+        before = len(self.complaints)
         try:
             frames = self.context.decode(packet)
         except av.FFmpegError as error:
-            raise DamagedError(
-                self.deadline.path, f"damaged: {self._last(error.strerror or 'no reason given')}"
-            ) from error
-        if len(self.complaints) > before or any(frame.is_corrupt for frame in frames):
-            raise DamagedError(self.deadline.path, f"damaged: {self._last('a broken picture')}")
-        return frames
+            reason = self._said(before) or (error.strerror or "no reason given").lower()
+            bare = self._units.without_messages(packet) if packet and self._units else None
+            if bare is None:
+                return [], reason
+            frames, again = self._decode(bare)
+            return frames, reason if again else ""
+        return frames, self._said(before)
 
-    def _last(self, otherwise: str) -> str:
-        return self.complaints[-1][2].strip() if self.complaints else otherwise.lower()
+    def _said(self, before: int) -> str:
+        """The last complaint about pictures since then."""
+        for _, _, message in reversed(self.complaints[before:]):
+            forgiven = _NOT_OF_PICTURES.search(message) or (
+                self._opening and _OF_MEMORY.match(message)
+            )
+            if not forgiven:
+                return message.strip()
+        return ""
+
+    def _is_unseen(self, packet: av.Packet) -> bool:
+        if self._leading and packet.pts != self._first:
+            return True
+        return (
+            packet.is_discard and self._units is not None and not self._units.is_referred_to(packet)
+        )
 
 
 def decode_all(
@@ -63,9 +126,9 @@ def decode_all(
 ) -> tuple[Timeline, Pixels]:
     """Decode from the first packet on, keeping the wanted frames, and learn the true timeline.
 
-    Where timestamps do not ascend in display order, or are not there, frames count as coming at
-    the stream's rate. Stops after the first frame at or past ``until`` seconds. What comes before
-    the first key frame is let go where it cannot be decoded.
+    Frames come at FFmpeg's best-effort times; where there are none, at the stream's rate. Stops
+    some frames past ``until`` seconds, where the clock has not stepped back before. What comes
+    before the first key frame is let go where it cannot be decoded.
 
     Raises:
         DecodeError: the decoder noticed damage, or time is over.
@@ -91,10 +154,11 @@ def _decode_from(
     until: float | int | None,
 ) -> tuple[Timeline, Pixels]:
     pixels: Pixels = {}
-    ticks: list[int | None] = []
-    last, ascending = 0, True
+    stamps: list[int | None] = []
     with open_video(source, deadline) as (container, stream), listening() as complaints:
-        base, rate = Fraction(stream.time_base or 0), stream.average_rate or stream.guessed_rate
+        base, rate = Fraction(stream.time_base or 0), rate_of(stream)
+        by_dts, best_effort = counts_by_dts(container), BestEffort()
+        past, last = _Past(until, base), 0
         decoder = Decoder(stream, deadline, complaints)
         for number, packet in enumerate(_demux(container, stream)):
             if number < begin:
@@ -106,27 +170,51 @@ def _decode_from(
                     raise _BeforeKeyframeError from error
                 raise
             for frame in frames:
-                if len(ticks) in keep:
-                    pixels[len(ticks)] = convert(frame)
-                ascending &= frame.pts is not None and (not ticks or frame.pts > (ticks[-1] or 0))
-                ticks.append(frame.pts)
+                if len(stamps) in keep:
+                    pixels[len(stamps)] = convert(frame)
+                if by_dts:
+                    stamps.append(packet.dts if packet is not None else None)
+                else:
+                    stamps.append(best_effort(frame.pts, frame.dts))
                 last = frame.duration
-            if until is not None and ascending and ticks and _seconds(ticks, base) >= until:
+            if past(stamps):
                 break
-    return _timeline(ticks, last, base, rate, deadline), pixels
-
-
-def _timeline(
-    ticks: list[int | None], last: int, base: Fraction, rate: Fraction | None, deadline: Deadline
-) -> Timeline:
-    if not ticks:
+    if not stamps:
         raise DecodeError(deadline.path, "no picture could be decoded")
-    times = np.array([-1 if tick is None else tick for tick in ticks], dtype=np.int64)
-    if None not in ticks and (np.diff(times) > 0).all():
-        return Timeline.from_ticks(times, last, base)
-    if rate is None:
-        raise DecodeError(deadline.path, "neither timestamps nor a frame rate")
-    return Timeline.from_count(len(ticks), rate)
+    try:
+        return Timeline.from_stamps(stamps, last, base, rate), pixels
+    except ValueError as error:
+        raise DecodeError(deadline.path, str(error)) from error
+
+
+class _Past:
+    """Whether enough frames are past a moment to be sure that none of those to come is before it."""
+
+    def __init__(self, until: float | int | None, base: Fraction) -> None:
+        self.until, self.base = until, base
+        self._seen = self._beyond = 0
+        self._high: int | None = None
+        self._stepped_back = False
+
+    def __call__(self, stamps: list[int | None]) -> bool:
+        if self.until is None or not stamps or stamps[0] is None:
+            return False
+        for stamp in stamps[self._seen :]:
+            if stamp is None:
+                self._stepped_back = True
+                continue
+            self._stepped_back |= self._high is not None and (
+                (self._high - stamp) * self.base > _SMALL_STEP
+            )
+            self._high = stamp if self._high is None else max(stamp, self._high)
+            beyond = (stamp - stamps[0]) * self.base > self.until
+            self._beyond = self._beyond + 1 if beyond else 0
+        self._seen = len(stamps)
+        return self._beyond > FEW and not self._stepped_back
+
+
+_SMALL_STEP = Fraction(1, 4)
+"""Seconds that single stamps may step back without it being a clock that starts again."""
 
 
 def decode_needed(
@@ -135,13 +223,13 @@ def decode_needed(
     """Decode only what the wanted frames depend on; None where the outcome is not beyond doubt.
 
     Runs begin at the last entry before a wanted frame, unless the previous run is already past
-    it. Within a run, pictures that no other refers to are left out (H.264). Each wanted
-    frame must come out with exactly its packet's timestamp.
+    it. Within a run, pictures that no other refers to are left out (H.264). Frames must come out
+    by ascending timestamps, and each wanted one with exactly its packet's.
 
     Raises:
         DecodeError: time is over.
     """
-    order = packets.display_order() or []
+    order = packets.order or []
     targets = {order[place]: place for place in wanted}
     by_pts = {packets.pts[index]: place for index, place in targets.items()}
     pixels: Pixels = {}
@@ -151,17 +239,24 @@ def decode_needed(
             decoder = Decoder(stream, deadline, complaints)
             skips = context.codec.canonical_name == "h264"
             supply = enumerate(packets.held or _demux(container, stream))
-            for run in plan_runs(packets, sorted(targets)):
-                if pixels:
+            for number, run in enumerate(plan_runs(packets, sorted(targets))):
+                if number:
                     context.flush_buffers()
-                for index in run:
-                    packet = next(packet for at, packet in supply if at == index)
-                    if packet is None or packet.pts != packets.pts[index]:
-                        return None
-                    if skips:
-                        context.skip_frame = "DEFAULT" if index in targets else "NONREF"
-                    _collect(decoder.feed(packet), by_pts, packets.pts[run.start], convert, pixels)
-                _collect(decoder.feed(None), by_pts, packets.pts[run.start], convert, pixels)
+                last = packets.pts[run.start] or 0
+                for index in [*run, None]:
+                    packet = None
+                    if index is not None:
+                        packet = next(packet for at, packet in supply if at == index)
+                        if packet is None or packet.pts != packets.pts[index]:
+                            return None
+                        if skips:
+                            context.skip_frame = "DEFAULT" if index in targets else "NONREF"
+                    for frame in decoder.feed(packet):
+                        if frame.pts is None or frame.pts < last:
+                            return None
+                        last = frame.pts
+                        if (place := by_pts.get(frame.pts)) is not None:
+                            pixels[place] = convert(frame)
     except (DamagedError, StopIteration):
         return None
     return pixels if len(pixels) == len(targets) else None
@@ -170,26 +265,34 @@ def decode_needed(
 def first_picture(
     container: InputContainer, stream: VideoStream, deadline: Deadline
 ) -> av.VideoFrame:
-    """The first picture that can be decoded.
+    """The first picture that can be decoded; what comes before the first key frame may be broken.
 
     Raises:
         DecodeError: there is none, or it is damaged.
     """
+    begun = False
     with listening() as complaints:
         decoder = Decoder(stream, deadline, complaints)
         for packet in _demux(container, stream):
-            for frame in decoder.feed(packet):
-                return frame
+            if packet is not None and packet.is_keyframe and not begun:
+                begun, decoder = True, Decoder(stream, deadline, complaints)
+            try:
+                frames = decoder.feed(packet)
+            except DamagedError:
+                if begun or packet is None:
+                    raise
+                continue
+            if frames:
+                return frames[0]
     raise DecodeError(deadline.path, "no picture could be decoded")
 
 
 def plan_runs(packets: Packets, targets: Sequence[int]) -> list[range]:
     """Stretches of packets to feed, in decoding order, each from an entry to its last target."""
     runs: list[range] = []
+    pts = [stamp or 0 for stamp in packets.pts]  # known, all of them, where there is an order
     for target in targets:
-        entry = max(
-            i for i in packets.entries if i <= target and packets.pts[i] <= packets.pts[target]
-        )
+        entry = max(i for i in packets.entries if i <= target and pts[i] <= pts[target])
         if runs and entry <= runs[-1].stop:
             runs[-1] = range(runs[-1].start, target + 1)
         else:
@@ -197,25 +300,9 @@ def plan_runs(packets: Packets, targets: Sequence[int]) -> list[range]:
     return runs
 
 
-def _collect(
-    frames: list[av.VideoFrame],
-    by_pts: dict[int, int],
-    floor: int,
-    convert: Convert,
-    pixels: Pixels,
-) -> None:
-    for frame in frames:
-        place = by_pts.get(frame.pts) if frame.pts is not None and frame.pts >= floor else None
-        if place is not None and place not in pixels:
-            pixels[place] = convert(frame)
-
-
 def _demux(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet | None]:
     """The stream's packets, and None after the last."""
     for packet in container.demux(stream):
-        yield packet if packet.size else None
-
-
-def _seconds(ticks: list[int | None], base: Fraction) -> float:
-    """From the first frame to the last one so far."""
-    return ((ticks[-1] or 0) - (ticks[0] or 0)) * base.numerator / base.denominator
+        if packet.size:
+            yield packet
+    yield None

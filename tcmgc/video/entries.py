@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import av
 from av.video.stream import VideoStream
@@ -15,29 +16,100 @@ _BY_KEYFRAME = frozenset({"vp9", "av1"})
 """A key frame resets all references, and containers flag nothing else."""
 _FORBIDDEN = re.compile(rb"\0\0(?:[\1\2]|\0+[^\0])")
 """Kept out of NAL units by emulation prevention (ISO/IEC 14496-10 and 23008-2, 7.4.1 and 7.4.2)."""
+_START = re.compile(b"\\x00\\x00\\x01")
 
 PacketTest = Callable[[av.Packet], bool]
+
+
+@dataclass(frozen=True)
+class NalUnits:
+    """How a stream of H.264 or HEVC packs its NAL units."""
+
+    codec: str
+    """h264 or hevc."""
+    width: int
+    """Bytes of the lengths before units (ISO/IEC 14496-15); 0: start codes (Annex B)."""
+
+    @classmethod
+    def of(cls, stream: VideoStream) -> "NalUnits | None":
+        """None for other codecs."""
+        codec = stream.codec_context.codec.canonical_name
+        place = {"h264": 4, "hevc": 21}.get(codec)
+        if place is None:
+            return None
+        extra = stream.codec_context.extradata or b""
+        packed = len(extra) > place and extra[0] == 1
+        return cls(codec, (extra[place] & 3) + 1 if packed else 0)
+
+    def split(self, packet: av.Packet) -> Iterator[memoryview]:
+        """The packet's units without what stands between them; ends at a length that does not fit."""
+        data = memoryview(packet)
+        if not self.width:
+            starts = [match.end() for match in _START.finditer(data)]
+            for begin, end in zip(starts, [*(at - 3 for at in starts[1:]), len(data)], strict=True):
+                if begin < end:
+                    yield data[begin:end]
+            return
+        offset = 0
+        while offset + self.width < len(data):
+            length = int.from_bytes(data[offset : offset + self.width])
+            offset += self.width
+            if not 0 < length <= len(data) - offset:
+                return
+            yield data[offset : offset + length]
+            offset += length
+
+    def kind(self, unit: memoryview) -> int:
+        """The unit's type."""
+        return unit[0] & 31 if self.codec == "h264" else unit[0] >> 1 & 63
+
+    def decides_pictures(self, unit: memoryview) -> bool:
+        """Slices and parameter sets; not messages, fillers, and what the standards leave open."""
+        if self.codec == "h264":
+            return self.kind(unit) in (1, 2, 3, 4, 5, 7, 8)
+        return self.kind(unit) <= 34
+
+    def refreshes(self, unit: memoryview) -> bool:
+        """Whether no later picture refers to one before.
+
+        A key frame of a container is not enough: in an open group of pictures, and with gradual
+        refresh, pictures after it refer to pictures before. Instantaneous refreshes (unit type 5;
+        in HEVC, all random access types, 16 to 21) do not have this.
+        """
+        return self.kind(unit) == 5 if self.codec == "h264" else 16 <= self.kind(unit) <= 21
+
+    def is_referred_to(self, packet: av.Packet) -> bool:
+        """Whether other pictures may be predicted from this one, as H.264 says; true for HEVC."""
+        if self.codec != "h264":
+            return True
+        return any(unit[0] & 0x60 and self.kind(unit) <= 5 for unit in self.split(packet))
+
+    def without_messages(self, packet: av.Packet) -> av.Packet | None:
+        """The packet without units that decide no picture; None where it has none of them."""
+        units = list(self.split(packet))
+        kept = [bytes(unit) for unit in units if self.decides_pictures(unit)]
+        if not kept or len(kept) == len(units):
+            return None
+        start = b"\0\0\1" if not self.width else None
+        out = av.Packet(b"".join((start or len(u).to_bytes(self.width)) + u for u in kept))
+        out.pts, out.dts, out.time_base = packet.pts, packet.dts, packet.time_base
+        return out
 
 
 def entry_test(stream: VideoStream) -> PacketTest:
     """A test for one stream's packets: whether decoding can begin here, and give the same pictures.
 
-    "Key frame" in a container is not enough for H.264 and HEVC: in an open group of pictures, and
-    with gradual refresh, pictures after it refer to pictures before. Instantaneous refreshes (NAL
-    unit type 5; in HEVC, all random access types, 16 to 21) do not have this.
-    For other codecs only the first packet counts.
+    For codecs of which nothing is known only the first packet counts.
     """
     codec = stream.codec_context.codec.canonical_name
     if codec in _INTRA:
         return lambda packet: True
     if codec in _BY_KEYFRAME:
         return lambda packet: packet.is_keyframe
-    width = _prefix_width(stream)
-    if width:
-        refresh = _is_h264_refresh if codec == "h264" else _is_hevc_refresh
+    units = NalUnits.of(stream)
+    if units is not None:
         return lambda packet: (
-            packet.is_keyframe
-            and any(refresh(unit[0]) for unit in _units(memoryview(packet), width))
+            packet.is_keyframe and any(units.refreshes(unit) for unit in units.split(packet))
         )
     started = False
 
@@ -49,42 +121,14 @@ def entry_test(stream: VideoStream) -> PacketTest:
     return first_only
 
 
-def forbidden_test(stream: VideoStream) -> PacketTest:
-    """A test for one stream's packets: whether H.264 or HEVC holds bytes that it cannot hold.
+def forbidden_test(units: NalUnits | None) -> PacketTest:
+    """A test for packets: whether pictures of H.264 or HEVC hold bytes that they cannot hold.
 
     Decoders read over a block of zeros without a word; it is the trace of a transfer or a disk
     that went wrong. Zeros at the end of a unit are padding.
     """
-    width = _prefix_width(stream)
-    if not width:
+    if units is None:
         return lambda packet: False
-    return lambda packet: any(map(_FORBIDDEN.search, _units(memoryview(packet), width)))
-
-
-def _prefix_width(stream: VideoStream) -> int:
-    """Bytes of the lengths before NAL units (ISO/IEC 14496-15); 0 where there are none."""
-    place = {"h264": 4, "hevc": 21}.get(stream.codec_context.codec.canonical_name)
-    extra = stream.codec_context.extradata or b""
-    if place is None or len(extra) <= place or extra[0] != 1:
-        return 0
-    return (extra[place] & 3) + 1
-
-
-def _units(data: memoryview, width: int) -> Iterator[memoryview]:
-    """The NAL units; stops at the first length that does not fit."""
-    offset = 0
-    while offset + width < len(data):
-        length = int.from_bytes(data[offset : offset + width])
-        offset += width
-        if not 0 < length <= len(data) - offset:
-            return
-        yield data[offset : offset + length]
-        offset += length
-
-
-def _is_h264_refresh(header: int) -> bool:
-    return header & 31 == 5
-
-
-def _is_hevc_refresh(header: int) -> bool:
-    return 16 <= header >> 1 & 63 <= 21
+    return lambda packet: any(
+        units.decides_pictures(unit) and _FORBIDDEN.search(unit) for unit in units.split(packet)
+    )

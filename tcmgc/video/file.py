@@ -12,7 +12,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from tcmgc import storage
@@ -30,6 +30,9 @@ _FORMATS = (
 )
 """Demuxers for one film in one file: no play lists, no images, no text art. The audio-only ones
 are there so that the error can say so."""
+
+
+_LOGS_ALL = frozenset({"h264"})
 
 
 class DecodeError(Exception):
@@ -142,7 +145,8 @@ def open_video(source: Source, deadline: Deadline) -> Iterator[tuple[InputContai
     """The container and its main video stream, with damage made loud.
 
     FFmpeg hides damage: it fills lost blocks with something plausible and returns the frame.
-    ``explode`` makes the decoders report what they notice instead.
+    ``explode`` makes the decoders report what they notice instead. H.264's says all of it in its log
+    as well, and goes on where the trouble is with a picture that is not shown.
 
     Raises:
         DecodeError: not a video, no video stream, no decoder, or shorter than it says it is.
@@ -158,10 +162,10 @@ def open_video(source: Source, deadline: Deadline) -> Iterator[tuple[InputContai
         context = stream.codec_context
         context.thread_count = 1
         context.thread_type = "NONE"
-        context.options = {
-            "err_detect": "crccheck+bitstream+buffer+explode",
-            "max_pixels": str(_MAX_PIXELS),
-        }
+        strict = "crccheck+bitstream+buffer"
+        if context.codec.canonical_name not in _LOGS_ALL:
+            strict += "+explode"
+        context.options = {"err_detect": strict, "max_pixels": str(_MAX_PIXELS)}
         yield container, stream
 
 
@@ -197,11 +201,10 @@ def _open(target: Any, source: Source, deadline: Deadline) -> InputContainer:
 
 
 def _main_stream(container: InputContainer, source: Source) -> VideoStream:
-    pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-    videos = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    videos = [stream for stream in container.streams.video if _kind(stream) == "video"]
     if not videos:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise DecodeError(source.name, f"no video stream; holds {kinds}")
+        kinds = sorted({_kind(s) for s in container.streams}, key=lambda kind: (" " in kind, kind))
+        raise DecodeError(source.name, f"no video stream; holds {' and '.join(kinds) or 'nothing'}")
     best = container.streams.best("video")
     stream = best if best in videos else videos[0]
     if stream.codec_context is None:
@@ -210,6 +213,12 @@ def _main_stream(container: InputContainer, source: Source) -> VideoStream:
         if other is not stream:
             other.discard = Discard.all
     return stream
+
+
+def _kind(stream: Stream) -> str:
+    if stream.disposition & Disposition.attached_pic:
+        return "a cover picture"
+    return "thumbnails" if stream.disposition & Disposition.timed_thumbnails else stream.type
 
 
 def _not_empty(source: Source) -> Source:

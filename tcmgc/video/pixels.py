@@ -5,7 +5,7 @@ from typing import Literal
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
 _BICUBIC = (
@@ -15,6 +15,26 @@ _BICUBIC = (
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT  # the same pixels whatever the processor's vector units
 )
+
+_BT2020_CONSTANT, _DERIVED = 10, (12, 13)
+_NOT_YCBCR = {
+    8: "YCgCo",
+    11: "SMPTE ST 2085, YDzDx",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+"""Matrix codes of ITU-T H.273, table 4, that swscale has no coefficients for, in three kinds."""
+_BY_PRIMARIES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    6: Colorspace.SMPTE240M,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+"""The matrix that follows from the primaries; else ITU-R BT.601's, which is also what stands in
+for a tag that says nothing."""
 
 Turn = tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1]]
 """What a display matrix asks for: swap the axes, then mirror rows (top-bottom), then columns."""
@@ -34,11 +54,39 @@ def square(
     scaled = int(size * long / short)
     width, height = (size, scaled) if frame.width == short else (scaled, size)
     rgb = scaler.reformat(
-        frame, width=width, height=height, format="rgb24", interpolation=_BICUBIC, threads=1
+        frame,
+        width=width,
+        height=height,
+        format="rgb24",
+        src_colorspace=_matrix(frame),
+        interpolation=_BICUBIC,
+        threads=1,
     )
     image = turn(rgb.to_ndarray(), display_turn(frame))
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return np.ascontiguousarray(image[top : top + size, left : left + size].transpose(2, 0, 1))
+
+
+def _matrix(frame: av.VideoFrame) -> Colorspace | None:
+    """The matrix to read the frame by where it is not the tagged one; None: the tagged one.
+
+    Constant luminance differs from the same primaries' usual matrix in shades only, and a matrix
+    derived from primaries is that of the standard which has them (ITU-T H.273, 8.3).
+
+    Raises:
+        ValueError: a matrix that is not one of YCbCr.
+    """
+    code = int(frame.colorspace)
+    if code == _BT2020_CONSTANT:
+        return Colorspace.BT2020
+    if code in _DERIVED:
+        return _BY_PRIMARIES.get(int(frame.color_primaries), Colorspace.ITU601)
+    if code in _NOT_YCBCR:
+        raise ValueError(
+            f"colour matrix {code} ({_NOT_YCBCR[code]}) is not read here; where the tag is wrong, "
+            "set it right with a metadata filter such as h264_metadata=matrix_coefficients=1"
+        )
+    return None
 
 
 def display_turn(frame: av.VideoFrame) -> Turn:

@@ -15,10 +15,12 @@ Only what the wanted frames depend on is decoded, so that damage elsewhere in a 
 only be ended from outside: decode in a process of its own, as the pipeline's actors do.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, UInt8
@@ -26,13 +28,14 @@ from jaxtyping import Float64, UInt8
 from tcmgc.video.decode import decode_all, decode_needed, first_picture
 from tcmgc.video.file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
 from tcmgc.video.pixels import display_turn, square
+from tcmgc.video.protection import encryption
 from tcmgc.video.sampling import Number, Sampler, check_sampling, on_screen, sample_instants
 from tcmgc.video.timeline import Packets, Timeline, index_timeline, scan
 
 __all__ = ["DECODER_VERSION", "DecodeError", "Frames", "VideoInfo", "probe", "sample_frames"]
 
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Raised whenever the same call on the same file gives other pixels: caches are keyed by it."""
 
 
@@ -110,14 +113,12 @@ def sample_frames(
     scaler = VideoReformatter()
 
     def convert(frame):  # type: ignore[no-untyped-def]
-        return square(frame, size, scaler)
+        try:
+            return square(frame, size, scaler)
+        except ValueError as error:
+            raise DecodeError(source.name, str(error)) from error
 
     def places(timeline: Timeline) -> list[int]:
-        if start >= timeline.duration:
-            raise DecodeError(
-                source.name,
-                f"the clip begins at {start:g} s, the video ends at {timeline.duration:g} s",
-            )
         instants = sample_instants(
             timeline.duration,
             max_frames=max_frames,
@@ -129,14 +130,20 @@ def sample_frames(
         )
         return on_screen(timeline.times, instants).tolist()
 
-    with reasons(source.name):
+    with reasons(source.name), _protection_named(source):
         packets, timeline = _scan(source, deadline, end)
-        wanted = places(timeline)
+        wanted = places(timeline) if start < timeline.duration else []
         pixels = None
-        if packets.trusted:
+        if packets.order is not None and wanted:
             pixels = decode_needed(source, packets, wanted, convert, deadline)
         while pixels is None or not pixels.keys() >= set(wanted):
-            timeline, pixels = decode_all(source, packets, wanted, convert, deadline, until=end)
+            if packets.order is None or wanted:
+                timeline, pixels = decode_all(source, packets, wanted, convert, deadline, until=end)
+            if start >= timeline.duration:
+                raise DecodeError(
+                    source.name,
+                    f"the clip begins at {start:g} s, the video ends at {timeline.duration:g} s",
+                )
             wanted = places(timeline)
     return Frames(np.stack([pixels[place] for place in wanted]), timeline.times[wanted])
 
@@ -153,7 +160,7 @@ def probe(
     """
     source = find(path_or_bytes)
     deadline = Deadline(source.name, timeout)
-    with reasons(source.name):
+    with reasons(source.name), _protection_named(source):
         check_whole(source)
         with open_video(source, deadline) as (container, stream):
             kind, codec = container.format.name, stream.codec_context.codec.canonical_name
@@ -175,14 +182,28 @@ def probe(
     )
 
 
+@contextlib.contextmanager
+def _protection_named(source: Source) -> Iterator[None]:
+    """What cannot be decoded because it is encrypted is called so."""
+    try:
+        yield
+    except (DecodeError, av.FFmpegError) as error:
+        cut = isinstance(error, DecodeError) and error.reason.startswith("cut short")
+        scheme = None if cut else encryption(source)
+        if scheme is None:
+            raise
+        raise DecodeError(
+            source.name, f"encrypted ({scheme}): protected video cannot be decoded without its key"
+        ) from error
+
+
 def _scan(
     source: Source, deadline: Deadline, until: Number | None = None
 ) -> tuple[Packets, Timeline]:
     check_whole(source)
     with open_video(source, deadline) as (container, stream):
-        packets = scan(container, stream, deadline, until)
-        rate = stream.average_rate or stream.guessed_rate
-        try:
-            return packets, packets.timeline(rate)
-        except ValueError as error:
-            raise DecodeError(source.name, str(error)) from error
+        packets = scan(container, stream, source, deadline, until)
+    try:
+        return packets, packets.timeline()
+    except ValueError as error:
+        raise DecodeError(source.name, str(error)) from error

@@ -1,6 +1,7 @@
 """When each frame of a video is on screen, read off its packets without decoding them."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -10,11 +11,18 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import Float64
 
+from tcmgc.video import clock, transport
 from tcmgc.video.entries import entry_test
-from tcmgc.video.file import HELD_BYTES, Deadline, DecodeError
+from tcmgc.video.file import HELD_BYTES, Deadline, DecodeError, Source
 
 _TRUSTED_CONTAINERS = ("mov", "matroska")
 """Demuxers whose packets carry the very timestamps of the frames in them."""
+_NEVER_REORDERED = frozenset({"vp8", "vp9", "av1", "mjpeg", "ffv1", "prores", "png", "gif"})
+_MAX_DELAY = 16
+"""Frames that H.264 and HEVC hold back at most."""
+_BY_DECODING_TIME = frozenset({"avi"})
+"""Containers that number their slots in decoding order: what FFmpeg gives as presentation time is
+a guess, and a picture comes on screen with the slot that makes the decoder give it out."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +30,35 @@ class Timeline:
     """Seconds from the first frame."""
 
     times: Float64[np.ndarray, " frames"]
-    """When each frame comes on screen: ascending from 0."""
+    """When each frame comes on screen: ascending from 0; of frames at one time, the last is seen."""
     duration: float
     """When the last one leaves it."""
 
     @classmethod
-    def from_ticks(cls, ticks: np.ndarray, last: int, base: Fraction) -> "Timeline":
-        """From ascending timestamps in units of ``base`` seconds; ``last``: how long the last frame stands.
+    def from_stamps(
+        cls, stamps: Sequence[int | None], last: int, base: Fraction, rate: Fraction | None
+    ) -> "Timeline":
+        """From timestamps in output order (:func:`tcmgc.video.clock.continuous`).
 
-        Where that is not known (0), it stands as long as the others on average, or one tick.
+        Args:
+            stamps: in units of ``base`` seconds; None where a frame has none.
+            last: how long the last frame stands; where that is not known (0), as long as the
+                others on average.
+            base: seconds a tick.
+            rate: frames a second; what counts where no frame has a timestamp.
+
+        Raises:
+            ValueError: neither timestamps nor a frame rate.
         """
-        ticks = ticks - ticks[0]
-        end = float(ticks[-1]) + last
-        if last <= 0:
-            end = float(ticks[-1]) + (ticks[-1] / (len(ticks) - 1) if len(ticks) > 1 else 1)
+        if all(stamp is None for stamp in stamps):
+            if rate is None:
+                raise ValueError("neither timestamps nor a frame rate")
+            return cls.from_count(len(stamps), rate)
+        ticks = clock.continuous(stamps, base, rate)
+        mean = ticks[-1] / (len(ticks) - 1) if len(ticks) > 1 else 0.0
+        end = ticks[-1] + (last if last > 0 else mean or clock.step_of(ticks, base, rate))
         seconds = ticks * base.numerator / base.denominator
-        return cls(seconds, end * base.numerator / base.denominator)
+        return cls(seconds, float(end * base.numerator / base.denominator))
 
     @classmethod
     def from_count(cls, frames: int, rate: Fraction) -> "Timeline":
@@ -52,55 +73,82 @@ class Packets:
 
     base: Fraction
     """Seconds a tick."""
-    pts: list[int] = field(default_factory=list)
-    """Presentation time in ticks; frames that an edit list hides are left out of the timeline."""
+    rate: Fraction | None = None
+    """Frames a second, by the header."""
+    by_dts: bool = False
+    """Whether pictures come at their packets' decoding times (:data:`_BY_DECODING_TIME`)."""
+    pts: list[int | None] = field(default_factory=list)
+    """Presentation times in ticks."""
+    dts: list[int | None] = field(default_factory=list)
+    """Decoding times in ticks."""
     durations: list[int] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
+    """False for what an edit list hides."""
     entries: list[int] = field(default_factory=list)
     """Where decoding can begin: no later picture refers to one before."""
     first_key: int = 0
     """The first packet marked as a key frame: a recording may begin in the middle of things."""
     held: list[av.Packet] | None = field(default_factory=list)
     """The packets themselves where they are few enough bytes to keep."""
-    trusted: bool = True
-    """Whether packets and frames correspond one to one, by timestamps."""
+    order: list[int] | None = None
+    """All packets by presentation time where they correspond to frames one to one, by timestamps;
+    None where that is not beyond doubt."""
 
-    def timeline(self, rate: Fraction | None) -> Timeline:
-        """What the frames' timeline should turn out to be.
+    def timeline(self) -> Timeline:
+        """What the frames' timeline should turn out to be; an estimate where ``order`` is None.
 
         Raises:
             ValueError: neither timestamps nor a frame rate.
         """
-        order = self.display_order()
-        if order is None:
-            if rate is None:
-                raise ValueError("neither timestamps nor a frame rate")
-            return Timeline.from_count(sum(self.shown), rate)
-        ticks = np.array([self.pts[i] for i in order], dtype=np.int64)
-        return Timeline.from_ticks(ticks, self.durations[order[-1]], self.base)
+        if self.order is not None:
+            stamps = [self.pts[place] for place in self.order]
+            last = self.durations[self.order[-1]]
+            return Timeline.from_stamps(stamps, last, self.base, self.rate)
+        shown = [place for place, is_shown in enumerate(self.shown) if is_shown]
+        known = [stamp for place in shown if (stamp := self._stamp(place)) is not None]
+        if len(known) < len(shown):
+            known = []
+        dts = [stamp for place in shown if (stamp := self.dts[place]) is not None]
+        begins = clock.restarts(dts, self.base) if len(dts) == len(known) else []
+        bounds = [0, *begins, len(known)]
+        parts = [sorted(known[a:b]) for a, b in itertools.pairwise(bounds)]
+        stamps = [stamp for part in parts for stamp in part] or [None] * len(shown)
+        return Timeline.from_stamps(stamps, self.durations[shown[-1]], self.base, self.rate)
 
-    def display_order(self) -> list[int] | None:
-        """Shown packets by presentation time; None where some have none, or two the same."""
-        return self._order
-
-    _order: list[int] | None = None
+    def _stamp(self, place: int) -> int | None:
+        pts, dts = self.pts[place], self.dts[place]
+        return dts if self.by_dts or pts is None else pts
 
 
 def index_timeline(container: InputContainer, stream: VideoStream) -> Timeline | None:
-    """The timeline by an MP4 or MOV file's index; None where there is none or it is not complete.
+    """The timeline by an MP4 or MOV file's index; None where it does not say all.
 
-    The index has decoding times, so that single frames may come a little earlier than shown.
+    The index has decoding times, so that single frames may come a little earlier than shown. It
+    says nothing of one frame's duration, and not all of what edit lists hide.
     """
     entries = stream.index_entries
-    if not container.format.name.startswith("mov") or not 0 < stream.frames == len(entries):
+    if not container.format.name.startswith("mov") or not 1 < stream.frames == len(entries):
         return None
-    ticks = np.array([entry.timestamp for entry in entries], dtype=np.int64)
-    return Timeline.from_ticks(ticks, 0, Fraction(stream.time_base or 0))
+    if any(entry.is_discard or not entry.size for entry in entries):
+        return None
+    stamps = [entry.timestamp for entry in entries]
+    return Timeline.from_stamps(stamps, 0, Fraction(stream.time_base or 0), rate_of(stream))
+
+
+def rate_of(stream: VideoStream) -> Fraction | None:
+    """Frames a second, as far as the headers say."""
+    return stream.average_rate or stream.guessed_rate
+
+
+def counts_by_dts(container: InputContainer) -> bool:
+    """Whether the container has decoding times alone."""
+    return container.format.name in _BY_DECODING_TIME
 
 
 def scan(
     container: InputContainer,
     stream: VideoStream,
+    source: Source,
     deadline: Deadline,
     until: float | int | None = None,
 ) -> Packets:
@@ -109,22 +157,26 @@ def scan(
     Raises:
         DecodeError: no packet, a damaged one, or fewer than the container lists.
     """
-    packets = Packets(base=Fraction(stream.time_base or 0))
+    packets = Packets(
+        Fraction(stream.time_base or 0), rate_of(stream), by_dts=counts_by_dts(container)
+    )
     can_enter = entry_test(stream)
-    held_bytes, listed = 0, len(stream.index_entries)
-    times_known, any_key, first = True, False, None
+    listed = sum(entry.size > 0 for entry in stream.index_entries)
+    held_bytes, first, beyond = 0, None, 0
+    corrupt, keys = list[int](), set[int]()
     for packet in container.demux(stream):
         if not packet.size:
             continue
         deadline.check()
+        place = len(packets.pts)
         if packet.is_corrupt:
-            raise DecodeError(deadline.path, f"packet {len(packets.pts)} is damaged or cut short")
-        times_known &= packet.pts is not None
-        if packet.is_keyframe and not any_key:
-            any_key, packets.first_key = True, len(packets.pts)
+            corrupt.append(place)
+        if packet.is_keyframe:
+            keys.add(place)
         if can_enter(packet):
-            packets.entries.append(len(packets.pts))
-        packets.pts.append(packet.pts if packet.pts is not None else 0)
+            packets.entries.append(place)
+        packets.pts.append(packet.pts)
+        packets.dts.append(packet.dts)
         packets.durations.append(packet.duration or 0)
         packets.shown.append(not packet.is_discard)
         held_bytes += packet.size
@@ -134,7 +186,9 @@ def scan(
             packets.held.append(packet)
         if until is not None and packet.pts is not None and packet.dts is not None:
             first = packet.pts if first is None else min(first, packet.pts)
-            if (min(packet.pts, packet.dts) - first) * packets.base > until:
+            late = (min(packet.pts, packet.dts) - first) * packets.base > until
+            beyond = beyond + 1 if late else 0
+            if beyond > clock.FEW:
                 listed = 0  # what follows in decoding order is shown later still
                 break
     if not any(packets.shown):
@@ -144,21 +198,54 @@ def scan(
             deadline.path,
             f"cut short: {len(packets.pts)} of the {listed} pictures that its index lists",
         )
-    _judge(packets, container.format.name, times_known)
+    packets.first_key = min(keys, default=0)
+    if corrupt:
+        begins = all(keys & {place + 1, place + 2} for place in corrupt)
+        if not (begins and transport.only_spliced(source, stream.id)):
+            raise DecodeError(deadline.path, f"packet {corrupt[0]} is damaged or cut short")
+    if container.format.name.startswith(_TRUSTED_CONTAINERS):
+        codec = stream.codec_context.codec.canonical_name
+        packets.order = _order(packets, codec, container.format.name.startswith("mov"))
     return packets
 
 
-def _judge(packets: Packets, container: str, times_known: bool) -> None:
-    order = sorted(
-        (i for i, shown in enumerate(packets.shown) if shown), key=packets.pts.__getitem__
-    )
-    distinct = all(packets.pts[a] < packets.pts[b] for a, b in itertools.pairwise(order))
-    if times_known and distinct:
-        packets._order = order
-    packets.trusted = (
-        packets._order is not None
-        and container.startswith(_TRUSTED_CONTAINERS)
-        and all(packets.shown)
-        and packets.entries[:1] == [0]
-        and order[0] == 0
+def _order(packets: Packets, codec: str, own_dts: bool) -> list[int] | None:
+    """Packets by presentation time, where nothing speaks against it being the output order.
+
+    ``own_dts``: decoding times stand in the file, and are not made from presentation times.
+    """
+    if None in packets.pts or not all(packets.shown) or packets.entries[:1] != [0]:
+        return None
+    pts = np.array(packets.pts, dtype=np.int64)
+    order = np.argsort(pts, kind="stable")
+    gaps = np.diff(pts[order])
+    if order[0] != 0 or not (gaps > 0).all():
+        return None
+    reordered = not (np.diff(order) > 0).all()
+    if reordered and codec in _NEVER_REORDERED:
+        return None
+    if reordered and not _on_a_grid(gaps):
+        dts = np.array(packets.dts if own_dts and None not in packets.dts else [], dtype=np.int64)
+        if not _is_delayed(dts, pts[order]):
+            return None
+    return order.tolist()
+
+
+# Stamps alone do not tell the order in which a decoder gives B-frames out, and one that steps back
+# changes it. Two things rule such stamps out.
+
+
+def _on_a_grid(gaps: np.ndarray) -> bool:
+    """Whether all gaps are multiples of one, rounding to ticks allowed."""
+    steps = np.rint(gaps / np.median(gaps))
+    if not (steps >= 1).all():
+        return False
+    return bool((np.abs(gaps - steps * (gaps.sum() / steps.sum())) <= 1 + 1e-6).all())
+
+
+def _is_delayed(dts: np.ndarray, shown: np.ndarray) -> bool:
+    """Whether decoding times are the presentation times in order, a few places later."""
+    return any(
+        bool((dts[delay:] == shown[: len(shown) - delay]).all())
+        for delay in range(1, min(_MAX_DELAY + 1, len(dts)))
     )

@@ -133,26 +133,63 @@ static int scores_of(const Sizes &z, const float *constants, const float *biases
 }
 
 // From vectors of texts and records of videos, without either matrix product ever in memory.
+template <typename Number>
 static int scores_of_records(const Sizes &z, const Texts &texts, const Record &record, const Contrasts &contrasts,
                              const Aggregations &by, const bool *word_mask, float *scores)
 {
-    const int64_t S = z.states(), F = z.frames, Q = z.queries, C = z.columns, D = z.dim, depth = D / z.heads;
+    const int64_t S = z.states(), F = z.frames, Q = z.queries, C = z.columns, D = z.dim;
+    const int64_t block = Block<vec>::size(S), found = (Q + C) * S;
+    const auto run = [&](int64_t extra, auto begin, auto find) {
+        return scores_of(z, texts.constant_side, texts.bias_side, contrasts, by, word_mask, scores,
+                         found + block + extra, begin, find);
+    };
+    const auto read = [&](int64_t b, vec *room) {
+        read_roots<Number>(Block<vec>(room + found, S), record, b * W, std::min<int64_t>(W, z.videos - b * W), z);
+    };
+    const auto products = [&](vec *room) {
+        return Found<float>{(float *)room, (float *)(room + Q * S), S * W, F * W, S * W, W};
+    };
+    if (z.texts > FEW) {
+        const auto begin = [&](int64_t b, vec *room, bool ready) {
+            if (!ready) {
+                read(b, room);
+                Panels(room + found + block, z)
+                    .read<Number>(record, b * W, std::min<int64_t>(W, z.videos - b * W), z);
+            }
+            return Block<const vec>(room + found, S);
+        };
+        const auto find = [&](int64_t text, int64_t, vec *room) {
+            Panels(room + found + block, z)
+                .multiply((float *)room, (float *)(room + Q * S), S * W, texts.queries + text * Q * D,
+                          texts.columns + text * C * D, z);
+            return products(room);
+        };
+        return run(Panels::size(z), begin, find);
+    }
+    const int64_t of_queries = TextPanels::size(Q, D), of_text = of_queries + TextPanels::size(C, D);
+    const Room panels(z.texts * of_text);
+    if (!panels.vecs) return 1;
+    const auto queries = [&](int64_t text) {
+        return TextPanels(panels.vecs + text * of_text, texts.queries + text * Q * D, Q, z.heads, D);
+    };
+    const auto columns = [&](int64_t text) {
+        return TextPanels(panels.vecs + text * of_text + of_queries, texts.columns + text * C * D, C, 1, D);
+    };
+    for (int64_t text = 0; text < z.texts; text++) queries(text).fill(), columns(text).fill();
     const auto begin = [&](int64_t b, vec *room, bool ready) {
-        const Videos videos(room, z);
-        if (!ready) videos.read(record, b * W, std::min<int64_t>(W, z.videos - b * W), z);
-        return Block<const vec>(videos.root.attended, S);
+        if (!ready) read(b, room);
+        return Block<const vec>(room + found, S);
     };
-    const auto find = [&](int64_t text, int64_t, vec *room) {
-        const Videos videos(room, z);
-        float *const logits = (float *)(room + Videos::size(z)), *const sides = logits + Q * S * W;
-        for (int64_t h = 0; h < z.heads; h++)
-            multiply(logits + h * F * W, S * W, texts.queries + text * Q * D + h * depth, D, Q,
-                     videos.keys + h * depth * F * W, F, depth);
-        multiply(sides, S * W, texts.columns + text * C * D, D, C, videos.outputs, S, D);
-        return Found<float>{logits, sides, S * W, F * W, S * W, W};
+    const auto find = [&](int64_t text, int64_t b, vec *room) {
+        const int64_t first = b * W, count = std::min<int64_t>(W, z.videos - first);
+        queries(text).multiply((float *)room, S * W, (const Number *)record.keys + first * record.keys_apart,
+                               record.keys_apart, F, count, room + found + block);
+        columns(text).multiply((float *)(room + Q * S), S * W,
+                               (const Number *)record.outputs + first * record.outputs_apart, record.outputs_apart,
+                               S, count, room + found + block);
+        return products(room);
     };
-    return scores_of(z, texts.constant_side, texts.bias_side, contrasts, by, word_mask, scores,
-                     Videos::size(z) + (Q + C) * S, begin, find);
+    return run(std::max(TextPanels::room(Q, S, D), TextPanels::room(C, S, D)), begin, find);
 }
 
 // From both products in bfloat16.

@@ -208,6 +208,14 @@ class LanguageVideoAttention(nn.Module):
             frame_mask=frame_mask,
         )
 
+    def alone(
+        self, frames: Float[Tensor, "videos frames dim"]
+    ) -> Float[Tensor, "videos frames dim"]:
+        """The block's output (Eq. 7) where all attention of every head rests on one frame, a vector a frame."""
+        attended = self.norm_attended(self.out(self.value(self.norm_inputs(frames))))
+        mixed = self.linear(attended)
+        return self.norm_output(mixed + attended if self.residual else mixed)
+
     def mixed_constant(self) -> Float[Tensor, " dim"]:
         """What the fully connected layer and its residual make of LN2's bias, centred over dim."""
         mixed = F.linear(self.norm_attended.bias, self.linear.weight, self.linear.bias)

@@ -1,4 +1,4 @@
-"""What a search needs to run by itself: its own folder, a small corpus, a tower of one layer."""
+"""What a sweep needs to run by itself: its own folder, a small corpus, a tower of one layer."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def prepare(folder: Path) -> list[str]:
     ]
 
 
-def search(folder: Path, space: str, *words: str) -> subprocess.Popen[str]:
+def sweep(folder: Path, space: str, *words: str) -> subprocess.Popen[str]:
     """Start `pipeline/tune.py SPACE demo …` with everything it writes below the folder."""
     os.environ["TCMGC_HOME"] = str(folder)
     command = [sys.executable, str(CHECKOUT / "pipeline/tune.py"), space, "demo", *words]

@@ -1,0 +1,67 @@
+"""Every name of Ray's own inside that this project uses, what for, and whether it is still there.
+
+Ray promises nothing about them. After an upgrade, :func:`missing` (a test calls it) names those
+that are gone.
+"""
+
+import functools
+import importlib
+from typing import Any
+
+NAMES = {
+    "ray._private.services:get_ray_address_from_environment": "which cluster ray.init would join",
+    "ray.autoscaler._private.util:prepare_config": "the check of a `ray up` file",
+    "ray.autoscaler._private.util:validate_config": "the check of a `ray up` file",
+    "ray.experimental.internal_kv:_internal_kv_put": "word from the driver to its workers",
+    "ray.experimental.internal_kv:_internal_kv_get": "word from the driver to its workers",
+    "ray.experimental.internal_kv:_internal_kv_del": "word from the driver to its workers",
+    "ray.train.v2._internal.constants:ENV_VARS_TO_PROPAGATE": "variables of Ray Train's own processes",
+    "ray.train.v2._internal.constants:CHECKPOINT_MANAGER_SNAPSHOT_FILENAME": "Ray's list of checkpoints",
+    "ray.train.v2._internal.execution.checkpoint.checkpoint_manager:_CheckpointManagerState": "the same",
+    "ray.train.v2._internal.execution.checkpoint.checkpoint_manager:_TrainingResultState": "the same",
+    "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy": "a fixed number of workers",
+    "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy._maybe_send_resource_request": (
+        "a fixed number of workers that no autoscaler is told of"
+    ),
+    "ray.train.torch:TorchTrainer._create_default_callbacks": "fewer helper processes",
+    "ray.train.torch:TorchTrainer._initialize_and_run_controller": "fewer helper processes",
+    "ray.train.torch:TorchTrainer._register_sigint_handler": "a checkpoint on Ctrl-C",
+    "ray.train.v2._internal.callbacks.datasets:DatasetsCallback": "a helper left out",
+    "ray.train.v2._internal.callbacks.placement_group_callback:PlacementGroupCleanerCallback": (
+        "a helper left out"
+    ),
+    "ray.train.v2._internal.callbacks.metrics:ControllerMetricsCallback": (
+        "left out where a run's name is not ASCII"
+    ),
+    "ray.train.v2._internal.callbacks.metrics:WorkerMetricsCallback": "the same",
+}
+"""``module:attribute``, and what it is used for."""
+
+
+@functools.cache
+def of(name: str) -> Any:
+    """The object that a key of :data:`NAMES` stands for; its module is imported now."""
+    assert name in NAMES, name
+    module, _, path = name.partition(":")
+    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+
+
+def missing() -> list[str]:
+    """What this version of Ray no longer has, one line each: the name and what it is used for."""
+    gone = []
+    for name, purpose in NAMES.items():
+        try:
+            of(name)
+        except (ImportError, AttributeError) as error:
+            gone.append(f"{name} ({purpose}): {error}")
+    return gone
+
+
+def address() -> str | None:
+    """The cluster that ``ray.init`` would join: of RAY_ADDRESS or of the last ``ray start``; None for none.
+
+    Raises:
+        ConnectionError: RAY_ADDRESS is ``auto`` and there is no cluster.
+    """
+    found = of("ray._private.services:get_ray_address_from_environment")(None, None)
+    return None if found == "local" else found

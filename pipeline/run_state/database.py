@@ -1,0 +1,313 @@
+"""MLflow's database or server: where it is, a client that waits for it, and what is wrong with it."""
+
+import contextlib
+import functools
+import logging
+import os
+import shlex
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipeline.cli import home
+from tcmgc import storage
+
+PATIENCE = 60.0
+"""Seconds that a call waits for a locked database or for a server that does not answer."""
+AT_THE_START = 10.0
+"""The same before any long work, where a server is more likely to be the wrong one."""
+_TEMPORARY = (
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "INTERNAL_ERROR",
+    "IO_ERROR",
+)
+_LASTING = (
+    "readonly database",
+    "read-only",
+    "no such table",
+    "malformed",
+    "not a database",
+    "unable to open",
+    "authentication failed",
+    "does not exist",
+)
+"""What databases say of what waiting does not change."""
+
+
+class UnreachableError(ValueError):
+    """The database stayed locked, or the server did not answer, for as long as was waited."""
+
+
+class RefusedError(ValueError):
+    """MLflow said no; another try would get the same answer."""
+
+
+def uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or a database beside the project.
+
+    The path of an SQLite file is relative to :func:`pipeline.cli.home`, whatever the working
+    directory is.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    if not chosen:
+        return f"sqlite:///{home() / 'mlflow.db'}"
+    path = _sqlite_path(chosen)
+    if path is None:
+        return chosen
+    _, mark, query = chosen.partition("?")
+    return f"sqlite:///{home() / path}{mark}{query}"
+
+
+def shown(address: str | None = None) -> str:
+    """:func:`uri` as messages and reports show it: without a password."""
+    return storage.plain(address or uri())
+
+
+def environment() -> dict[str, str]:
+    """What another process needs to reach the same MLflow; for :func:`adopt`.
+
+    A Ray that was started before this process does not hand on its variables.
+    """
+    own = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+    found = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    return {name: value for name, value in found.items() if name not in own} | {
+        "MLFLOW_TRACKING_URI": uri()
+    }
+
+
+def adopt(variables: dict[str, str]) -> None:
+    """Take the :func:`environment` of another process."""
+    os.environ.update(variables)
+
+
+def client(address: str | None = None, *, patience: float = PATIENCE) -> Any:
+    """An ``MlflowClient`` whose calls wait up to ``patience`` seconds for the database or server.
+
+    A database that is not there is made. Calls raise :class:`UnreachableError` and :class:`RefusedError`,
+    both ValueErrors of one sentence.
+
+    Raises:
+        ValueError: an address that is none.
+    """
+    address = address or uri()
+    # MLflow's own tries, with pauses that double, would see minutes late that a server is back.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    # It shows a traceback of every try.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    _refuse_address(address)
+    path = _sqlite_path(address)
+    if path is not None and not Path(path).exists():
+        _make(Path(path))
+    made = _ask(lambda: MlflowClient(address), address, patience)
+    return _Patient(made, address, patience)
+
+
+def check() -> None:
+    """Make sure that MLflow can be reached; before long work, and without making a database.
+
+    Raises:
+        ValueError: it cannot; says what to do.
+    """
+    address = uri()
+    _refuse_address(address)
+    path = _sqlite_path(address)
+    if path is None:
+        with _short_requests():
+            client(address, patience=AT_THE_START).search_experiments(max_results=1)
+    elif Path(path).exists():
+        client(address).search_experiments(max_results=1)
+    else:
+        _refuse_folder(Path(path))
+
+
+def is_there() -> bool:
+    """Whether there is anything to ask: a server, or a database file that has been made."""
+    path = _sqlite_path(uri())
+    return path is None or Path(path).exists()
+
+
+def command(*words: str) -> str:
+    """An ``mlflow`` command on this database or server, for the user to type."""
+    words = ("-m", "mlflow", *words)
+    return f"MLFLOW_TRACKING_URI={shlex.quote(shown())} python {shlex.join(words)}"
+
+
+def _refuse_address(address: str) -> None:
+    scheme = address.partition("://")[0] if "://" in address else ""
+    if address in ("databricks", "databricks-uc"):
+        return
+    if scheme in ("", "file"):
+        raise ValueError(
+            f"MLFLOW_TRACKING_URI is {shown(address)!r}, a folder of files, which MLflow no longer writes to; "
+            "set it to sqlite:////PATH/mlflow.db or to a server's http://HOST:PORT "
+            "(`mlflow migrate-filestore` moves old runs into a database), or leave it out"
+        )
+    if scheme.startswith("sqlite") and _sqlite_path(address) is None:
+        raise ValueError(
+            f"MLFLOW_TRACKING_URI is {address!r}, which names no file; "
+            "expected sqlite:////PATH/mlflow.db"
+        )
+    path = _sqlite_path(address)
+    if path is not None and "?" in str(home()) and path.startswith(str(home()).partition("?")[0]):
+        raise ValueError(
+            f"MLflow's database cannot lie in {home()}: its address has no way to write the '?'; "
+            "set MLFLOW_TRACKING_URI to sqlite:////ANOTHER/PATH/mlflow.db"
+        )
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raise where no database can be made at this path."""
+    there = next(parent for parent in path.parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(
+            f"MLflow's database {path} cannot be made: {there} is not a folder that can be written to; "
+            "set TCMGC_HOME or MLFLOW_TRACKING_URI"
+        )
+
+
+def _sqlite_path(address: str) -> str | None:
+    """The file of an SQLite address; None for any other."""
+    if not address.startswith("sqlite:///"):
+        return None
+    path = address.removeprefix("sqlite:///").partition("?")[0]
+    return path if path and path != ":memory:" else None
+
+
+def _make(path: Path) -> None:
+    """Make MLflow's tables in a file aside and put it in its place, unless another is there by then.
+
+    Several processes that make the tables of one file at the same time break each other's.
+    """
+    _refuse_folder(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"MLflow's database {path} cannot be made: {error}") from error
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        fresh = f"sqlite:///{aside}"
+        maker = _ask(lambda: MlflowClient(fresh), fresh, PATIENCE)
+        _ask(lambda: maker.search_experiments(max_results=1), fresh, PATIENCE)
+        with contextlib.suppress(FileExistsError):
+            try:
+                os.link(aside, path)
+            except OSError:  # a file system without hard links
+                if not path.exists():
+                    os.rename(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+class _Patient:
+    """An ``MlflowClient`` whose calls are asked again while the answer may still change."""
+
+    def __init__(self, made: MlflowClient, address: str, patience: float) -> None:
+        self._made, self._address, self._patience = made, address, patience
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._made, name)
+        if not callable(value):
+            return value
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            ask = functools.partial(value, *arguments, **named)
+            return _ask(ask, self._address, self._patience)
+
+        return call
+
+
+def _ask(call: Callable[[], Any], address: str, patience: float) -> Any:
+    until = time.monotonic() + patience
+    pause = 0.2
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not _is_mlflows(error):
+                raise
+            if not is_temporary(error):
+                raise RefusedError(_no(address, error)) from error
+            if time.monotonic() + pause > until:
+                raise UnreachableError(_away(address, error)) from error
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+
+def _away(address: str, error: Exception) -> str:
+    if "locked" in str(error):
+        return (
+            f"MLflow's database {shown(address)} is locked by another process; "
+            "wait until that is done or stop it"
+        )
+    text = str(error)
+    known = ("Connection refused", "timed out", "Name or service not known", "Failed to resolve")
+    why = next((words for words in known if words in text), _first(error))
+    return (
+        f"MLflow at {shown(address)} does not answer ({why}); start its server, or set "
+        "MLFLOW_TRACKING_URI to where it is"
+    )
+
+
+def _no(address: str, error: Exception) -> str:
+    text = str(error)
+    if "unsupported URI" in text:
+        return (
+            f"MLFLOW_TRACKING_URI is {shown(address)!r}, which MLflow has no store for; expected "
+            "http://HOST:PORT, https://, sqlite:////PATH/mlflow.db, postgresql:// or mysql://"
+        )
+    if address.startswith("http") and "failed with error code 404" in text:
+        return (
+            f"MLFLOW_TRACKING_URI is {shown(address)}, and what answers there is not MLflow (404)"
+        )
+    if isinstance(error, ImportError):
+        return (
+            f"MLflow at {shown(address)} needs a driver that is not installed: "
+            f"pip install {error.name}"
+        )
+    return f"MLflow at {shown(address)}: {_first(error)}"
+
+
+def is_temporary(error: Exception) -> bool:
+    """Whether a call that failed so may succeed a little later: a locked database, a server away."""
+    text = str(error).lower()
+    if any(lasting in text for lasting in _LASTING):
+        return False
+    if isinstance(error, MlflowException):
+        return error.error_code in _TEMPORARY
+    return isinstance(error, OSError) or type(error).__name__ == "OperationalError"
+
+
+def _is_mlflows(error: Exception) -> bool:
+    """Whether it came from MLflow, its database driver or the network; anything else is a fault of ours."""
+    return isinstance(error, MlflowException | OSError | ImportError) or type(
+        error
+    ).__module__.startswith(("sqlalchemy", "sqlite3", "requests", "urllib3", "alembic"))
+
+
+def _first(error: Exception) -> str:
+    """An error's first line, cut to what a sentence can hold."""
+    lines = str(error).strip().splitlines()
+    line = lines[0] if lines else type(error).__name__
+    return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+@contextlib.contextmanager
+def _short_requests() -> Iterator[None]:
+    """Let a request give up after a few seconds: an address may be one that swallows everything."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ.get(name)
+    os.environ[name] = str(int(AT_THE_START))
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

@@ -1,0 +1,101 @@
+"""Vectors that candidates are found by, and the compressed form in which millions are looked through.
+
+A window has a few vectors, a query one; a window is as good a candidate as the best of its vectors
+is near the query. Vectors follow the head: where texts attend to frames, a vector is what the
+attention block makes of one frame alone (:meth:`tcmgc.heads.Head.alone`), compared with the sentence.
+"""
+
+from collections.abc import Sequence
+
+import faiss
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+CODES_FROM = 10_000
+"""Windows from which an index keeps compressed vectors; below, all are compared as they are."""
+
+
+def spread(
+    vectors: Float[Tensor, "windows any dim"], mask: Bool[Tensor, "windows any"], count: int
+) -> Float[Tensor, "windows count dim"]:
+    """``count`` of each window's vectors that lie far apart: each the one farthest from those before.
+
+    Neighbouring frames look alike, so that few of a window's vectors stand for all. Where a window
+    has fewer, its first one is repeated. Vectors are unit vectors.
+    """
+    first = mask.int().argmax(1, keepdim=True)
+    chosen = [first]
+    rows = torch.arange(len(vectors), device=vectors.device).unsqueeze(1)
+    nearest = (vectors @ vectors[rows, first].mT).squeeze(-1)
+    for _ in range(count - 1):
+        at = nearest.masked_fill(~mask, float("inf")).argmin(1, keepdim=True)
+        chosen.append(at)
+        nearest = torch.maximum(nearest, (vectors @ vectors[rows, at].mT).squeeze(-1))
+    return vectors[rows, torch.cat(chosen, 1)]
+
+
+class Codes:
+    """One bit a number (RaBitQ with the mean as centre) and an exhaustive scan over them.
+
+    No graph and no clusters: nothing to train but a mean, nothing to tune, and what is added later
+    is found as well as what was there first.
+    """
+
+    def __init__(self, index: faiss.Index) -> None:
+        self._index = index
+
+    @classmethod
+    def train(cls, vectors: Float[Tensor, "vectors dim"]) -> "Codes":
+        """Empty, for vectors like these."""
+        dim = vectors.shape[-1]
+        index = faiss.IndexRaBitQFastScan(dim, faiss.METRIC_INNER_PRODUCT)
+        index.train(_float32(vectors))
+        return cls(index)
+
+    @classmethod
+    def load(cls, content: bytes) -> "Codes":
+        """What :meth:`save` gave.
+
+        Raises:
+            ValueError: damaged.
+        """
+        try:
+            return cls(faiss.deserialize_index(np.frombuffer(content, np.uint8)))
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[0]) from error
+
+    def save(self) -> bytes:
+        """As the content of a file."""
+        return faiss.serialize_index(self._index).tobytes()
+
+    def __len__(self) -> int:
+        return self._index.ntotal
+
+    def add(self, vectors: Float[Tensor, "vectors dim"]) -> None:
+        """Append vectors."""
+        for part in vectors.split(1 << 16):
+            self._index.add(_float32(part))
+
+    def search(
+        self, queries: Float[Tensor, "queries dim"], count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Estimated products and places of the ``count`` nearest vectors of each query, best first."""
+        return self._index.search(_float32(queries), min(count, len(self)))
+
+
+def best_product(
+    queries: Float[Tensor, "queries dim"], vectors: Sequence[Tensor]
+) -> Float[Tensor, "queries windows"]:
+    """Each window's best product with each query; ``vectors`` are parts of the windows."""
+    found = [
+        (queries @ part.flatten(0, 1).float().mT).unflatten(1, part.shape[:2]).amax(-1)
+        for whole in vectors
+        for part in whole.split(4096)
+    ]
+    return torch.cat(found, 1) if found else queries.new_empty(len(queries), 0)
+
+
+def _float32(vectors: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(vectors.float().numpy())

@@ -1,0 +1,229 @@
+"""A model as an index uses it: videos to rows, texts to features."""
+
+import hashlib
+import json
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tcmgc import config, model
+from tcmgc.config import Config
+from tcmgc.search.candidates import spread
+from tcmgc.search.manifest import Settings
+from tcmgc.search.place import digest
+from tcmgc.search.segment import RECORD, Rows
+from tcmgc.search.strips import strip
+from tcmgc.towers import backbone
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.training import checkpoint
+from tcmgc.video import Frames, sample_frames
+from tcmgc.video.sampling import Number
+
+TOGETHER = 16
+"""Windows encoded at a time."""
+LONGEST = 10_000
+"""Characters of a query that are read at all: far more than any text tower has positions for."""
+_SHARED = ("max_words", "max_frames", "fps", "sampler")
+
+
+class Encoder:
+    """The model of an index.
+
+    Args:
+        settings: its config.
+        retriever: the model; put into evaluation mode.
+        device: where it computes.
+
+    Raises:
+        ValueError: a head whose scores do not come from records of videos.
+    """
+
+    def __init__(
+        self, settings: Config, retriever: model.Retriever, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = settings
+        self.model = retriever.eval().to(device)
+        self.device = torch.device(device)
+        self.head = retriever.head
+        if not self.head.from_records:
+            raise ValueError(
+                f"{type(self.head).__name__} scores a text and a video together and keeps no record of a "
+                "video, so that no index can be made with it; choose a checkpoint of another head"
+            )
+        self.size = backbone.image_size(settings.towers.name)
+        self._count = backbone.counter(settings.towers.name)
+        self._tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
+        self.kind = type(self._record(self._blank()))
+
+    @classmethod
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Encoder":
+        """From a checkpoint's folder, or an index's ``model``.
+
+        Raises:
+            ValueError: as :func:`tcmgc.training.checkpoint.load`.
+        """
+        folder = Path(folder)
+        settings = checkpoint.read_config(folder)
+        own = folder / Path(settings.towers.name).name
+        if settings.towers.name.endswith(".json") and own.is_file():
+            settings = config.replace(settings, {"towers.name": str(own)})
+        retriever = model.build(config.replace(settings, {"towers.pretrained": None}))
+        checkpoint.load_weights(folder, retriever)
+        return cls(settings, retriever, device)
+
+    def sample(
+        self, path: str | bytes, span: tuple[float, float], timeout: Number | None = None
+    ) -> Frames:
+        """The frames of a window, as the model was trained on them.
+
+        Raises:
+            DecodeError: as :func:`tcmgc.video.sample_frames`.
+        """
+        data = self.config.data
+        return sample_frames(
+            path,
+            max_frames=data.max_frames,
+            size=self.size,
+            fps=data.fps,
+            start=span[0],
+            end=span[1],
+            sampler=data.sampler,
+            timeout=timeout,
+        )
+
+    @torch.inference_mode()
+    def video(self, frames: Sequence[Frames]) -> VideoFeatures:
+        """Features of windows."""
+        most = self.config.data.max_frames
+        pixels = torch.zeros(len(frames), most, 3, self.size, self.size, dtype=torch.uint8)
+        mask = torch.zeros(len(frames), most, dtype=torch.bool)
+        for index, one in enumerate(frames):
+            pixels[index, : len(one)] = torch.from_numpy(one.pixels)
+            mask[index, : len(one)] = True
+        return self.model.encode_video(pixels.to(self.device), mask.to(self.device))
+
+    @torch.inference_mode()
+    def rows(
+        self,
+        key: bytes,
+        spans: Sequence[tuple[float, float]],
+        frames: Sequence[Frames],
+        settings: Settings,
+    ) -> Rows:
+        """Rows of the windows of one video, from their frames."""
+        parts = [
+            self._rows(key, spans[at : at + TOGETHER], frames[at : at + TOGETHER], settings)
+            for at in range(0, len(frames), TOGETHER)
+        ]
+        return Rows.cat(parts)
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Features of queries."""
+        cut = [text[:LONGEST] for text in texts]
+        return self.model.encode_text(self._tokenise(cut).to(self.device))
+
+    @torch.inference_mode()
+    def vectors(self, video: VideoFeatures, count: int) -> Tensor:
+        """What candidates are found by, of each window."""
+        vectors, mask = self.head.alone(video)
+        return spread(vectors, mask, min(count, vectors.shape[1]))
+
+    def notes(self, text: str) -> list[str]:
+        """What a person should know of how the model reads a query."""
+        notes = []
+        foreign = _foreign(text)
+        if foreign:
+            notes.append(
+                f"the text tower {Path(self.config.towers.name).stem} reads English in Latin letters; "
+                f"it was not trained on {', '.join(foreign)}, so that results for this query mean little"
+            )
+        most = self.config.data.max_words
+        if self._count([text[:LONGEST]])[0] > most:
+            notes.append(
+                f"the model reads {most - 2} tokens of a query; what comes after them is left out"
+            )
+        return notes
+
+    def _rows(
+        self,
+        key: bytes,
+        spans: Sequence[tuple[float, float]],
+        frames: Sequence[Frames],
+        settings: Settings,
+    ) -> Rows:
+        video = self.video(frames)
+        kind = np.float16 if settings.precision == "float16" else np.float32
+        record = self._record(video)
+        tensors = {RECORD + f.name: getattr(record, f.name) for f in fields(self.kind)}
+        tensors["vectors"] = self.vectors(video, settings.vectors)
+        arrays = {name: _stored(tensor, kind) for name, tensor in tensors.items()}
+        times = np.full((len(frames), self.config.data.max_frames), np.nan, np.float32)
+        for index, one in enumerate(frames):
+            times[index, : len(one)] = one.timestamps
+        arrays |= {
+            "key": np.tile(np.frombuffer(key, np.uint8), (len(frames), 1)),
+            "span": np.asarray(spans, np.float64),
+            "times": times,
+        }
+        height, most = settings.strip_height, settings.strip_frames
+        return Rows(arrays, tuple(strip(one.pixels, most, height) for one in frames))
+
+    def _record(self, video: VideoFeatures) -> Any:
+        return self.head.record(video)
+
+    def _blank(self) -> VideoFeatures:
+        dim, count = self.head.dim, self.config.data.max_frames
+        frames = torch.eye(count, dim, device=self.device).unsqueeze(0)
+        mask = torch.ones(1, count, dtype=torch.bool, device=self.device)
+        return VideoFeatures(frames, frames, mask)
+
+
+def identity(folder: Path | str) -> str:
+    """What tells a checkpoint's features from another's: its weights, and the settings that decide them."""
+    settings = checkpoint.read_config(folder)
+    values = config.to_dict(settings)
+    decides = {
+        "data": {name: values["data"][name] for name in _SHARED},
+        "tower": Path(settings.towers.name).stem,
+        "temporal": values["temporal"],
+        "head": values["head"],
+        "weights": digest(Path(folder) / checkpoint.WEIGHTS),
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def copy_model(source: Path | str, target: Path) -> None:
+    """Put what an index needs of a checkpoint into a folder, with the towers' JSON where it is a file."""
+    settings = checkpoint.read_config(source)
+    target.mkdir(parents=True, exist_ok=True)
+    name = Path(settings.towers.name)
+    here = Path(source) / name.name
+    description = here if here.is_file() else name
+    if name.suffix == ".json":
+        shutil.copyfile(description, target / name.name)
+        settings = config.replace(settings, {"towers.name": name.name})
+    config.save(settings, target / checkpoint.CONFIG)
+    shutil.copyfile(Path(source) / checkpoint.WEIGHTS, target / checkpoint.WEIGHTS)
+
+
+def _stored(tensor: Tensor, kind: type[np.floating[Any]]) -> np.ndarray:
+    array = tensor.cpu().numpy()
+    if array.dtype == np.bool_ or array.dtype == kind:
+        return array
+    limit = np.finfo(kind).max
+    return np.clip(array, -limit, limit).astype(kind)
+
+
+def _foreign(text: str) -> list[str]:
+    """Scripts of the letters that are not Latin, by name: CYRILLIC, CJK, ..."""
+    letters = {c for c in text[:LONGEST] if c.isalpha()}
+    scripts = {unicodedata.name(c, "an unknown script").split(" ")[0] for c in letters}
+    return sorted(s.title() for s in scripts - {"LATIN", "FEMININE", "MASCULINE", "MICRO"})

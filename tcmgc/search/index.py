@@ -1,0 +1,290 @@
+"""An index as a reader sees it: one version, mapped, whatever is written meanwhile."""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tcmgc.heads import score_tiled
+from tcmgc.search import files, manifest
+from tcmgc.search.calibration import Calibration
+from tcmgc.search.candidates import CODES_FROM, Codes, best_product
+from tcmgc.search.encoder import Encoder
+from tcmgc.search.files import KEY_BYTES, FileRow
+from tcmgc.search.manifest import Manifest
+from tcmgc.search.place import Place
+from tcmgc.search.query import Answer, Filters, Like, search
+from tcmgc.search.segment import Segment, key_array
+from tcmgc.search.writer import MODEL, load_codes, open_segment, sample_vectors
+from tcmgc.towers.features import TextFeatures
+from tcmgc.training import checkpoint
+
+_TOGETHER = 2048
+"""Windows whose records are widened to float32 at a time: some 100 MB."""
+_TRIES = 5
+
+
+class Index:
+    """Windows of videos, to be searched. Made by :meth:`open`; safe to use from several threads.
+
+    Windows are numbered through all segments; videos that are gone keep their numbers, but are
+    never found.
+    """
+
+    def __init__(self, place: Place, version: Manifest, segments: dict[str, Segment | str]) -> None:
+        self.place = place
+        self.version = version
+        self._opened = segments
+        self.segments = [one for one in segments.values() if isinstance(one, Segment)]
+        self.problems = [one for one in segments.values() if isinstance(one, str)]
+        """Damaged files of the index, each with what is wrong; the rest is searched."""
+        self.table = self._read_files()
+        self.starts = np.cumsum([0, *(len(one) for one in self.segments)])
+        """Number of each segment's first window, and their count."""
+        keys = [one.keys for one in self.segments]
+        self._keys = np.concatenate(keys) if keys else np.empty((0, KEY_BYTES), np.uint8)
+        self.file_of = self._files_of(np.arange(self.table.num_rows))
+        """The file of each window, as a row of :attr:`table`; -1 where it has none any more."""
+        self.calibration = Calibration.from_dict(version.calibration)
+        self._lock = threading.Lock()
+        self._encoder: Encoder | None = None
+        self._codes: Codes | None = None
+
+    @classmethod
+    def open(cls, path: str, *, mirror: str | None = None) -> "Index":
+        """The index in a folder or at a URI, as it is now.
+
+        Args:
+            path: local path or URI.
+            mirror: folder for local copies of a remote index's files.
+
+        Raises:
+            ValueError: no index there, or one of another format version.
+        """
+        return cls._open(Place(path, mirror), {})
+
+    @classmethod
+    def _open(cls, place: Place, known: dict[str, Segment | str]) -> "Index":
+        for _ in range(_TRIES):
+            version = manifest.load(place)
+            segments: dict[str, Segment | str] = {}
+            for part in version.segments:
+                held = known.get(part.name)
+                try:
+                    segments[part.name] = (
+                        held if isinstance(held, Segment) else open_segment(place, part)
+                    )
+                except (ValueError, OSError) as error:
+                    segments[part.name] = (
+                        f"{error}; its videos are not found until they are indexed again"
+                    )
+            # A version that was replaced while it was opened may have lost files: look again.
+            if manifest.load(place).version == version.version:
+                break
+        return cls(place, version, segments)
+
+    def refreshed(self) -> "Index":
+        """The version of now: this one, if it is still the same."""
+        if manifest.load(self.place).version == self.version.version:
+            return self
+        new = self._open(self.place, self._opened)
+        new._encoder = self._encoder
+        return new
+
+    def __len__(self) -> int:
+        """Windows that can be found."""
+        return int((self.file_of >= 0).sum())
+
+    @property
+    def encoder(self) -> Encoder:
+        """The index's model; loaded when it is first needed.
+
+        Raises:
+            ValueError: the index's copy of it is damaged.
+        """
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = Encoder.load(model_folder(self.place))
+            return self._encoder
+
+    def use(self, encoder: Encoder) -> None:
+        """Take a model that is loaded already, and must be this index's."""
+        self._encoder = encoder
+
+    def search(
+        self,
+        texts: str | Sequence[str] | None = None,
+        k: int = 10,
+        *,
+        like: Like | None = None,
+        without: str | None = None,
+        filters: Filters | None = None,
+        exact: bool | None = None,
+        candidates: int | None = None,
+    ) -> list[Answer]:
+        """The best ``k`` videos for each text, each with its best moment. See :func:`tcmgc.search.query.search`."""
+        return search(
+            self,
+            [texts] if isinstance(texts, str) else texts,
+            k,
+            like=like,
+            without=without,
+            filters=filters or Filters(),
+            exact=exact,
+            candidates=candidates,
+        )
+
+    @torch.inference_mode()
+    def scores(
+        self, text: TextFeatures, windows: np.ndarray | None = None
+    ) -> Float[Tensor, "texts windows"]:
+        """Exact similarities of texts and windows: of all, or of those with the given numbers, ascending."""
+        head, scale = self.encoder.head, self.encoder.model.scale()
+        found = []
+        for segment, at in self._parts(windows):
+            record = segment.record(self.encoder.kind, at)
+            for start in range(0, len(record), _TOGETHER):
+                part = _widened(record[start : start + _TOGETHER]).to(self.encoder.device)
+                found.append(score_tiled(head, text, part, scale, grains=False).similarity.cpu())
+        return torch.cat(found, 1) if found else torch.empty(len(text), 0)
+
+    def products(
+        self, queries: Float[Tensor, "queries dim"], windows: np.ndarray | None = None
+    ) -> Float[Tensor, "queries windows"]:
+        """Best product of each query with a window's vectors: of all windows, or of some, ascending."""
+        parts = self._parts(windows)
+        return best_product(
+            queries, [s.vectors if at is None else s.vectors[at] for s, at in parts]
+        )
+
+    def vectors(self, windows: np.ndarray) -> Float[Tensor, "windows vectors dim"]:
+        """Vectors of some windows, ascending."""
+        return torch.cat([s.vectors[at] for s, at in self._parts(windows)]).float()
+
+    def codes(self) -> Codes:
+        """Compressed vectors of all windows; window w has those from w times :attr:`per_window` on."""
+        with self._lock:
+            if self._codes is None:
+                self._codes = self._load_codes()
+            return self._codes
+
+    @property
+    def per_window(self) -> int:
+        """Vectors that each window has."""
+        return self.segments[0].vectors.shape[1] if self.segments else 1
+
+    @property
+    def large(self) -> bool:
+        """Whether candidates are looked for first, unless told otherwise."""
+        return self.starts[-1] >= CODES_FROM
+
+    def at(self, window: int) -> tuple[Segment, int]:
+        """The segment that holds a window, and its row there."""
+        which = int(np.searchsorted(self.starts, window, side="right")) - 1
+        return self.segments[which], int(window - self.starts[which])
+
+    def find(self, segment: str, row: int) -> int | None:
+        """Number of the window at a row of a segment (its name that outlives versions); None where it is gone."""
+        for start, one in zip(self.starts, self.segments, strict=False):
+            if one.name == segment and 0 <= row < len(one) and self.file_of[start + row] >= 0:
+                return int(start + row)
+        return None
+
+    def file(self, row: int) -> FileRow:
+        """A row of the table of files."""
+        return files.rows(self.table.slice(row, 1))[0]
+
+    def file_at(self, path: str) -> tuple[int, FileRow] | None:
+        """The row of the file at a path; None where the index has none."""
+        matches = pc.equal(self.table["path"], pa.scalar(os.fsencode(path), pa.binary()))
+        places = np.flatnonzero(matches.to_numpy())
+        return (int(places[0]), self.file(int(places[0]))) if len(places) else None
+
+    def copies(self, row: FileRow) -> list[str]:
+        """Other files with the same content."""
+        same = pc.equal(self.table["key"], pa.scalar(row.key, pa.binary()))
+        paths = self.table["path"].filter(same).to_pylist()
+        return [path for path in map(os.fsdecode, paths) if path != row.path]
+
+    def windows_of(self, key: bytes) -> np.ndarray:
+        """Numbers of a content's windows."""
+        return np.flatnonzero((self._keys == np.frombuffer(key, np.uint8)).all(1))
+
+    def files_allowed(self, filters: Filters) -> np.ndarray:
+        """:attr:`file_of` by the files that filters let through."""
+        allowed = filters.apply(self.table)
+        return self.file_of if allowed is None else self._files_of(np.flatnonzero(allowed))
+
+    def _files_of(self, chosen: np.ndarray) -> np.ndarray:
+        """For each window, which of the chosen files has its content; -1 for none."""
+        if not len(self._keys):
+            return np.empty(0, np.int64)
+        usable = chosen[pc.equal(self.table["error"], "").to_numpy()[chosen]]
+        if not len(usable):
+            return np.full(len(self._keys), -1)
+        known = self.table["key"].combine_chunks().take(pa.array(usable))
+        found = pc.index_in(key_array(self._keys), value_set=known.cast(pa.binary(KEY_BYTES)))
+        places = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(places < 0, -1, usable[np.maximum(places, 0)])
+
+    def _parts(self, windows: np.ndarray | None) -> list[tuple[Segment, Tensor | None]]:
+        """Segments with the rows asked for in each; None means all."""
+        if windows is None:
+            return [(one, None) for one in self.segments]
+        cuts = np.searchsorted(windows, self.starts)
+        rows = [windows[a:b] - s for a, b, s in zip(cuts, cuts[1:], self.starts, strict=False)]
+        parts = zip(self.segments, rows, strict=True)
+        return [(one, torch.from_numpy(at)) for one, at in parts if len(at)]
+
+    def _load_codes(self) -> Codes:
+        names = [one.name for one in self.segments]
+        coded = list(self.version.coded)
+        codes = load_codes(self.place, self.version) if names[: len(coded)] == coded else None
+        if codes is None:
+            codes, coded = Codes.train(sample_vectors(self.segments)), []
+        for one in self.segments[len(coded) :]:
+            codes.add(one.vectors.flatten(0, 1))
+        return codes
+
+    def _read_files(self) -> pa.Table:
+        part = self.version.files
+        content = None if part is None else self.place.read(part.name)
+        try:
+            if content is not None:
+                return files.from_parquet(content)
+            problem = None if part is None else "is not there"
+        except ValueError as error:
+            problem = str(error)
+        if problem and part:
+            self.problems.append(f"{self.place}/{part.name}: {problem}; index the videos again")
+        return files.from_parquet(files.to_parquet([]))
+
+
+def model_folder(place: Place) -> Path:
+    """The index's model on this machine.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    names = [
+        name.removeprefix(f"{MODEL}/") for name in place.names() if name.startswith(f"{MODEL}/")
+    ]
+    wanted = {checkpoint.CONFIG, checkpoint.WEIGHTS}
+    if not wanted <= set(names):
+        raise ValueError(
+            f"{place}/{MODEL} is damaged: {', '.join(sorted(wanted - set(names)))} missing"
+        )
+    paths = [place.local(f"{MODEL}/{name}") for name in names]  # fetches a remote one's
+    return paths[0].parent
+
+
+def _widened(record: Any) -> Any:
+    return record.map(lambda tensor: tensor.float() if tensor.dtype == torch.float16 else tensor)

@@ -1,0 +1,136 @@
+"""What an index consists of: the one file that is ever replaced, and with it the whole version.
+
+| file | |
+|---|---|
+| ``index.json`` | the manifest: names every other file |
+| ``model/`` | the model's checkpoint (:mod:`tcmgc.training.checkpoint`), without the optimiser |
+| ``files-*.parquet`` | a row a video file (:mod:`tcmgc.search.files`) |
+| ``segments/*.safetensors`` | windows (:mod:`tcmgc.search.segment`) |
+| ``codes-*.faiss`` | compressed vectors that candidates are found by, in large indexes |
+| ``broken.tsv`` | files that cannot be decoded, with reasons; for people, never read |
+
+A file never changes once the manifest names it. A reader that has read one manifest sees one
+version, whatever is written meanwhile.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tcmgc.search.place import Place
+from tcmgc.search.windows import Windowing
+
+FORMAT = 1
+"""Raised whenever an index of the old format could not be read rightly any more."""
+NAME = "index.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the rows besides the model; fixed for the life of an index."""
+
+    window: float = Windowing.length
+    """Length of a window in seconds; shorter videos are one window."""
+    hop: float = Windowing.hop
+    """Seconds from the start of a window to the start of the next."""
+    precision: Literal["float16", "float32"] = "float16"
+    """Of records and vectors."""
+    vectors: int = 3
+    """Vectors a window at most that candidates are found by."""
+    strip_frames: int = 6
+    """Pictures in a window's thumbnail strip at most."""
+    strip_height: int = 112
+    """Pixels."""
+
+    @property
+    def windowing(self) -> Windowing:
+        """The windows."""
+        return Windowing(self.window, self.hop)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file that belongs to this version."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One version of an index."""
+
+    model: dict[str, Any]
+    """``hash`` of its weights and of what decides features; ``name`` and ``head`` for people."""
+    settings: Settings
+    format: int = FORMAT
+    version: int = 0
+    files: Part | None = None
+    segments: tuple[Part, ...] = ()
+    codes: Part | None = None
+    coded: tuple[str, ...] = ()
+    """Segments whose vectors ``codes`` holds, in its order."""
+    calibration: dict[str, Any] | None = None
+    """See :mod:`tcmgc.search.calibration`."""
+    retired: tuple[tuple[str, float], ...] = ()
+    """Files of earlier versions, still there for who just opened one, and since when (Unix time)."""
+    roots: tuple[str, ...] = field(default=())
+    """Folders that were indexed, for people."""
+
+    def save(self, place: Place) -> None:
+        """Make this the index's version.
+
+        Raises:
+            OSError: it cannot be written; the version before stays.
+        """
+        place.write(NAME, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+
+
+def load(place: Place) -> Manifest:
+    """The index's version of now.
+
+    Raises:
+        ValueError: no index there, a damaged manifest, or another format.
+    """
+    content = place.read(NAME)
+    if content is None:
+        raise ValueError(
+            f"{place} is no index: there is no {NAME} in it; `python pipeline/index.py FOLDER --out {place}` makes one"
+        )
+    try:
+        values = json.loads(content)
+        found = values["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{place}/{NAME} is damaged ({error}); index the videos again into another folder"
+        ) from error
+    if found != FORMAT:
+        raise ValueError(
+            f"{place} has format version {found}, this program reads {FORMAT}; "
+            "index the videos again into another folder, or use the version that made it"
+        )
+    try:
+        return _from_dict(values)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{place}/{NAME} is damaged ({error}); index the videos again into another folder"
+        ) from error
+
+
+def _from_dict(values: dict[str, Any]) -> Manifest:
+    part = lambda given: None if given is None else Part(**given)  # noqa: E731
+    return Manifest(
+        **{
+            **values,
+            "settings": Settings(**values["settings"]),
+            "files": part(values["files"]),
+            "segments": tuple(Part(**given) for given in values["segments"]),
+            "codes": part(values["codes"]),
+            "coded": tuple(values["coded"]),
+            "retired": tuple((name, since) for name, since in values["retired"]),
+            "roots": tuple(values["roots"]),
+        }
+    )

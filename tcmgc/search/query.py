@@ -1,0 +1,343 @@
+"""From a sentence to ranked moments."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from tcmgc.search import files
+from tcmgc.search.calibration import CLOSE
+from tcmgc.search.files import FileRow
+from tcmgc.towers.features import TextFeatures
+
+if TYPE_CHECKING:
+    from tcmgc.search.index import Index
+
+CANDIDATES = 2000
+"""Windows that are scored exactly in a large index, unless told otherwise."""
+_WIDER = 4
+"""Windows by compressed vectors for each one that is scored exactly."""
+_MOMENTS = 3
+"""Further moments shown of a video."""
+_LIKE = 32
+"""Vectors of a video that others are compared with at most."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which videos may be found."""
+
+    folder: str | None = None
+    """Absolute path or URI: files in it or below."""
+    longer_than: float | None = None
+    """Seconds."""
+    shorter_than: float | None = None
+    after: float | None = None
+    """Changed at this Unix time or later."""
+    before: float | None = None
+
+    def apply(self, table: pa.Table) -> np.ndarray | None:
+        """Which rows of an index's table of files pass; None where all do."""
+        tests: list[Any] = []
+        if self.folder is not None:
+            start = os.fsencode(self.folder.rstrip("/") + "/")
+            tests.append(pc.starts_with(table["path"], start))
+        if self.longer_than is not None:
+            tests.append(pc.greater(table["duration"], self.longer_than))
+        if self.shorter_than is not None:
+            tests.append(pc.less(table["duration"], self.shorter_than))
+        if self.after is not None:
+            tests.append(pc.greater_equal(table["modified"], int(self.after * 1e9)))
+        if self.before is not None:
+            tests.append(pc.less(table["modified"], int(self.before * 1e9)))
+        if not tests:
+            return None
+        return np.logical_and.reduce([test.to_numpy() for test in tests])
+
+
+@dataclass(frozen=True)
+class Like:
+    """What results should look like: windows of the index, or vectors of a video that is not in it."""
+
+    vectors: Float[Tensor, "vectors dim"]
+    key: bytes = b""
+    """Content that is not to be found again: the video itself."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A window of a video."""
+
+    start: float
+    end: float
+    """Seconds from the first frame."""
+    score: float
+    segment: str
+    row: int
+    """Where the index keeps it."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A video and its best moment."""
+
+    rank: int
+    moment: Moment
+    file: FileRow
+    place: float | None
+    """Share of everyday queries whose best window scores lower; None where that says nothing."""
+    others: tuple[Moment, ...] = ()
+    """Further moments that do not overlap, best first."""
+    copies: tuple[str, ...] = ()
+    """Other files with the same content."""
+
+    @property
+    def state(self) -> str:
+        """``""``, ``"missing"`` or ``"changed"``: whether the file is as it was indexed."""
+        return files.state(self.file)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found for one query."""
+
+    query: str
+    matches: tuple[Match, ...]
+    close: bool | None
+    """Whether the best match stands out; None where there is nothing to tell by."""
+    scored: int
+    """Windows whose exact scores were computed."""
+    windows: int
+    """Windows that the filters let through."""
+    notes: tuple[str, ...] = field(default=())
+
+
+def search(
+    index: "Index",
+    texts: Sequence[str] | None,
+    k: int,
+    *,
+    like: Like | None,
+    without: str | None,
+    filters: Filters,
+    exact: bool | None,
+    candidates: int | None,
+) -> list[Answer]:
+    """Ranked videos with their best moments for each text, or for ``like`` alone.
+
+    In an index of up to :data:`tcmgc.search.candidates.CODES_FROM` windows, every window gets its
+    exact score. In a larger one, the windows whose vectors are nearest to the sentence do. Scores
+    are exact in both cases; what the second may miss, ``pipeline/index.py --check`` measures.
+
+    Args:
+        index: what is searched.
+        texts: queries; None with ``like``.
+        k: videos for each.
+        like: find what looks like this; with texts, what fits both.
+        without: what must not be seen: windows that fit it better than usual lose as much.
+        filters: which videos may be found.
+        exact: score all windows, or candidates only; None decides by the index's size.
+        candidates: windows scored exactly where not all are; more find more and take longer.
+
+    Raises:
+        ValueError: an empty query, nothing to search by, or a number out of range.
+    """
+    if k < 1:
+        raise ValueError(f"the number of results must be at least 1; got {k}")
+    if candidates is not None and candidates < 1:
+        raise ValueError(f"candidates must be at least 1; got {candidates}")
+    if texts is None and like is None:
+        raise ValueError("nothing to search by: give a sentence, or a video to find similar ones")
+    for text in texts or ():
+        if not text.strip():
+            raise ValueError("the query is empty; write what should be seen, such as 'a dog swims'")
+    file_of = index.files_allowed(filters)
+    if like is not None and like.key:
+        file_of = file_of.copy()
+        file_of[index.windows_of(like.key)] = -1
+    allowed = np.flatnonzero(file_of >= 0)
+    two_stage = index.large if exact is None else not exact
+    count = candidates or max(CANDIDATES, k)
+    two_stage = two_stage and len(allowed) > count
+    run = Run(index, allowed, count if two_stage else None)
+    found = run.similar(like) if texts is None else run.texts(texts, like, without)
+    answers = []
+    for at, (windows, order, scores) in enumerate(found):
+        text = "" if texts is None else texts[at]
+        matches = _group(index, windows, order, scores, k, file_of, with_place=texts is not None)
+        close = None
+        if matches and matches[0].place is not None and without is None and like is None:
+            close = matches[0].place >= CLOSE
+        notes = tuple(index.encoder.notes(text)) if text else ()
+        answers.append(Answer(text, tuple(matches), close, len(windows), len(allowed), notes))
+    return answers
+
+
+def like_windows(index: "Index", windows: np.ndarray) -> Like:
+    """Find what looks like some windows of the index, all of one video."""
+    segment, row = index.at(int(windows[0]))
+    return Like(index.vectors(windows).flatten(0, 1)[:_LIKE], bytes(segment.keys[row]))
+
+
+def like_file(index: "Index", path: str) -> Like:
+    """Find what looks like a file, which may be in the index or not.
+
+    Raises:
+        DecodeError: it is not in the index, and cannot be decoded.
+    """
+    known = index.file_at(path)
+    if known is not None and not known[1].error and files.state(known[1]) == "":
+        windows = index.windows_of(known[1].key)
+        if len(windows):
+            return like_windows(index, windows)
+    from tcmgc.video import probe
+
+    encoder, settings = index.encoder, index.version.settings
+    spans = settings.windowing.cut(probe(path).duration)
+    step = -(-len(spans) // 8)
+    frames = [encoder.sample(path, span) for span in spans[::step]]
+    vectors = encoder.vectors(encoder.video(frames), settings.vectors)
+    return Like(vectors.flatten(0, 1).cpu()[:_LIKE], files.content_key(path))
+
+
+_Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Windows that were scored, by what they are ranked, and their scores."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search over the windows that are allowed."""
+
+    index: "Index"
+    allowed: np.ndarray
+    count: int | None
+    """Windows scored exactly; None: all."""
+
+    def texts(self, texts: Sequence[str], like: Like | None, without: str | None) -> list[_Found]:
+        """For each text; ``like`` and ``without`` change by what windows are ranked."""
+        encoder = self.index.encoder
+        text = encoder.texts(texts)
+        against = None if without is None else encoder.texts([without])
+        whole = self.count is None and len(self.allowed) == self.index.starts[-1]
+        found = []
+        together = (
+            self.index.scores(text, None if whole else self.allowed) if self.count is None else None
+        )
+        for at in range(len(texts)):
+            if together is not None:
+                windows, scores = self.allowed, together[at].numpy()
+            else:
+                windows = self.near(text[at : at + 1])
+                scores = self.index.scores(text[at : at + 1], windows)[0].numpy()
+            order = scores
+            if against is not None or like is not None:
+                order = self._standard(scores)
+            if against is not None:
+                unwanted = self.index.scores(against, windows)[0].numpy()
+                order = order - np.maximum(self._standard(unwanted), 0)
+            if like is not None:
+                near = self._likeness(like, windows)
+                order = order + (near - near.mean()) / (near.std() or 1.0)
+            found.append((windows, order, scores))
+        return found
+
+    def similar(self, like: Like | None) -> list[_Found]:
+        """For a video alone."""
+        assert like is not None
+        windows = self.allowed if self.count is None else self._near(like.vectors)
+        scores = self._likeness(like, windows)
+        return [(windows, scores, scores)]
+
+    def _likeness(self, like: Like, windows: np.ndarray) -> np.ndarray:
+        """Mean over the vectors of the best cosine with one of a window's."""
+        if not len(windows):
+            return np.empty(0, np.float32)
+        return self.index.products(like.vectors, windows).mean(0).numpy()
+
+    def near(self, text: TextFeatures) -> np.ndarray:
+        """Numbers of the candidates for one text, ascending."""
+        return self._near(F.normalize(text.sentence, dim=-1).cpu())
+
+    def _near(self, queries: Float[Tensor, "queries dim"]) -> np.ndarray:
+        """Numbers of the allowed windows whose vectors are nearest to one of the queries, ascending."""
+        assert self.count is not None
+        wide = self._by_codes(queries, self.count * _WIDER)
+        best = self.index.products(queries, wide).amax(0)
+        kept = best.topk(min(self.count, len(wide))).indices.numpy()
+        return np.sort(wide[kept])
+
+    def _by_codes(self, queries: Float[Tensor, "queries dim"], wanted: int) -> np.ndarray:
+        """Allowed windows by compressed vectors, ascending; all of them where that is about as many."""
+        per, total = self.index.per_window, self.index.starts[-1]
+        # As many more as the filters will take away again.
+        ask = int(wanted * total / len(self.allowed)) * per
+        if len(self.allowed) <= wanted or ask >= total * per // 4:
+            return self.allowed
+        _, places = self.index.codes().search(queries, ask)
+        windows = np.unique(places[places >= 0] // per)
+        return windows[np.isin(windows, self.allowed, assume_unique=True)]
+
+    def _standard(self, scores: np.ndarray) -> np.ndarray:
+        calibration = self.index.calibration
+        if calibration is not None:
+            return calibration.standard(scores)
+        return (scores - scores.mean()) / (scores.std() or 1.0) if len(scores) else scores
+
+
+def _group(
+    index: "Index",
+    windows: np.ndarray,
+    order: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    file_of: np.ndarray,
+    with_place: bool,
+) -> list[Match]:
+    """The best ``k`` videos with their windows."""
+    best: dict[int, list[int]] = {}
+    top = min(len(order), max(64, 8 * k))
+    while True:
+        best.clear()
+        chosen = (
+            np.argpartition(-order, top - 1)[:top] if top < len(order) else np.arange(len(order))
+        )
+        # Equal scores come in the order of the windows, so that an index answers alike every time.
+        for at in chosen[np.lexsort((windows[chosen], -order[chosen]))]:
+            best.setdefault(int(file_of[windows[at]]), []).append(int(at))
+        if len(best) >= k or top >= len(order):
+            break
+        top = min(len(order), 4 * top)
+    matches = []
+    calibration = index.calibration if with_place else None
+    for rank, (row, places) in enumerate(list(best.items())[:k], start=1):
+        moments = [_moment(index, int(windows[at]), float(scores[at])) for at in places]
+        first = moments[0]
+        others: list[Moment] = []
+        for one in moments[1:]:
+            if all(one.end <= m.start or one.start >= m.end for m in (first, *others)):
+                others.append(one)
+        file = index.file(row)
+        matches.append(
+            Match(
+                rank,
+                first,
+                file,
+                None if calibration is None else calibration.place(first.score),
+                tuple(others[:_MOMENTS]),
+                tuple(index.copies(file)),
+            )
+        )
+    return matches
+
+
+def _moment(index: "Index", window: int, score: float) -> Moment:
+    segment, row = index.at(window)
+    start, end = segment.spans[row]
+    return Moment(float(start), float(end), score, segment.name, row)

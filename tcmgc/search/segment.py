@@ -1,0 +1,129 @@
+"""A segment: some thousand windows in one safetensors file, which is mapped and never changed.
+
+| tensor | shape | |
+|---|---|---|
+| ``key`` | windows, 16 | content key of the video (uint8) |
+| ``span`` | windows, 2 | start and end in seconds (float64) |
+| ``times`` | windows, frames | when the model's frames come on screen, NaN where there is none (float32) |
+| ``vectors`` | windows, vectors, dim | what candidates are found by (:mod:`tcmgc.search.candidates`) |
+| ``record.*`` | windows, ... | the tensors of the head's record, for exact scores |
+| ``strips``, ``strip_ends`` | bytes; windows | thumbnail strips (JPEG), one after the other, and where each ends |
+
+All windows of a video lie in one segment, so that a video is there whole or not at all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tcmgc.search.files import KEY_BYTES
+
+RECORD = "record."
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Windows on their way into a segment; travels between processes."""
+
+    tensors: dict[str, np.ndarray]
+    """As in the table above, but for the strips."""
+    strips: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.strips)
+
+    @staticmethod
+    def cat(parts: Sequence["Rows"]) -> "Rows":
+        """Several, one after the other."""
+        names = parts[0].tensors
+        return Rows(
+            {name: np.concatenate([part.tensors[name] for part in parts]) for name in names},
+            tuple(strip for part in parts for strip in part.strips),
+        )
+
+
+def write(path: Path, rows: Rows) -> None:
+    """Write a segment.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
+    """
+    tensors = {
+        name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in rows.tensors.items()
+    }
+    ends = np.cumsum([len(strip) for strip in rows.strips], dtype=np.int64)
+    tensors["strip_ends"] = torch.from_numpy(ends)
+    tensors["strips"] = torch.frombuffer(
+        bytearray(b"".join(rows.strips)) or bytearray(1), dtype=torch.uint8
+    )
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+class Segment:
+    """A segment's file, mapped.
+
+    Raises:
+        ValueError: damaged: cut short, or not a segment.
+        FileNotFoundError: there is none.
+    """
+
+    def __init__(self, name: str, path: Path, rows: int, size: int) -> None:
+        self.name = name
+        if path.stat().st_size != size:
+            raise ValueError(f"{path} has {path.stat().st_size:,} bytes of {size:,}")
+        try:
+            with safe_open(path, "pt") as file:
+                names = file.keys()
+                self.tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        missing = {"key", "span", "times", "vectors", "strips", "strip_ends"} - self.tensors.keys()
+        if missing or len(self.tensors["key"]) != rows:
+            raise ValueError(f"{path} is not a segment of {rows} windows")
+        self.keys = self.tensors["key"].numpy()
+        self.spans = self.tensors["span"].numpy()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def vectors(self) -> Tensor:
+        """What candidates are found by."""
+        return self.tensors["vectors"]
+
+    def record(self, kind: type[Any], at: slice | Tensor | None = None) -> Any:
+        """The head's record of some windows, as stored; of all, mapped, where ``at`` is None."""
+        parts = {f.name: self.tensors[RECORD + f.name] for f in fields(kind)}
+        return kind(**{name: t if at is None else t[at] for name, t in parts.items()})
+
+    def strip(self, row: int) -> bytes:
+        """A window's thumbnail strip as JPEG."""
+        ends = self.tensors["strip_ends"]
+        start = int(ends[row - 1]) if row else 0
+        return self.tensors["strips"][start : int(ends[row])].numpy().tobytes()
+
+    def rows(self, at: np.ndarray) -> Rows:
+        """Some windows, to be written into another segment."""
+        kept = torch.from_numpy(np.ascontiguousarray(at))
+        names = self.tensors.keys() - {"strips", "strip_ends"}
+        return Rows(
+            {name: self.tensors[name][kept].numpy() for name in sorted(names)},
+            tuple(self.strip(int(row)) for row in at),
+        )
+
+
+def key_array(keys: np.ndarray) -> Any:
+    """Keys as an Arrow array, to be looked up."""
+    buffer = pa.py_buffer(np.ascontiguousarray(keys))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, buffer])

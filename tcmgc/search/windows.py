@@ -1,0 +1,48 @@
+"""Which stretches of a video become rows of an index: pure arithmetic."""
+
+from dataclasses import dataclass
+
+LENGTH, HOP = 30.0, 15.0
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """Windows of ``length`` seconds, one every ``hop`` seconds.
+
+    A moment of m seconds lies whole inside some window if m <= length - hop. The default length is
+    that of the longest clips that these models are trained on (10 to 32 s in MSR-VTT, 30 s in
+    DiDeMo); frames are sampled at up to one a second, so a longer window would see less of each
+    moment. With half of it as hop, every moment of 15 s is seen whole by one window and every
+    instant by two, for twice the records of windows that do not overlap.
+
+    Raises:
+        ValueError: a length that is not above 0, or a hop that is not in (0, length].
+    """
+
+    length: float = LENGTH
+    hop: float = HOP
+
+    def __post_init__(self) -> None:
+        if not 0 < self.length < float("inf"):
+            raise ValueError(f"window is a length in seconds above 0; got {self.length}")
+        if not 0 < self.hop <= self.length:
+            raise ValueError(
+                f"hop ({self.hop} s) must be above 0 and at most window ({self.length} s): "
+                "what lies between two windows would never be found"
+            )
+
+    def cut(self, duration: float) -> tuple[tuple[float, float], ...]:
+        """Start and end of each window, in seconds from the first frame.
+
+        A video up to ``length`` is one window. Of a longer one the last window ends where the video
+        ends, so that no window is short.
+        """
+        if duration <= self.length:
+            return ((0.0, duration),)
+        last = duration - self.length
+        count = 1
+        # The margin keeps rounding from adding a window that all but equals the last one.
+        while count * self.hop < last - 1e-6:
+            count += 1
+        starts = [step * self.hop for step in range(count)]
+        return (*((start, start + self.length) for start in starts), (last, duration))

@@ -1,0 +1,63 @@
+"""The table of word vectors, of which a step learns only those that it uses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class WordEmbedding(nn.Module):
+    """Vectors of token ids, of which a training step can learn those that it uses, and no others.
+
+    A batch has a few hundred words of CLIP's 49,408. A gradient of the whole table is zeros that
+    every piece of a batch writes, adds up and sends.
+
+    Args:
+        weight: A vector for each id.
+    """
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+        self.used: Tensor | None = None
+        """Inside :meth:`only`, the rows in use, of which the gradient is taken."""
+        self._ids = torch.empty(0, dtype=torch.int64)
+        self._grad: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, ids: Int[Tensor, "texts words"]) -> Float[Tensor, "texts words width"]:
+        """The ids' vectors."""
+        if self.used is None:
+            return F.embedding(ids, self.weight)
+        return F.embedding(torch.searchsorted(self._ids, ids), self.used)
+
+    @contextmanager
+    def only(self, ids: Int[Tensor, "texts words"]) -> Iterator[None]:
+        """No other ids are used inside; afterwards the weight's gradient is that of :attr:`used`.
+
+        Nothing changes where the weight is not learnt.
+        """
+        if not self.weight.requires_grad:
+            yield
+            return
+        self._ids = ids.unique()
+        self.used = self.weight.detach()[self._ids].requires_grad_()
+        try:
+            yield
+            if self.used.grad is not None:
+                self.weight.grad = self._spread(self.used.grad)
+        finally:
+            self.used = None
+
+    def _spread(self, grad: Tensor) -> Tensor:
+        """The table's gradient, in memory kept from step to step: only rows used last become zero again."""
+        whole, written = self._grad or (torch.zeros_like(self.weight), self._ids)
+        if (whole.device, whole.dtype) != (grad.device, grad.dtype):
+            whole = torch.zeros_like(self.weight)
+        else:
+            whole[written] = 0
+        whole[self._ids] = grad
+        self._grad = whole, self._ids
+        return whole

@@ -1,0 +1,67 @@
+"""Names of towers: open_clip's models, the JSON files in ``tcmgc/towers/models/``, and the user's own."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+TOWERS = Path(__file__).parent / "models"
+
+
+@functools.cache
+def open_clip() -> Any:
+    """The package: its import takes seconds, and the processes that only direct others never need it."""
+    import open_clip
+
+    return open_clip
+
+
+def known_towers() -> list[str]:
+    """Names that :func:`tcmgc.towers.backbone.load_towers` takes, ours first."""
+    return [path.stem for path in sorted(TOWERS.glob("*.json"))] + open_clip().list_models()
+
+
+def register(name: str) -> str:
+    """Make one of our JSON files, or the user's, known to open_clip; give its name there.
+
+    Raises:
+        ValueError: there is no such file or model; names near ones.
+    """
+    path = TOWERS / f"{name}.json" if not name.endswith(".json") else Path(name)
+    if path.is_file():
+        open_clip().add_model_config(path)
+        return path.stem
+    if name.endswith(".json"):
+        raise ValueError(f"towers.name: there is no file {name}; expected an open_clip model JSON")
+    if name not in open_clip().list_models():
+        import difflib
+
+        near = difflib.get_close_matches(name, known_towers(), n=4) or known_towers()[:4]
+        raise ValueError(
+            f"towers.name: open_clip has no model {name!r}; near it: {', '.join(near)}. "
+            "`python -c 'import open_clip; print(open_clip.list_models())'` lists all"
+        )
+    return name
+
+
+def configuration(name: str) -> dict[str, Any]:
+    """open_clip's JSON of a model.
+
+    Raises:
+        ValueError: there is none, or the file is none.
+    """
+    found = open_clip().get_model_config(register(name))
+    if found is None:
+        raise ValueError(f"towers.name: {name!r} is not an open_clip model: {json.dumps(name)}")
+    return found
+
+
+def image_size(name: str) -> int:
+    """Side in pixels of the square frames that the model takes, without building it."""
+    size = configuration(name)["vision_cfg"].get("image_size", 224)
+    return size if isinstance(size, int) else size[0]
+
+
+def width(name: str) -> int:
+    """Width of the joint space, without building the model."""
+    return configuration(name)["embed_dim"]

@@ -1,0 +1,163 @@
+"""The published systems' names of weights, and what they are called here: one small table a system.
+
+A table is a list of (pattern, name); the first pattern that a name begins with decides, and what
+follows it stays. None as the name: their code keeps the weight and never uses it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Table = tuple[tuple[str, str | None], ...]
+State = dict[str, Tensor]
+
+CLIP: Table = (
+    (r"clip\.visual\.position_ids$", None),
+    (r"clip\.(text|vision)_model\.embeddings\.position_ids$", None),
+    (r"clip\.visual\.conv2\.weight$", "visual.operation.weight"),
+    (r"clip\.visual\.transformer\.resblocks\.\d+\.tokencluster_inter\.spg$", None),
+    (
+        r"clip\.visual\.transformer\.resblocks\.(\d+)\.tokencluster_inter\.cluster_embed$",
+        r"visual.operation.embeddings.\1",
+    ),
+    (
+        r"clip\.visual\.transformer\.resblocks\.(\d+)\.attn\.net\.",
+        r"visual.visual.transformer.resblocks.\1.attn.",
+    ),
+    (r"clip\.visual\.", "visual.visual."),
+    (r"clip\.logit_scale$", "scale.log"),
+    (r"clip\.", "text."),
+)
+"""The towers, in every system."""
+
+FRAMES: Table = (
+    (r"frame_position_embeddings\.", "temporal.positions."),
+    (r"transformerClip\.resblocks\.", "temporal.blocks."),
+)
+"""CLIP4Clip's seqTransf, in most."""
+
+SELECTION: Table = (
+    (r"visual_token_selector\.score_predictor\.in_conv\.0\.", "visual.operation.score.norm."),
+    (r"visual_token_selector\.score_predictor\.in_conv\.1\.", "visual.operation.score.local."),
+    (r"visual_token_selector\.score_predictor\.out_conv\.0\.", "visual.operation.score.both."),
+    (r"visual_token_selector\.score_predictor\.out_conv\.2\.", "visual.operation.score.out."),
+    (r"visual_prompt_encoder\.", None),
+    (r"text_token_selector\.", None),
+)
+"""TS2-Net's selector, which UCoFiA took over."""
+
+REST: tuple[str, str] = ("^", "head.")
+"""What no other pattern knows is the head's, under its own name."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A published system's files."""
+
+    name: str
+    table: Table
+    """Of all weights but the towers'."""
+    marks: tuple[str, ...]
+    """Its files are known by weights whose names begin with these."""
+
+
+SYSTEMS: tuple[System, ...] = (
+    System("TC-MGC", FRAMES, ("conditional_transformer.pool_frames.",)),
+    System("X-Pool", (), ("pool_frames.",)),
+    System("TS2-Net", FRAMES + SELECTION, ("visual_token_selector.", "text_token_selector.")),
+    System("UCoFiA", FRAMES + SELECTION, ("visual_token_selector.", "pixel_mat_weight")),
+    System("X-CLIP", FRAMES, ("local_mat_weight", "word_logit_weight")),
+    System("DRL", FRAMES, ("text_weight_fc.",)),
+    System(
+        "CLIP4Clip, seqLSTM",
+        ((r"lstm_visual\.", "temporal.lstm."), (r"frame_position_embeddings\.", None)),
+        ("lstm_visual.",),
+    ),
+    System("CLIP4Clip, tightTransf", (), ("cross.transformer.",)),
+    System("CenterCLIP", FRAMES, ("clip.visual.position_ids",)),
+    System("CLIP4Clip", FRAMES, ("clip.",)),
+)
+"""The more particular marks first. DRL's TI has CLIP4Clip's names and is read as CLIP4Clip."""
+
+
+def recognise(names: Mapping[str, object]) -> System | None:
+    """The system whose file has weights of these names; None: no such system."""
+    for system in SYSTEMS:
+        if all(any(name.startswith(mark) for name in names) for mark in ("clip.", *system.marks)):
+            return system
+    return None
+
+
+def translate(state: State, system: System) -> State:
+    """A published state dict under our names; what the authors' code never uses is left out."""
+    if any(name.startswith("clip.vision_model.") for name in state):
+        inner = {name[5:]: value for name, value in state.items() if name.startswith("clip.")}
+        others = {name: value for name, value in state.items() if not name.startswith("clip.")}
+        state = {f"clip.{name}": value for name, value in from_huggingface(inner).items()} | others
+    table = [(re.compile(pattern), name) for pattern, name in (*CLIP, *system.table, REST)]
+    out: State = {}
+    for theirs, value in state.items():
+        pattern, ours = next((p, name) for p, name in table if p.match(theirs))
+        if ours is not None:
+            out[pattern.sub(ours, theirs, count=1)] = value
+    return out
+
+
+_HF_BLOCK: Table = (
+    ("self_attn.out_proj.", "attn.out_proj."),
+    ("layer_norm1.", "ln_1."),
+    ("layer_norm2.", "ln_2."),
+    ("mlp.fc1.", "mlp.c_fc."),
+    ("mlp.fc2.", "mlp.c_proj."),
+)
+_HF_TOWERS: Table = (
+    ("text_model.embeddings.token_embedding.", "token_embedding."),
+    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("text_model.final_layer_norm.", "ln_final."),
+    ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+    ("vision_model.embeddings.patch_embedding.", "visual.conv1."),
+    ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+    ("vision_model.pre_layrnorm.", "visual.ln_pre."),
+    ("vision_model.post_layernorm.", "visual.ln_post."),
+    ("logit_scale", "logit_scale"),
+)
+
+
+def from_huggingface(state: State) -> State:
+    """The weights of transformers' ``CLIPModel`` under OpenAI's names, which are open_clip's, too.
+
+    Projections of query, key and value become one, projections to the joint space are transposed.
+
+    Raises:
+        ValueError: names that a ``CLIPModel`` does not have.
+    """
+    out: State = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if name.endswith("embeddings.position_ids"):
+            continue
+        if name in ("text_projection.weight", "visual_projection.weight"):
+            out[{"t": "text_projection", "v": "visual.proj"}[name[0]]] = value.T.contiguous()
+            continue
+        block = re.match(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.*)", name)
+        if block:
+            tower, number, rest = block.groups()
+            prefix = f"{'visual.' if tower == 'vision' else ''}transformer.resblocks.{number}."
+            part = re.fullmatch(r"self_attn\.([qkv])_proj\.(weight|bias)", rest)
+            if part:
+                parts.setdefault(f"{prefix}attn.in_proj_{part[2]}", {})[part[1]] = value
+                continue
+            table, ours = _HF_BLOCK, prefix
+        else:
+            table, ours, rest = _HF_TOWERS, "", name
+        match = [(old, new) for old, new in table if rest.startswith(old)]
+        if not match:
+            raise ValueError(f"transformers' CLIPModel has no weight named {name}")
+        old, new = match[0]
+        out[f"{ours}{new}{rest[len(old) :]}"] = value
+    for name, three in parts.items():
+        out[name] = torch.cat([three[which] for which in "qkv"])
+    return out

@@ -1,0 +1,1 @@
+"""Token operations: what methods do to the tokens inside the visual tower."""

@@ -1,0 +1,145 @@
+"""From the time stamps of pictures to ascending times: pure arithmetic, no file is opened here.
+
+Stamps of real files repeat, step back, and begin again where files were joined. The rule here is
+FFmpeg's: its best-effort time of each picture, and on screen at t is the last picture whose time is
+not later than t. Two things are added, both only where that rule would show one picture in the place
+of many: a clock that starts again goes on where the one before it ended, and a few stamps that step
+back by more than a second are set to the time of the picture before them.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Float64
+
+FEW = 3
+"""So many stamps in a row may be wrong; more that agree with each other are a clock."""
+_LOOK_BACK = 8
+_LOOK_AHEAD = 250
+_LITERAL_SECONDS = 2.0
+
+
+class BestEffort:
+    """FFmpeg's guess at the time of each decoded picture, called once a picture in output order.
+
+    The presentation stamp counts, until presentation stamps have failed to ascend more often than
+    decoding stamps have; from then on the decoding stamp (FFmpeg, libavcodec/decode.c).
+    """
+
+    def __init__(self) -> None:
+        self._pts = _Ascent()
+        self._dts = _Ascent()
+
+    def __call__(self, pts: int | None, dts: int | None) -> int | None:
+        """Ticks; None where the picture has no stamp at all."""
+        if dts is not None:
+            self._dts.see(dts)
+        elif pts is not None:
+            self._dts.last = pts
+        if pts is not None:
+            self._pts.see(pts)
+        elif dts is not None:
+            self._pts.last = dts
+        if pts is not None and (self._pts.faults <= self._dts.faults or dts is None):
+            return pts
+        return dts
+
+
+class _Ascent:
+    """Counts how often a sequence failed to ascend."""
+
+    def __init__(self) -> None:
+        self.last: int | None = None
+        self.faults = 0
+
+    def see(self, stamp: int) -> None:
+        self.faults += self.last is not None and stamp <= self.last
+        self.last = stamp
+
+
+def continuous(
+    stamps: Sequence[int | None], base: Fraction, rate: Fraction | None
+) -> Float64[np.ndarray, " pictures"]:
+    """Times in ticks of ``base`` seconds, ascending (not strictly) from 0, first picture at 0.
+
+    Args:
+        stamps: in output order; None where a picture has none, at least one has.
+        base: seconds a tick.
+        rate: pictures a second, for those without a stamp and where a clock starts again.
+    """
+    ticks = _filled(stamps, base, rate)
+    if not (np.diff(ticks) > 0).all():
+        ticks = np.minimum.accumulate(_joined(ticks, base, rate)[::-1])[::-1]
+    return np.maximum(ticks - ticks[0], 0.0)
+
+
+def restarts(stamps: Sequence[int], base: Fraction) -> list[int]:
+    """Where the clock starts again: indices into ``stamps``, ascending."""
+    return _breaks(np.asarray(stamps, dtype=np.float64), base)[0]
+
+
+def step_of(ticks: np.ndarray, base: Fraction, rate: Fraction | None) -> float:
+    """Ticks from a picture to the next: the rate's where stamps agree with it, else their median."""
+    nominal = float(1 / (rate * base)) if rate else 0.0
+    gaps = np.diff(ticks)
+    gaps = gaps[gaps > 0]
+    if not len(gaps):
+        return nominal or 1.0
+    median = float(np.median(gaps))
+    return nominal if nominal and abs(nominal - median) <= 1 else median
+
+
+def _filled(
+    stamps: Sequence[int | None], base: Fraction, rate: Fraction | None
+) -> Float64[np.ndarray, " pictures"]:
+    """Pictures without a stamp come evenly between their neighbours, a step apart at the ends."""
+    ticks = np.array([np.nan if stamp is None else stamp for stamp in stamps], dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(ticks))
+    if len(known) == len(ticks):
+        return ticks
+    first, last = known[0], known[-1]
+    step = float(1 / (rate * base)) if rate else step_of(ticks[known], base, None)
+    places = np.arange(len(ticks))
+    filled = np.interp(places, known, ticks[known])
+    filled[:first] = ticks[first] - step * (first - places[:first])
+    filled[last + 1 :] = ticks[last] + step * (places[last + 1 :] - last)
+    return filled
+
+
+def _joined(
+    ticks: Float64[np.ndarray, " pictures"], base: Fraction, rate: Fraction | None
+) -> Float64[np.ndarray, " pictures"]:
+    """The parts of a broken clock one after the other, without the stamps that are far off."""
+    begins, wrong = _breaks(ticks, base)
+    out = ticks.copy()
+    for place in wrong:
+        out[place] = out[place - 1]
+    bounds = [0, *begins, len(ticks)]
+    for before, begin, end in zip(bounds, bounds[1:], bounds[2:], strict=False):
+        step = step_of(out[before:begin], base, rate)
+        out[begin:end] += out[begin - 1] + step - out[begin]
+    return out
+
+
+def _breaks(ticks: Float64[np.ndarray, " pictures"], base: Fraction) -> tuple[list[int], list[int]]:
+    """Where the clock starts again, and which stamps are far off."""
+    begins: list[int] = []
+    wrong: list[int] = []
+    start, skip = 0, 0
+    for place in (np.flatnonzero(np.diff(ticks) < 0) + 1).tolist():
+        recent = np.sort(ticks[max(start, place - _LOOK_BACK) : place])
+        if place < skip or (recent > ticks[place]).sum() <= FEW:
+            continue  # a stamp or two ahead of their time: swallowed by those that follow
+        level, ahead = recent[-1 - FEW], ticks[place : place + _LOOK_AHEAD]
+        above = np.flatnonzero(ahead >= level)
+        back = int(above[0]) if len(above) else len(ahead)
+        if back > FEW and not (
+            len(above) and ahead[back] - ahead[back - 1] > (level - ahead[0]) / 2
+        ):
+            begins.append(place)
+            start = place
+        elif float((recent[-1] - ahead[0]) * base) > _LITERAL_SECONDS:
+            wrong += range(place, place + back)
+            skip = place + back
+    return begins, wrong

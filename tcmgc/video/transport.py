@@ -1,0 +1,107 @@
+"""What the counters of a transport stream say: packets lost on the way, or streams joined.
+
+Every 188-byte packet counts on from the one before it of its stream (ISO/IEC 13818-1, 2.4.3.3).
+FFmpeg calls the picture damaged wherever the count jumps, also where two whole streams were joined.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from tcmgc.video.file import Source
+
+_PACKET = 188
+_LAYOUTS = ((_PACKET, 0), (192, 4), (204, 0))
+"""Bytes from packet to packet, and where in them the packet begins: plain, with time codes, with parity."""
+_TABLES = 0
+"""The stream of the program association table, which begins a program."""
+_CHUNK = 16 << 20
+
+
+def only_spliced(source: Source, pid: int) -> bool:
+    """Whether the counter of stream ``pid`` jumps only where one whole stream follows another.
+
+    At such a place a new picture begins, the program's tables are sent right before it, and
+    theirs, or another stream's, counter or the clock begins anew with it. Packets that
+    are lost leave the other counters as they are.
+    """
+    packets = _packets(source)
+    if packets is None:
+        return False
+    pids = (packets[:, 1] & 0x1F).astype(np.int32) << 8 | packets[:, 2]
+    if (packets[pids == pid, 1] & 0x80).any():  # marked by the receiver as damaged
+        return False
+    mine = np.flatnonzero(pids == pid)
+    jumps = _jumps(packets[mine])
+    others = {
+        int(other): np.flatnonzero(pids == other) for other in np.unique(pids) if other != pid
+    }
+    broken = {other: places[_jumps(packets[places])] for other, places in others.items()}
+    tables = others.get(_TABLES, np.array([], dtype=np.int64))
+    for jump in jumps:
+        before, at = mine[jump - 1], mine[jump]
+        begins = bool(packets[at, 1] & 0x40)
+        announced = bool(((tables > before) & (tables < at)).any())
+        anew = any(
+            _first_after(places, before) in set(broken[other].tolist())
+            for other, places in others.items()
+        )
+        if not (begins and announced and (anew or _clock_jumps(packets, mine, int(jump)))):
+            return False
+    return len(jumps) > 0
+
+
+def _packets(source: Source) -> UInt8[np.ndarray, "packets 188"] | None:
+    """All packets of the file; None where it is no transport stream."""
+    with source.open() as file:
+        head = file.read(2 * _LAYOUTS[-1][0] + _LAYOUTS[1][1])
+        layout = next((one for one in _LAYOUTS if _synced(head, *one)), None)
+        if layout is None:
+            return None
+        width, begin = layout
+        file.seek(0)
+        parts = []
+        while chunk := file.read(_CHUNK // width * width):
+            whole = np.frombuffer(chunk, dtype=np.uint8)[: len(chunk) // width * width]
+            parts.append(whole.reshape(-1, width)[:, begin : begin + _PACKET])
+    return np.concatenate(parts)
+
+
+def _synced(head: bytes, width: int, begin: int) -> bool:
+    return len(head) > begin + width and head[begin] == head[begin + width] == 0x47
+
+
+def _jumps(packets: UInt8[np.ndarray, "packets 188"]) -> np.ndarray:
+    """Which packets of one stream do not count on from the one before them."""
+    if len(packets) < 2:
+        return np.array([], dtype=np.int64)
+    count, filled = packets[:, 3] & 15, (packets[:, 3] & 0x10) > 0
+    expected = (count[:-1] + filled[1:]) & 15
+    announced = ((packets[1:, 3] & 0x20) > 0) & (packets[1:, 4] > 0) & ((packets[1:, 5] & 0x80) > 0)
+    return np.flatnonzero((count[1:] != expected) & ~announced) + 1
+
+
+def _first_after(places: np.ndarray, place: Any) -> int:
+    at = int(np.searchsorted(places, place, side="right"))
+    return int(places[at]) if at < len(places) else -1
+
+
+def _clock_jumps(packets: UInt8[np.ndarray, "packets 188"], mine: np.ndarray, jump: int) -> bool:
+    """Whether presentation times step back, or ahead by a second."""
+    begins = mine[:jump][(packets[mine[:jump], 1] & 0x40) > 0]
+    before = _time(packets[begins[-1]]) if len(begins) else None
+    now = _time(packets[mine[jump]])
+    return before is not None and now is not None and not 0 <= now - before < 90_000
+
+
+def _time(packet: UInt8[np.ndarray, " 188"]) -> int | None:
+    """The presentation time that begins in the packet, in ticks of 1/90,000 s."""
+    data = packet.tobytes()
+    if not data[1] & 0x40:
+        return None
+    at = 4 + (1 + data[4] if data[3] & 0x20 else 0)
+    if data[at : at + 3] != b"\0\0\1" or len(data) < at + 14 or not data[at + 7] & 0x80:
+        return None
+    a, b, c, d, e = data[at + 9 : at + 14]
+    return (a >> 1 & 7) << 30 | b << 22 | (c >> 1) << 15 | d << 7 | e >> 1
