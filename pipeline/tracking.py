@@ -46,6 +46,7 @@ __all__ = [
     "Recorder",
     "attach",
     "check",
+    "children",
     "client",
     "complete",
     "describe_run",
@@ -366,6 +367,11 @@ def find(checkpoint: str) -> str | None:
         if known := find_runs(_tagged(tag, value), 1):
             return known[0].info.run_id
     return None
+
+
+def children(parent: str) -> list[Run]:
+    """The runs below a sweep's."""
+    return find_runs(f"tags.`mlflow.parentRunId` = '{parent}'")
 
 
 def _tagged(tag: str, value: str) -> str:
