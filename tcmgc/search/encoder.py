@@ -5,9 +5,7 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +13,11 @@ from torch import Tensor
 
 from tcmgc import config, model
 from tcmgc.config import Config
+from tcmgc.heads import record_layout
 from tcmgc.search.candidates import spread
 from tcmgc.search.manifest import Settings
 from tcmgc.search.place import digest
-from tcmgc.search.segment import RECORD, Rows
+from tcmgc.search.segment import Rows
 from tcmgc.search.strips import strip
 from tcmgc.towers import backbone
 from tcmgc.towers.features import TextFeatures, VideoFeatures
@@ -60,7 +59,7 @@ class Encoder:
         self.size = backbone.image_size(settings.towers.name)
         self._count = backbone.counter(settings.towers.name)
         self._tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
-        self.kind = type(self._record(self._blank()))
+        self.layout = record_layout(self.head, settings.data.max_frames)
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Encoder":
@@ -160,11 +159,12 @@ class Encoder:
         settings: Settings,
     ) -> Rows:
         video = self.video(frames)
-        kind = np.float16 if settings.precision == "float16" else np.float32
-        record = self._record(video)
-        tensors = {RECORD + f.name: getattr(record, f.name) for f in fields(self.kind)}
-        tensors["vectors"] = self.vectors(video, settings.vectors)
-        arrays = {name: _stored(tensor, kind) for name, tensor in tensors.items()}
+        kind = torch.float16 if settings.precision == "float16" else torch.float32
+        record = self.head.record(video).to("cpu")
+        arrays: dict[str, np.ndarray] = {
+            "records": self.layout.rows(record, kind).numpy(),
+            "vectors": self.vectors(video, settings.vectors).cpu().to(kind).numpy(),
+        }
         times = np.full((len(frames), self.config.data.max_frames), np.nan, np.float32)
         for index, one in enumerate(frames):
             times[index, : len(one)] = one.timestamps
@@ -175,15 +175,6 @@ class Encoder:
         }
         height, most = settings.strip_height, settings.strip_frames
         return Rows(arrays, tuple(strip(one.pixels, most, height) for one in frames))
-
-    def _record(self, video: VideoFeatures) -> Any:
-        return self.head.record(video)
-
-    def _blank(self) -> VideoFeatures:
-        dim, count = self.head.dim, self.config.data.max_frames
-        frames = torch.eye(count, dim, device=self.device).unsqueeze(0)
-        mask = torch.ones(1, count, dtype=torch.bool, device=self.device)
-        return VideoFeatures(frames, frames, mask)
 
 
 def identity(folder: Path | str) -> str:
@@ -212,14 +203,6 @@ def copy_model(source: Path | str, target: Path) -> None:
         settings = config.replace(settings, {"towers.name": name.name})
     config.save(settings, target / checkpoint.CONFIG)
     shutil.copyfile(Path(source) / checkpoint.WEIGHTS, target / checkpoint.WEIGHTS)
-
-
-def _stored(tensor: Tensor, kind: type[np.floating[Any]]) -> np.ndarray:
-    array = tensor.cpu().numpy()
-    if array.dtype == np.bool_ or array.dtype == kind:
-        return array
-    limit = np.finfo(kind).max
-    return np.clip(array, -limit, limit).astype(kind)
 
 
 def _foreign(text: str) -> list[str]:
