@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= demo
 
-.PHONY: train test test-slow check install ui clean
+.PHONY: train test test-slow check install lock ui clean
 
 train: install  ## make the demo corpus, train TC-MGC on it, evaluate, say where to look
 	$(BIN)/python pipeline/train.py $(RECIPE)
@@ -24,12 +24,19 @@ ui: install  ## MLflow's pages on http://127.0.0.1:5000
 
 install: .venv/installed  ## make .venv with everything in it
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "Python 3.11 or 3.12 is needed; this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+lock:  ## renew constraints.txt from pyproject.toml: for Linux and macOS, CPU and CUDA
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet uv
+	.venv-lock/bin/uv pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --extra dev \
+	  --custom-compile-command 'make lock' --output-file constraints.txt pyproject.toml
+	rm -rf .venv-lock
 
 clean:  ## remove what is made, but for data and runs
 	rm -rf .venv *.egg-info .pytest_cache .ruff_cache .mypy_cache

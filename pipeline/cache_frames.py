@@ -20,8 +20,8 @@ class Arguments:
     """All of the command line."""
 
     config: cli.Fields
-    splits: tuple[str, ...] = ("train", "val", "test")
-    """Splits whose videos are decoded."""
+    splits: tuple[str, ...] = ()
+    """Splits whose videos are decoded; none: all that there are."""
     retry_failed: bool = False
     """Try videos again that could not be decoded before, though their files have not changed."""
     verify: bool = False
@@ -38,18 +38,19 @@ def main(argv: list[str] | None = None) -> int:
     cli.refuse_output("--list", listed)
     cli.refuse_folder("--data.cache", config.data.cache)
     cache = prepare.frame_cache(config)
-    corpus = prepare.splits(config)
+    corpus = prepare.splits(config, captions=False)
     unknown = [name for name in arguments.splits if name not in corpus]
     if unknown:
         raise ValueError(
             f"--splits {' '.join(unknown)}: {config.data.dataset} has {', '.join(corpus)}"
         )
-    clips = [clip for name in arguments.splits for clip in corpus[name].clips]
+    names = arguments.splits or tuple(corpus)
+    clips = [clip for name in names for clip in corpus[name].clips]
     cluster.connect()
     prepare.fill(
         config,
         clips,
-        " and ".join(arguments.splits),
+        " and ".join(names),
         retry_failed=arguments.retry_failed,
         verify=arguments.verify,
     )

@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tcmgc import config
 from tcmgc.heads import Head, Sizes
-from tcmgc.towers import backbone
+from tcmgc.towers import backbone, weights
 from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.towers.visual import Pixels
 from tcmgc.training import optim
 from tcmgc.training.losses import Objective
 from tcmgc.training.spans import span
@@ -113,14 +114,14 @@ class Retriever(nn.Module):
 
     def encode_video(
         self,
-        pixels: UInt8[Tensor, "videos frames 3 size size"],
+        pixels: Pixels,
         frame_mask: Bool[Tensor, "videos frames"],
         seeds: Int[Tensor, "videos"] | None = None,
     ) -> VideoFeatures:
         """Frame features before and after the temporal encoder.
 
         Args:
-            pixels: Frames as decoded.
+            pixels: Frames as decoded, or floating-point ones that are normalised already.
             frame_mask: True for real frames.
             seeds: Of each video, what a token operation draws from in training.
         """
@@ -162,39 +163,59 @@ def _full(features: Tensor) -> Tensor:
 def build(settings: config.Config) -> Retriever:
     """The model that a config describes, with its starting weights, on the CPU.
 
+    ``towers.pretrained`` may be a published system's whole checkpoint, too, for that method's config.
+
     Raises:
         ValueError: a tower that cannot be had, or sizes that do not fit together.
     """
     torch.manual_seed(settings.train.seed)
-    towers = settings.towers
-    text, visual, dim = backbone.load_towers(
-        towers.name,
-        towers.pretrained,
-        freeze=towers.freeze,
-        checkpoint_activations=towers.checkpoint_activations,
-        tokens=settings.tokens,
-        frames=settings.data.max_frames,
-    )
+    whole = None
+    try:
+        text, visual, dim = _towers(settings, settings.towers.pretrained)
+    except weights.WholeModelError as found:
+        whole = found.weights
+        text, visual, dim = _towers(settings, None)
     encoder: Any = None
     if not settings.temporal.absent:
         kind = settings.temporal.implementation()
         encoder = kind(settings.temporal, dim, _frames(settings))
         if settings.temporal.starts_from_text:
             encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
-    return Retriever(
+    head = build_head(settings, dim)
+    if settings.head.starts_from_text:
+        start: Any = head
+        start.initialise_from(text.transformer.resblocks, text.positional_embedding)
+    retriever = Retriever(
         text,
         visual,
-        build_head(settings, dim),
+        head,
         encoder,
         scale=LogitScale(settings.loss),
         encode_padding=settings.head.uses_padding,
         autocast=torch.bfloat16 if settings.train.precision == "bf16" else None,
     )
+    if whole is not None:
+        weights.into_model(retriever, whole)
+    return retriever
+
+
+def _towers(
+    settings: config.Config, pretrained: str | None
+) -> tuple[backbone.TextTower, backbone.VisualTower, int]:
+    return backbone.load_towers(
+        settings.towers.name,
+        pretrained,
+        freeze=settings.towers.freeze,
+        checkpoint_activations=settings.towers.checkpoint_activations,
+        tokens=settings.tokens,
+        frames=settings.data.max_frames,
+    )
 
 
 def build_head(settings: config.Config, dim: int) -> Head:
     """The config's head for a joint space of width ``dim``."""
-    sizes = Sizes(dim, settings.data.max_words, _frames(settings))
+    patches = settings.tokens.patches_given
+    sizes = Sizes(dim, settings.data.max_words, _frames(settings), patches)
     return settings.head.implementation()(settings.head, sizes)
 
 

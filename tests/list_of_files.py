@@ -14,6 +14,7 @@ FOLDERS = {
     "tcmgc": "the library; no Ray, no MLflow, nothing at import",
     "tune_spaces": "what a sweep varies, and what the paper found",
     "benchmarks": "ratios measured side by side in one run, each with `--json`",
+    "fixtures": "what tests and benchmarks share",
     "tests": "a file a module",
 }
 

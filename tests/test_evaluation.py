@@ -54,7 +54,11 @@ def _matrix(
         batch_size=batch_size,
         threads=threads,
     )
-    return evaluation.similarity(retriever, text, video, threads=threads)
+    found = evaluation.similarity(retriever, text, video, threads=threads)
+    parts = evaluation.contrasts(retriever, text, video, threads=threads)
+    with torch.no_grad():
+        assert torch.equal(retriever.head.combine(parts, retriever.scale()), found)
+    return found
 
 
 def _batches(total: int, batch_size: int) -> tuple[int, list[slice]]:

@@ -74,7 +74,7 @@ def test_training_on_features_is_training_with_towers_that_stand_still(tower, ch
     literal.train()
     losses = []
     for step in range(3):
-        optim.set_rate(optimiser, optim.rate(step, 6, o.warmup))
+        optim.set_rate(optimiser, optim.rate(step, 6, o))
         optimiser.zero_grad()
         pairs = torch.from_numpy(order.batch_of(order.epoch_order(PAIRS, 0, 0), step, 4))
         videos = split.owner[pairs]

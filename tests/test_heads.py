@@ -268,8 +268,9 @@ def test_parameters_as_the_paper_counts_them(rate: float) -> None:
     pairs = [(a, b) for a in ("remove", "fuse") for b in ("remove", "fuse")]
     found = [count("frame_word", frame_word_words=a, frame_word_frames=b) for a, b in pairs]
     assert tuple(found) == TABLE_8[rate]
-    whole = {0.1: 61, 0.3: 505}  # Fig. B.1
-    assert count() == whole.get(rate, count())
+    whole = {0.1: 61, 0.3: 505}  # those that Fig. B.1 gives as numbers
+    if rate in whole:
+        assert count() == whole[rate]
 
 
 def test_a_training_batch_need_not_be_square() -> None:

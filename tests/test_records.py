@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from head_cases import DIM, FRAMES, VIDEOS, WORDS, make, texts, videos
+from head_cases import FRAMES, SIZES, VIDEOS, make, shaken, texts, videos
 
+from tcmgc.config import XClipHead, XPoolHead
 from tcmgc.heads import Head, XClip, XPool, record_layout, scan, score_tiled
 
 
@@ -15,8 +16,8 @@ def heads() -> dict[str, Head]:
         "tcmgc": make(),
         "tcmgc, four heads": make(heads=4),
         "tcmgc, plain frames": make(text_conditioned=False),
-        "xclip": XClip(DIM, words=WORDS, frames=FRAMES).double(),
-        "xpool": XPool(DIM).double(),
+        "xclip": shaken(XClip(XClipHead(), SIZES)),
+        "xpool": shaken(XPool(XPoolHead(), SIZES)),
     }
 
 

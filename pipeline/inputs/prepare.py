@@ -1,20 +1,26 @@
 """Before the first step: the corpus is read, and every video of it is decoded once."""
 
-import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ray
 
+from pipeline import terminal
 from pipeline.cli import resolve
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import stages
 from tcmgc import datasets, storage
 from tcmgc.config import Config
-from tcmgc.datasets import Clip, Corpus, Split, demo_corpus
+from tcmgc.datasets import Clip, Corpus, Reading, Split, demo_corpus, inspection
 from tcmgc.frames.cache import FrameCache
 from tcmgc.towers import backbone
 from tcmgc.training import order
+
+_READERS = 8
+"""Files hashed at a time."""
+_CAPTIONS = 2000
+"""Captions of a split that are looked at for their length."""
 
 
 def corpus(config: Config) -> Corpus:
@@ -26,7 +32,8 @@ def corpus(config: Config) -> Corpus:
     """
     data = config.data
     found = splits(config)
-    print(datasets.describe(found))
+    for line in datasets.describe(found).splitlines():
+        terminal.header("data", line)
     if "val" not in found or not len(found["val"]):
         raise ValueError(
             f"{data.dataset} has no validation split, and checkpoints are never chosen on the test split; "
@@ -36,10 +43,49 @@ def corpus(config: Config) -> Corpus:
     return found
 
 
-def splits(config: Config) -> Corpus:
-    """What the annotations list, validation set aside; the demo corpus is made where it is not there.
+def look(config: Config, found: Corpus) -> None:
+    """Say what should be known before training, and refuse what `check_data.py` calls NOT fit.
+
+    Looks at what can be told without decoding: what is missing, videos that two splits share, by
+    file or by content (of files of equal size), small splits, captions that are cut.
 
     Raises:
+        ValueError: data that are not fit, unless ``data.allow_unfit``.
+    """
+    data = config.data
+    stamps = storage.stamps([clip.path for split in found.values() for clip in split.clips])
+    suspects = inspection.suspects(found, {p: s.size if s else -1 for p, s in stamps.items()})
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = {file.path: file for file in pool.map(inspection.digest_report, suspects)}
+    files = [digests.get(path, inspection.FileReport(path)) for path in stamps]
+    leaks = inspection.leaks(found, files)
+    lengths = {}
+    for name, split in found.items():
+        captions = list(dict.fromkeys(caption for _, caption in split.pairs()))
+        some = captions[:: -(-len(captions) // _CAPTIONS) or 1]
+        lengths[name] = backbone.caption_lengths(config.towers.name, some) if some else []
+    for line in [*map(str, leaks[:5]), *inspection.remarks(found, lengths, data.max_words)]:
+        print(f"note: {line}")
+    reports = {
+        name: inspection.SplitReport(split, (), {}, lengths[name]) for name, split in found.items()
+    }
+    against = inspection.verdict(reports, leaks, allow_share=data.max_unreadable, remedies=False)
+    if against and not data.allow_unfit:
+        raise ValueError(
+            f"the data are not fit for training: {'; '.join(against)}; `pipeline/check_data.py` lists "
+            "them all, and --data.allow-unfit True trains all the same"
+        )
+    for line in against:
+        print(f"NOT fit, and allowed by data.allow_unfit: {line}")
+
+
+def splits(config: Config, captions: bool = True) -> Corpus:
+    """What the annotations list, validation set aside; the demo corpus is made where it is not there.
+
+    ``captions``: False where videos alone are wanted, which a folder or a table without has too.
+
+    Raises:
+        NoCaptionsError: captions are wanted and there are none.
         ValueError: files that are not there or not what the data set's format says.
     """
     data = config.data
@@ -48,8 +94,14 @@ def splits(config: Config) -> Corpus:
     if made_here and not (Path(root) / demo_corpus.MARKER).is_file():
         print(f"making the demo corpus in {root}")
         demo_corpus.make(root)
-    found = datasets.read(data.dataset, root)
-    if data.val_videos:
+    how = Reading(
+        columns=data.columns,
+        outside_links=data.outside_links,
+        absolute_paths=data.absolute_paths,
+        captions=captions,
+    )
+    found = datasets.read(data.dataset, root, how)
+    if data.val_videos and (captions or len(found["train"]) > data.val_videos):
         found = datasets.carve_validation(found, data.val_videos, config.train.seed)
     return found
 
@@ -97,8 +149,7 @@ def fill(
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(config.cluster.decode_workers or cpus, len(todo))
     print(f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {place}")
-    start = said = time.monotonic()
-    failed, lost = 0, list[int]()
+    bar, lost = terminal.Progress("videos", len(todo)), list[int]()
     results = stages.decode(
         todo,
         cache,
@@ -107,15 +158,8 @@ def fill(
         node=config.cluster.decode_node,
         on_lost=lost.append,
     )
-    for done, (_, error) in enumerate(results, start=1):
-        failed += bool(error)
-        if time.monotonic() - said > 5 or done == len(todo):
-            said = time.monotonic()
-            pace = done / (said - start)
-            print(
-                f"  {done} of {len(todo)} videos, {pace:.0f} a second, {failed} unreadable",
-                flush=True,
-            )
+    for _, error in results:
+        bar.step(bad=bool(error))
     return sum(lost)
 
 

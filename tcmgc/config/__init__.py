@@ -20,19 +20,28 @@ from tcmgc.config.heads import (
     Reorganisation,
     Reorganise,
     TcMgcHead,
-    XClipHead,
-    XPoolHead,
     kept_count,
 )
-from tcmgc.config.losses import Loss, NoTerm, TermOptions
+from tcmgc.config.losses import ChannelDecorrelation, Loss, NoTerm, TermOptions
 from tcmgc.config.options import Kind
-from tcmgc.config.temporal import Temporal, TemporalOptions
-from tcmgc.config.tokens import NoTokens, TokenOptions
+from tcmgc.config.peers import (
+    MeanHead,
+    MeanMaxHead,
+    TightHead,
+    TokenSelectionHead,
+    UcofiaHead,
+    WtiHead,
+    XClipHead,
+    XPoolHead,
+)
+from tcmgc.config.temporal import Lstm, PatchTransformer, Temporal, TemporalOptions
+from tcmgc.config.tokens import NoTokens, Patch3d, ShiftSelect, TokenOptions
 
 __all__ = [
     "GRAINS",
     "Aggregate",
     "Attention",
+    "ChannelDecorrelation",
     "Cluster",
     "Config",
     "Data",
@@ -40,18 +49,28 @@ __all__ = [
     "HeadOptions",
     "Kind",
     "Loss",
+    "Lstm",
+    "MeanHead",
+    "MeanMaxHead",
     "NoTerm",
     "NoTokens",
     "Optim",
+    "Patch3d",
+    "PatchTransformer",
     "Reorganisation",
     "Reorganise",
+    "ShiftSelect",
     "TcMgcHead",
     "Temporal",
     "TemporalOptions",
     "TermOptions",
+    "TightHead",
     "TokenOptions",
+    "TokenSelectionHead",
     "Towers",
     "Train",
+    "UcofiaHead",
+    "WtiHead",
     "XClipHead",
     "XPoolHead",
     "deciding",

@@ -43,6 +43,14 @@ class Data:
     """Share of training videos that may be missing or unreadable before training refuses."""
     augment: bool = False
     """Random resized crop and horizontal flip of whole videos, on the training device."""
+    columns: str = ""
+    """What a table's columns are called where they have names of their own: video=path,caption=text."""
+    outside_links: bool = False
+    """Read links to files outside of the data root, as in a download cache that is made of links."""
+    absolute_paths: bool = False
+    """Let a table name its videos by absolute paths or URIs."""
+    allow_unfit: bool = False
+    """Train although `check_data.py` says NOT fit: videos in two splits, a test split with holes."""
 
     def __post_init__(self) -> None:
         require(
@@ -82,10 +90,12 @@ class Towers:
 class Optim:
     """Optimiser and schedule."""
 
-    kind: Literal["adam", "adamw"] = "adam"
-    """`adam`: CLIP4Clip's, without bias correction, decay added to the update; `adamw`: PyTorch's."""
+    kind: Literal["adam", "adamw", "hf_adamw"] = "adam"
+    """`adam`: BertAdam, as CLIP4Clip and those that build on it: without bias correction, decay added to
+    the update; `adamw`: PyTorch's, as CenterCLIP; `hf_adamw`: transformers', as X-Pool: eps before the bias
+    correction, decay after the step."""
     lr_clip: float = 1e-7
-    """For CLIP's own weights. 1e-7 assumes float16 weights; see tcmgc/recipes."""
+    """For CLIP's own weights and the logit scale. 1e-7 assumes float16 weights; see tcmgc/recipes."""
     lr_new: float = 1e-4
     """For every other weight."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -93,11 +103,18 @@ class Optim:
     eps: float = 1e-6
     """Added to the root of Adam's second average."""
     weight_decay: float = 0.2
-    """Of matrices; biases, layer norms and other vectors do not decay."""
+    """Share of a weight, times the rate, that a step takes off."""
+    decay: Literal["matrices", "all_but_biases", "all"] = "all_but_biases"
+    """Which weights decay. `all_but_biases`: all but those with "bias" in their names, so layer norms, embeddings
+    and the logit scale do (CLIP4Clip, CenterCLIP); `all` (X-Pool); `matrices`: what has two axes or more."""
     clip_norm: float = 1.0
     """Largest norm of all gradients together."""
     warmup: float = 0.1
-    """Share of all steps over which the rates rise from 0; a cosine to 0 follows."""
+    """Share of all steps over which the rates rise."""
+    schedule: Literal["cosine", "warmup_cosine", "hf_cosine", "centerclip"] = "warmup_cosine"
+    """How the rates rise and fall. `warmup_cosine` (CLIP4Clip): from 0 at the first step, then the cosine over all
+    steps, which the warm-up cuts into at .976; `hf_cosine` (X-Pool): from 0, then a cosine over the steps that are
+    left; `centerclip`: the same from 1e-8, which is also the least; `cosine`: the same, where no step has rate 0."""
 
     def __post_init__(self) -> None:
         require(
@@ -249,7 +266,17 @@ class Config:
     cluster: Cluster = field(default_factory=Cluster)
 
     def __post_init__(self) -> None:
-        self.head.check(self.data.max_words, self.data.max_frames)
+        frames = self.tokens.frames_after(self.data.max_frames)
+        self.head.check(self.data.max_words, frames)
+        for part in (self.temporal, self.head):
+            missing = {"patches"} & set(part.needs) - set(self.tokens.gives)
+            require(
+                not missing,
+                f"{type(part).__name__} needs patches, which a tower with {type(self.tokens).__name__} does not give; "
+                "take a token operation that gives them, such as ShiftSelect",
+            )
+        self.temporal.check(self.tokens.patches_given)
+        self.loss.term.check(self.head)
         require(
             not self.loss.alpha or self.head.scores > 1,
             f"loss.alpha is {self.loss.alpha}, but {type(self.head).__name__} has one score: "

@@ -1,4 +1,4 @@
-"""Options of the heads: a dataclass a head, which names the module that it becomes."""
+"""Options of heads in general and of TC-MGC's; those of the other systems are in :mod:`tcmgc.config.peers`."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -28,6 +28,20 @@ class HeadOptions(Kind):
     def uses_padding(self) -> bool:
         """Padded frames take part in scores, so that a blank frame is encoded in their place."""
         return False
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """Words and frames have weights, ``weights`` of prepared texts and of records."""
+        return False
+
+    @property
+    def starts_from_text(self) -> bool:
+        """Weights come from the text tower at the start, by the module's ``initialise_from``."""
+        return False
+
+    def small(self) -> "HeadOptions":
+        """The same kind at the size of the demo's towers, for smoke runs."""
+        return self
 
     def check(self, words: int, frames: int) -> None:
         """Raise a ValueError where the options do not fit captions of ``words`` and videos of ``frames``."""
@@ -145,46 +159,6 @@ class TcMgcHead(HeadOptions):
             f"head.reorganise.keep_rate {rate} keeps no word of data.max_words {words}; "
             f"raise it to at least {1 / words:.4f}",
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class XPoolHead(HeadOptions):
-    """X-Pool's similarity: the same attention block, one query a text."""
-
-    module: ClassVar[str] = "tcmgc.heads.xpool:XPool"
-
-    heads: int = 1
-    """Attention heads."""
-    dropout: float = 0.3
-    """On the fully connected branch, in training."""
-
-    def __post_init__(self) -> None:
-        require(self.heads >= 1, f"head.heads must be at least 1; got {self.heads}")
-        require(0 <= self.dropout < 1, f"head.dropout must be in [0, 1); got {self.dropout}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class XClipHead(HeadOptions):
-    """X-CLIP's similarity: four contrasts and attention over the similarity matrix."""
-
-    module: ClassVar[str] = "tcmgc.heads.xclip:XClip"
-    needs: ClassVar[tuple[str, ...]] = ("words",)
-
-    temperature: float = 0.01
-    """Of the attention over similarities."""
-
-    def __post_init__(self) -> None:
-        require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")
-
-    @property
-    def scores(self) -> int:
-        """Video-sentence, video-word, sentence-frame, frame-word."""
-        return 4
-
-    @property
-    def uses_padding(self) -> bool:
-        """As its authors let padded frames take part in every contrast with frames."""
-        return True
 
 
 def kept_count(count: int, keep_rate: float) -> int:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from tcmgc.config.heads import HeadOptions
 from tcmgc.config.options import Kind, require
 
 
@@ -11,10 +12,45 @@ class TermOptions(Kind):
 
     default: ClassVar[str] = "NoTerm"
 
+    def check(self, head: HeadOptions) -> None:
+        """Raise a ValueError where the term does not fit the head."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoTerm(TermOptions):
     """No such term."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelDecorrelation(TermOptions):
+    """DRL's: channels of matching text and video features correlate with themselves, and not with each other."""
+
+    module: ClassVar[str] = "tcmgc.training.decorrelation:ChannelDecorrelation"
+
+    of: Literal["weighted_tokens", "tokens", "pooled"] = "weighted_tokens"
+    """Which features: each real word with its best frame and each real frame with its best word, weighed as the head
+    weighs them (`cdcr` 3 of the authors' code) or all the same (2); or sentences with means of frames (1)."""
+    weight: float = 0.001
+    """Of the term in the loss; `cdcr_lambda`."""
+    diagonal: float = 0.16
+    """Weight of a channel's own correlation being 1; `cdcr_alpha1`."""
+    rest: float = 0.0
+    """Weight of other correlations being 0; `cdcr_alpha2`."""
+    as_published: bool = False
+    """The best frame or word is looked for among padding, too, whose products count as 0, as in the authors' code;
+    the default looks among real ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "diagonal", "rest"):
+            value = getattr(self, name)
+            require(value >= 0, f"loss.term.{name} must not be negative; got {value}")
+
+    def check(self, head: HeadOptions) -> None:
+        """Weights of tokens are the head's."""
+        require(
+            self.of != "weighted_tokens" or head.weighs_tokens,
+            f"loss.term.of is weighted_tokens, and {type(head).__name__} weighs no tokens; set it to tokens or pooled",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +59,9 @@ class Loss:
 
     contrast: Literal["info_nce", "sigmoid"] = "info_nce"
     """Symmetric InfoNCE (Eq. 33-35), or SigLIP's sigmoid loss over all pairs of the batch."""
+    each_score: bool = False
+    """Contrast each of the head's scores by itself and add the losses up, in place of their one similarity: with the
+    sigmoid loss only (Video-ColBERT's dual sigmoid loss)."""
     alpha: float = 0.5
     """Weight of SDR; 0 leaves it out."""
     sdr_pairs: Literal["positives", "negatives", "all"] = "positives"
@@ -47,6 +86,10 @@ class Loss:
 
     def __post_init__(self) -> None:
         require(self.alpha >= 0, f"loss.alpha must not be negative; got {self.alpha}")
+        require(
+            not self.each_score or self.contrast == "sigmoid",
+            "loss.each_score goes with loss.contrast sigmoid; got info_nce",
+        )
         require(self.scale > 0, f"loss.scale must be above 0; got {self.scale}")
         require(
             not self.learn_scale or self.scale <= self.max_scale,

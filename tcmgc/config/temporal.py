@@ -23,6 +23,9 @@ class TemporalOptions(Kind):
         """Weights come from the text tower at the start."""
         return False
 
+    def check(self, patches: int) -> None:
+        """Raise a ValueError where the options do not fit a tower that gives so many patches a frame."""
+
     def small(self) -> "TemporalOptions":
         """The same kind at the size of the demo's towers, for smoke runs."""
         return self
@@ -99,6 +102,13 @@ class PatchTransformer(TemporalOptions):
         require(self.layers >= 1, f"temporal.layers must be at least 1; got {self.layers}")
         require(self.patches >= 1, f"temporal.patches must be at least 1; got {self.patches}")
         _check(self)
+
+    def check(self, patches: int) -> None:
+        """The position table has a row for each of them."""
+        require(
+            patches == self.patches,
+            f"temporal.patches is {self.patches}, but the tower gives {patches} patches a frame; set it to tokens.patches",
+        )
 
     def small(self) -> "PatchTransformer":
         """One layer of four heads."""

@@ -16,6 +16,13 @@ class TokenOptions(Kind):
     default: ClassVar[str] = "NoTokens"
     gives: ClassVar[tuple[str, ...]] = ()
     """What the tower gives then besides frames: ``patches``."""
+    learns: ClassVar[bool] = False
+    """It has weights of its own that start at random."""
+
+    @property
+    def patches_given(self) -> int:
+        """Patch features of each frame that the tower gives."""
+        return 0
 
     def frames_after(self, frames: int) -> int:
         """How many frames a video of so many frames has behind the tower."""
@@ -44,6 +51,7 @@ class ShiftSelect(TokenOptions):
 
     module: ClassVar[str] = "tcmgc.towers.tokens.selection:ShiftSelect"
     gives: ClassVar[tuple[str, ...]] = ("patches",)
+    learns: ClassVar[bool] = True
 
     blocks: tuple[int, ...] = (-2, -1)
     """Blocks with the shift, counted from 0; negative numbers count from the end."""
@@ -66,6 +74,11 @@ class ShiftSelect(TokenOptions):
         require(self.patches >= 1, f"tokens.patches must be at least 1; got {self.patches}")
         require(self.samples >= 1, f"tokens.samples must be at least 1; got {self.samples}")
         require(self.sigma > 0, f"tokens.sigma must be above 0; got {self.sigma}")
+
+    @property
+    def patches_given(self) -> int:
+        """The selected ones."""
+        return self.patches
 
 
 @dataclass(frozen=True, kw_only=True)

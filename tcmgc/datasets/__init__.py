@@ -7,20 +7,24 @@ file is not there is in its split's ``missing``.
 
 from collections.abc import Callable
 
+from tcmgc.datasets import parse
 from tcmgc.datasets.activitynet import activitynet
 from tcmgc.datasets.didemo import didemo
 from tcmgc.datasets.lsmdc import lsmdc
 from tcmgc.datasets.msrvtt import demo, msrvtt_7k, msrvtt_9k
 from tcmgc.datasets.msvd import msvd
-from tcmgc.datasets.rows import Clip, Corpus, Split
+from tcmgc.datasets.parse import NoCaptionsError
+from tcmgc.datasets.rows import AS_USUAL, Clip, Corpus, Reading, Split
 from tcmgc.datasets.splits import carve_validation, describe, describe_split, is_whole
-from tcmgc.datasets.table import table
+from tcmgc.datasets.table import folder, table
 from tcmgc.datasets.vatex import vatex, vatex_official
 
 __all__ = [
     "READERS",
     "Clip",
     "Corpus",
+    "NoCaptionsError",
+    "Reading",
     "Split",
     "carve_validation",
     "describe",
@@ -29,7 +33,7 @@ __all__ = [
     "read",
 ]
 
-READERS: dict[str, Callable[[str], Corpus]] = {
+READERS: dict[str, Callable[[str, Reading], Corpus]] = {
     reader.__name__: reader
     for reader in (
         demo,
@@ -42,12 +46,13 @@ READERS: dict[str, Callable[[str], Corpus]] = {
         lsmdc,
         activitynet,
         table,
+        folder,
     )
 }
 """By the name that ``data.dataset`` gives."""
 
 
-def read(name: str, root: str) -> Corpus:
+def read(name: str, root: str, how: Reading = AS_USUAL) -> Corpus:
     """The corpus ``name`` from its files below ``root``, a folder or a URI.
 
     Raises:
@@ -55,4 +60,9 @@ def read(name: str, root: str) -> Corpus:
     """
     if name not in READERS:
         raise ValueError(f"there is no data set {name!r}; known are {', '.join(READERS)}")
-    return READERS[name](root)
+    if how.columns and name != "table":
+        raise ValueError(
+            f"data.columns names the columns of data.dataset table; got {parse.short(how.columns)} "
+            f"with data.dataset {name}, whose files have names of their own"
+        )
+    return READERS[name](root, how)

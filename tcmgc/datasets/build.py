@@ -1,12 +1,21 @@
 """From what an annotation lists to checked splits: ids, captions, files."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tcmgc.datasets import parse
-from tcmgc.datasets.files import Videos
+from tcmgc.datasets.files import Videos, same_name
 from tcmgc.datasets.rows import Clip, Corpus, Split
+
+_REFUSED = {
+    "Cc": "a control character",
+    "Cs": "half of a character",
+    "Zl": "a line separator",
+    "Zp": "a paragraph separator",
+}
+"""Unicode categories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,8 @@ class Listed:
     names: tuple[str, ...] = ()
     """Names that its file may have, the likeliest first; empty: its id."""
     end: float | None = None
+    sources: Sequence[str] = ()
+    """Where each caption stands, for messages; empty: at ``where``."""
 
 
 def split(
@@ -37,12 +48,13 @@ def split(
     clips, missing, seen = [], [], dict[str, str]()
     for item in listed:
         check_id(item.where, item.id)
-        if item.id in seen:
+        name = same_name(item.id)
+        if name in seen:
             raise ValueError(
-                f"{item.where}: the id {item.id!r} is there twice, first in {seen[item.id]}"
+                f"{item.where}: the id {parse.short(item.id)} is there twice, first in {seen[name]}"
             )
-        seen[item.id] = item.where
-        captions = check_captions(item.where, item.id, item.captions)
+        seen[name] = item.where
+        captions = check_captions(item.where, item.id, item.captions, item.sources)
         path = videos.find(*item.names or (item.id,))
         if path is None:
             missing.append(item.id)
@@ -51,7 +63,7 @@ def split(
     return Split(tuple(clips), tuple(missing), expected_videos, expected_captions)
 
 
-def corpus(root: str, splits: Corpus) -> Corpus:
+def corpus(root: str, splits: Corpus, videos: Videos | None = None) -> Corpus:
     """The splits, once it is sure that they share no id and that there is a video at all.
 
     Raises:
@@ -66,19 +78,25 @@ def corpus(root: str, splits: Corpus) -> Corpus:
     if shared:
         id, (first, second) = next(iter(shared.items()))
         raise ValueError(
-            f"{len(shared)} ids are in two splits, which must not share a video: {id!r} is in "
-            f"{first} and in {second}; take them off one of the lists"
+            f"{len(shared)} ids are in two splits, which must not share a video: {parse.short(id)} "
+            f"is in {first} and in {second}; take them off one of the lists"
         )
     if not any(len(one) for one in splits.values()):
         names = [id for one in splits.values() for id in one.missing]
         raise ValueError(
             f"no video of the {len(names)} that are listed was found below {root} "
-            f"(looked for {', '.join(names[:3])}{', …' if len(names) > 3 else ''}); put the files, or a link "
-            "to their folder, into its folder videos/"
+            f"(looked for {parse.listed(names[:3])}{', …' if len(names) > 3 else ''}); {_remedy(videos)}"
             if names
             else f"the annotations in {root} list no video"
         )
     return splits
+
+
+def _remedy(videos: Videos | None) -> str:
+    if videos is not None and videos.archives:
+        packed = parse.listed(videos.archives, 3)
+        return f"there is {packed}: unpack it into its folder videos/"
+    return "put the files, or a link to their folder, into its folder videos/"
 
 
 def check_id(where: str, id: Any) -> None:
@@ -87,27 +105,52 @@ def check_id(where: str, id: Any) -> None:
     Raises:
         ValueError: anything that is not.
     """
-    if not isinstance(id, str) or not id.strip() or not id.isprintable():
-        raise ValueError(f"{where}: expected a video id, printable text; got {id!r}")
+    check_name(where, id, "expected a video id")
     if "/" in id or "\\" in id or id in (".", ".."):
         raise ValueError(
-            f"{where}: the id {id!r} has a path separator in it; an id is a name, never a path, "
-            "so that no file outside the data root is read"
+            f"{where}: the id {parse.short(id)} has a path separator in it; an id is a name, never a "
+            "path, so that no file outside the data root is read"
         )
 
 
-def check_captions(where: str, id: str, captions: Sequence[Any]) -> tuple[str, ...]:
+def check_name(where: str, name: Any, expected: str) -> None:
+    """Names are text that file systems and lists of names can hold.
+
+    Spaces, joiners and marks of every script are fine; characters that control a terminal, end a
+    line or are half of another are not.
+
+    Raises:
+        ValueError: no text, blank, or with such a character, named by code point and place.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"{where}: {expected}; got {parse.short(name)}")
+    for place, character in enumerate(name, 1):
+        if unicodedata.category(character) in _REFUSED:
+            kind = unicodedata.name(character, _REFUSED[unicodedata.category(character)])
+            raise ValueError(
+                f"{where}: {expected}; {parse.short(name)} has U+{ord(character):04X} "
+                f"({kind}) at character {place}, which no name may have"
+            )
+
+
+def check_captions(
+    where: str, id: str, captions: Sequence[Any], sources: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Captions without the blanks around them.
 
     Raises:
         ValueError: none, or one that is empty or not text.
     """
+    name = parse.line(id, 80)
     if not captions:
-        raise ValueError(f"{where}: {id} has no caption; give it one, or take it off the list")
+        raise ValueError(f"{where}: {name} has no caption; give it one, or take it off the list")
     for number, caption in enumerate(captions, 1):
         if not isinstance(caption, str) or not caption.strip():
             kind = "empty" if isinstance(caption, str) else "not text"
-            raise ValueError(f"{where}: caption {number} of {id} is {kind}: {caption!r}")
+            place = sources[number - 1] if sources else where
+            raise ValueError(
+                f"{place}: caption {number} of {name} is {kind}: {parse.short(caption)}"
+            )
     return tuple(caption.strip() for caption in captions)
 
 
@@ -118,7 +161,8 @@ def paragraph(texts: Sequence[str]) -> list[str]:
 
 
 def by_id(label: str, data: bytes) -> Iterator[tuple[str, list[str]]]:
-    """The items of a JSON object ``{id: [captions]}``."""
+    """The items of a JSON object ``{id: [captions]}``, ids as :func:`same_name` spells them."""
     content = parse.as_kind(label, parse.read_json(label, data), dict, "an object")
     for id, captions in content.items():
-        yield id, parse.as_kind(f"{label}, {id!r}", captions, list, "a list of captions")
+        where = f"{label}, {parse.short(id)}"
+        yield same_name(id), parse.as_kind(where, captions, list, "a list of captions")

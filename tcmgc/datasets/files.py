@@ -3,41 +3,45 @@
 What may be a link: the root, and any folder below it (``videos/all`` on another disk is common).
 Putting a folder link there is the user's decision, and what lies behind it belongs to the data
 set. A link to a single *file* has to end within the root or within one of the folders so listed;
-one that leads elsewhere is refused when its file is asked for.
+one that leads elsewhere is refused when its file is asked for, unless ``Reading.outside_links``.
 """
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pyarrow import fs
 
 from tcmgc import storage
+from tcmgc.datasets.rows import AS_USUAL, Reading
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".divx",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".",
-    ]
-)
+VIDEO_SUFFIXES = frozenset([
+    ".", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv",
+    ".gif", ".h264", ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg",
+    ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv",
+    ".qt", ".rm", ".rmvb", ".tod", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
+])  # fmt: skip
 """A bare dot at the end is how some of DiDeMo's names end."""
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def same_name(name: str) -> str:
+    """The name in one spelling: macOS stores accents apart from their letters (NFD), others do not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def stems(name: str, any_suffix: bool = False) -> list[str]:
+    """The name without its suffix, without the one before it, and so on, while they are videos'.
+
+    ``any_suffix``: the last suffix may be any.
+    """
+    found: list[str] = []
+    stem, dot, suffix = name.rpartition(".")
+    while dot and stem and (f".{suffix.lower()}" in VIDEO_SUFFIXES or (any_suffix and not found)):
+        found.append(stem)
+        stem, dot, suffix = stem.rpartition(".")
+    return found
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class DataFolder:
     root: str
     subfolders: tuple[str, ...] = ("annotations",)
     """Where else than in the root itself annotation files may lie."""
+    how: Reading = AS_USUAL
 
     def __post_init__(self) -> None:
         kinds = {fs.FileType.NotFound: "is not there", fs.FileType.File: "is a file"}
@@ -90,7 +95,8 @@ class DataFolder:
                 f"{''.join(f', nor has its folder {one}/' for one in self.subfolders)}; put the data "
                 "set's file there, or set data.root to the folder that has it"
             )
-        if not storage.is_uri(self.root) and os.path.islink(self.path(name)):
+        local = not storage.is_uri(self.root)
+        if local and not self.how.outside_links and os.path.islink(self.path(name)):
             _refuse_outside(self.path(name), [self.root, os.path.dirname(self.path(name))])
         system, inner = storage.resolve(self.path(name))
         with system.open_input_stream(inner) as stream:
@@ -109,13 +115,21 @@ class DataFolder:
         self, folders: Sequence[str], recursive: bool = True, any_suffix: bool = False
     ) -> "Videos":
         """All video files in some folders below the root; with ``any_suffix``, all files."""
-        videos = Videos(self.root, any_suffix, grounds=[self.root])
+        videos = Videos(self.root, any_suffix, self.how.outside_links, grounds=[self.root])
+        if "" not in folders:
+            videos.archives += self._archives()
         for folder in folders:
             if storage.is_uri(self.root):
                 videos.add_remote(folder, recursive)
             else:
                 videos.add_local(folder, recursive)
         return videos
+
+    def _archives(self) -> list[str]:
+        """Packed files in the root itself."""
+        system, top = storage.resolve(self.root)
+        infos = system.get_file_info(fs.FileSelector(top, allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.base_name.lower().endswith(_ARCHIVES))
 
     def _types(self, names: Sequence[str]) -> list[fs.FileType]:
         places = [storage.resolve(self.path(name)) for name in names]
@@ -132,47 +146,70 @@ class Videos:
 
     root: str
     any_suffix: bool
+    outside_links: bool
     grounds: list[str]
     """Local folders within which links may end."""
+    archives: list[str] = field(default_factory=list)
+    """Packed files that lie where videos are looked for."""
     links: set[str] = field(default_factory=set)
     by_name: dict[str, list[str]] = field(default_factory=dict)
-    by_stem: dict[str, list[str]] = field(default_factory=dict)
+    """Places by file name (:func:`same_name`)."""
+    by_stem: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    """Places by stem, with the number of suffixes that were taken off."""
 
     def find(self, *names: str) -> str | None:
-        """The path of the file called so, with or without its suffix; None where there is none.
+        """The path of the file called so, with or without its suffixes; None where there is none.
 
         Raises:
             ValueError: two files have the name, or it is a link that leads out.
         """
         for name in names:
-            if path := self._one(name, self.by_name.get(name) or self.by_stem.get(name, [])):
+            if path := self._one(name, self._places(name)):
                 return path
         return None
+
+    def at(self, place: str) -> str | None:
+        """The path of the file at this place below the root; suffixes may be left out.
+
+        Raises:
+            ValueError: as :meth:`find`.
+        """
+        folder, _, name = place.rpartition("/")
+        return self._one(place, self._places(name, same_name(folder)))
+
+    def paths(self) -> dict[str, str]:
+        """Every file's path by its place below the root, in order.
+
+        Raises:
+            ValueError: a link that leads out.
+        """
+        places = sorted(place for places in self.by_name.values() for place in places)
+        return {place: path for place in places if (path := self._one(place, [place]))}
+
+    def _places(self, name: str, folder: str | None = None) -> list[str]:
+        """Where files of this name lie; those that say most of it come first and alone."""
+        spelled = same_name(name)
+        ranked = [(0, place) for place in self.by_name.get(spelled, ())]
+        ranked += self.by_stem.get(spelled, ())
+        if folder is not None:
+            ranked = [(n, p) for n, p in ranked if same_name(p.rpartition("/")[0]) == folder]
+        best = [place for rank, place in ranked if rank == min(ranked)[0]]
+        return [place for place in best if place.rpartition("/")[2] == name] or best
 
     def _one(self, name: str, places: Sequence[str]) -> str | None:
         paths = [storage.join(self.root, *place.split("/")) for place in places]
         if len(paths) > 1:
             raise ValueError(
                 f"there are {len(paths)} files for the video {name!r}: "
-                f"{', '.join(map(storage.plain, sorted(paths)))}; leave one of them"
+                f"{', '.join(map(storage.plain, sorted(paths)[:3]))}; leave one of them"
             )
-        if places and places[0] in self.links:
+        if places and places[0] in self.links and not self.outside_links:
             _refuse_outside(paths[0], self.grounds)
         return paths[0] if paths else None
 
-    def at(self, place: str) -> str | None:
-        """The path of the file at this place below the root; the suffix may be left out.
-
-        Raises:
-            ValueError: as :meth:`find`.
-        """
-        folder, _, name = place.rpartition("/")
-        exact = [found for found in self.by_name.get(name, ()) if found == place]
-        stems = self.by_stem.get(name, ())
-        return self._one(place, exact or [one for one in stems if one.rpartition("/")[0] == folder])
-
     def add_local(self, folder: str, recursive: bool) -> None:
         """List a folder of this machine; folders that link back to a parent are seen once."""
+        folder = _as_stored(self.root, folder)
         top = os.path.join(self.root, folder) if folder else self.root
         if not os.path.isdir(top):
             return
@@ -204,13 +241,28 @@ class Videos:
                 self._add(f"{folder}/{info.path[len(top) :].strip('/')}".lstrip("/"))
 
     def _add(self, place: str) -> bool:
-        name = place.rpartition("/")[2]
-        stem, dot, suffix = name.rpartition(".")
-        if not self.any_suffix and (not dot or f".{suffix.lower()}" not in VIDEO_SUFFIXES):
+        name = same_name(place.rpartition("/")[2])
+        if name.lower().endswith(_ARCHIVES):
+            self.archives.append(place)
+        found = stems(name, self.any_suffix)
+        if not found and not self.any_suffix:
             return False
         self.by_name.setdefault(name, []).append(place)
-        self.by_stem.setdefault(stem if dot else name, []).append(place)
+        for rank, stem in enumerate(found, 1):
+            self.by_stem.setdefault(stem, []).append((rank, place))
         return True
+
+
+def _as_stored(root: str, folder: str) -> str:
+    """The folder as the disk spells it (:func:`same_name`); as it is where it is not there."""
+    found = ""
+    for part in filter(None, folder.split("/")):
+        here = os.path.join(root, found)
+        if not os.path.isdir(os.path.join(here, part)):
+            names = os.listdir(here) if os.path.isdir(here) else []
+            part = next((n for n in names if same_name(n) == same_name(part)), part)
+        found = f"{found}/{part}".lstrip("/")
+    return found
 
 
 def _refuse_outside(path: str, grounds: Sequence[str]) -> None:
@@ -220,7 +272,7 @@ def _refuse_outside(path: str, grounds: Sequence[str]) -> None:
             return
     raise ValueError(
         f"{path} is a link that leads out of the data root, to {target}; put the file there "
-        "itself, or make its whole folder a link"
+        "itself, make its whole folder a link, or allow it with --data.outside-links True"
     )
 
 

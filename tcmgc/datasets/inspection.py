@@ -12,6 +12,9 @@ from tcmgc import storage
 from tcmgc.datasets import Clip, Corpus, Split, describe_split
 from tcmgc.video import DecodeError, Frames, VideoInfo, probe
 
+SMALL = 100
+"""Test videos below which recalls are coarse."""
+
 Decode = Callable[[Clip, float], Frames | DecodeError]
 
 
@@ -39,11 +42,15 @@ class SplitReport:
     """Token positions of every caption, start and end included, uncut."""
 
     @property
-    def lacking(self) -> int:
-        """Videos that the split should have (as listed, or as published) and that cannot be used."""
+    def expected(self) -> int:
+        """Videos that the split should have, as listed, or as published."""
         listed = len(self.split) + len(self.split.missing)
-        should = max(listed, self.split.expected_videos or 0)
-        return should - (len(self.split) - len(self.unreadable))
+        return max(listed, self.split.expected_videos or 0)
+
+    @property
+    def lacking(self) -> int:
+        """Videos that the split should have and that cannot be used."""
+        return self.expected - (len(self.split) - len(self.unreadable))
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,57 @@ def leaks(corpus: Corpus, files: Iterable[FileReport]) -> list[Leak]:
     return found
 
 
+def suspects(corpus: Corpus, sizes: Mapping[str, int]) -> list[str]:
+    """Files that may have the content of a file of another split: there is one of the same size.
+
+    Args:
+        corpus: What the annotations list.
+        sizes: Bytes by path.
+    """
+    owners: dict[int, set[str]] = {}
+    for name, split in corpus.items():
+        for clip in split.clips:
+            owners.setdefault(sizes[clip.path], set()).add(name)
+    paths = (clip.path for split in corpus.values() for clip in split.clips)
+    return [path for path in dict.fromkeys(paths) if len(owners[sizes[path]]) > 1]
+
+
+def digest_report(path: str) -> FileReport:
+    """A report that knows the file's content and nothing else; no digest where it cannot be read."""
+    try:
+        return FileReport(path, _digest(path))
+    except DecodeError:
+        return FileReport(path)
+
+
+def remarks(corpus: Corpus, lengths: Mapping[str, Sequence[int]], max_words: int) -> list[str]:
+    """What does not speak against training, and should be known before it: a line each.
+
+    Args:
+        corpus: What the annotations list.
+        lengths: Positions of some of each split's captions.
+        max_words: Positions that are kept.
+    """
+    said = []
+    for name, split in corpus.items():
+        if len(split) == 1:
+            said.append(
+                f"{name} has one video: it is found by whatever is asked, and every recall is 100 %"
+            )
+        elif name == "test" and 1 < len(split) < SMALL:
+            said.append(
+                f"test has {len(split)} videos, fewer than {SMALL}: R@1 is {100 / len(split):.1f} % "
+                f"by chance, and one video more or less found is {100 / len(split):.1f} points"
+            )
+    for name, positions in lengths.items():
+        if cut := sum(count > max_words for count in positions):
+            said.append(
+                f"{name}: {cut} of {len(positions)} captions looked at ({cut / len(positions):.1%}) "
+                f"are cut at data.max_words {max_words}"
+            )
+    return said
+
+
 def format_report(name: str, one: SplitReport, max_words: int) -> str:
     """A split's part of the page."""
     lines = [f"{name}: {describe_split(one.split)}"]
@@ -184,20 +242,33 @@ def verdict(
     *,
     allow_missing: int = 0,
     allow_leaks: int = 0,
+    allow_share: float = 0.0,
+    remedies: bool = True,
 ) -> list[str]:
-    """What speaks against training on it: splits that lack too many videos, leaks."""
-    against = [
-        f"{name} lacks {one.lacking} videos ({len(one.split.missing)} missing, "
-        f"{len(one.unreadable)} unreadable"
-        + (f", {_unlisted(one)} not listed" if _unlisted(one) else "")
-        + f"); --allow-missing {one.lacking} accepts that"
-        for name, one in reports.items()
-        if one.lacking > allow_missing
-    ]
+    """What speaks against training on it: splits that lack too many videos, leaks.
+
+    Args:
+        reports: By split.
+        found: Clips whose video is in two splits.
+        allow_missing: Videos that each split may lack.
+        allow_leaks: Clips that may be in two splits.
+        allow_share: Share of its videos that each split but the test may lack.
+        remedies: Say which option of ``check_data.py`` accepts it.
+    """
+    against = []
+    for name, one in reports.items():
+        share = 0.0 if name == "test" else allow_share
+        if one.lacking > max(allow_missing, share * one.expected):
+            line = (
+                f"{name} lacks {one.lacking} videos ({len(one.split.missing)} missing, "
+                f"{len(one.unreadable)} unreadable"
+                + (f", {_unlisted(one)} not listed" if _unlisted(one) else "")
+            )
+            accept = f"; --allow-missing {one.lacking} accepts that" if remedies else ""
+            against.append(f"{line}){accept}")
     if len(found) > allow_leaks:
-        against.append(
-            f"{len(found)} videos are in two splits; --allow-leaks {len(found)} accepts that"
-        )
+        accept = f"; --allow-leaks {len(found)} accepts that" if remedies else ""
+        against.append(f"{len(found)} videos are in two splits{accept}")
     return against
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tcmgc.datasets import build, parse
 from tcmgc.datasets.files import DataFolder
-from tcmgc.datasets.rows import Corpus
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 FILES = {
     "train": ("LSMDC16_annos_training.csv", None),
@@ -20,19 +20,19 @@ FILES = {
 COLUMNS = 6
 
 
-def lsmdc(root: str) -> Corpus:
+def lsmdc(root: str, how: Reading = AS_USUAL) -> Corpus:
     """Training as its file lists it, 7,408 validation and 1,000 test clips."""
-    folder = DataFolder(root, subfolders=("annotations", "lsmdc_data"))
+    folder = DataFolder(root, ("annotations", "lsmdc_data"), how)
     videos = folder.videos("videos/all", "videos")
     splits = {
         name: build.split(_listed(*folder.read(file)), videos, count)
         for name, (file, count) in FILES.items()
     }
-    return build.corpus(folder.label(), splits)
+    return build.corpus(folder.label(), splits, videos)
 
 
 def _listed(label: str, data: bytes) -> Iterator[build.Listed]:
-    clips: dict[str, tuple[str, list[str]]] = {}
+    clips: dict[str, tuple[str, list[str], list[str]]] = {}
     for number, line in enumerate(parse.text_of(label, data).split("\n"), 1):
         if not line.strip():
             continue
@@ -43,7 +43,8 @@ def _listed(label: str, data: bytes) -> Iterator[build.Listed]:
                 f"{where}: expected {COLUMNS} fields with tabs between; got {len(fields)}"
             )
         id, sentence = fields[0].strip(), fields[-1]
-        build.check_captions(where, id, [sentence])
-        clips.setdefault(id, (where, []))[1].append(sentence)
-    for id, (where, captions) in clips.items():
-        yield build.Listed(where, id, captions)
+        _, sentences, places = clips.setdefault(id, (where, [], []))
+        sentences.append(sentence)
+        places.append(where)
+    for id, (where, sentences, places) in clips.items():
+        yield build.Listed(where, id, sentences, sources=places)

@@ -1,10 +1,12 @@
 """From the bytes of an annotation file to plain values; errors name the file and the line."""
 
+import codecs
 import csv
 import io
 import json
 import pickle
 import re
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,16 +14,30 @@ csv.field_size_limit(2**24)
 
 
 def text_of(label: str, data: bytes) -> str:
-    """UTF-8, with or without a byte order mark.
+    """Text in UTF-8, UTF-16 or UTF-32, with or without byte order marks.
 
     Raises:
         ValueError: other bytes, with their line.
     """
+    encoding = _encoding(data)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding).lstrip("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{label} line {line}: not UTF-8 text ({error.reason})") from error
+        raise ValueError(
+            f"{label} line {line}: not {encoding.upper()} text ({error.reason}); save it as UTF-8"
+        ) from error
+
+
+def _encoding(data: bytes) -> str:
+    """By the byte order mark, or where there is none by the zeros beside the first characters."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    zeros = "".join("0" if byte == 0 else "x" for byte in data[:4])
+    unmarked = {"x0x0": "utf-16-le", "0x0x": "utf-16-be", "x000": "utf-32-le", "000x": "utf-32-be"}
+    return unmarked.get(zeros, "utf-8")
 
 
 def read_json(label: str, data: bytes) -> Any:
@@ -59,7 +75,7 @@ def _json(where: str, text: str) -> Any:
         if len(values) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"{where}: the key {twice!r} is there twice in one object")
+            raise ValueError(f"{where}: the key {short(twice)} is there twice in one object")
         return values
 
     try:
@@ -69,14 +85,17 @@ def _json(where: str, text: str) -> Any:
 
 
 def read_lines(label: str, data: bytes) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, stripped, each with where it is."""
-    for number, line in enumerate(text_of(label, data).splitlines(), 1):
-        if line.strip():
-            yield f"{label} line {number}", line.strip()
+    """Lines that are not blank, stripped, each with where it is.
+
+    Only line feeds and carriage returns end a line: U+2028 and its like may stand in texts.
+    """
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text_of(label, data)), 1):
+        if stripped := line.strip(" \t\f\v\ufeff"):
+            yield f"{label} line {number}", stripped
 
 
 def read_table(
-    label: str, data: bytes, columns: Sequence[str], delimiter: str = ","
+    label: str, data: bytes, columns: Sequence[str], delimiter: str = ",", hint: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows of a CSV or TSV file with a header, each with where it is.
 
@@ -87,15 +106,15 @@ def read_table(
         io.StringIO(text_of(label, data), newline=""), delimiter=delimiter, strict=True
     )
     try:
-        header = [name.strip() for name in next(rows, [])]
-        require(label, header, columns)
+        header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
+        require(label, header, columns, hint)
         for row in rows:
             where = f"{label} line {rows.line_num}"
             if not row:
                 continue
             if len(row) != len(header):
                 raise ValueError(
-                    f"{where}: expected {len(header)} fields ({', '.join(header)}); got {len(row)}; "
+                    f"{where}: expected {len(header)} fields ({listed(header)}); got {len(row)}; "
                     f"quote a text that has a {delimiter!r} in it"
                 )
             yield where, dict(zip(header, row, strict=True))
@@ -103,19 +122,21 @@ def read_table(
         raise ValueError(f"{label} line {rows.line_num}: {error}") from error
 
 
-def require(label: str, found: Sequence[str], columns: Sequence[str]) -> None:
+def require(label: str, found: Sequence[str], columns: Sequence[str], hint: str = "") -> None:
     """Check that columns are there, once each.
+
+    ``hint``: what the message ends with.
 
     Raises:
         ValueError: one is not, with those that there are.
     """
     for name in columns:
         if name not in found:
-            raise ValueError(
-                f"{label} has no column {name!r}; it has: {', '.join(found) or 'none'}"
+            raise NoColumnError(
+                f"{label} has no column {name!r}; it has: {listed(found) or 'none'}{hint}", name
             )
     if len(set(found)) != len(found):
-        raise ValueError(f"{label}: the header has a column twice: {', '.join(found)}")
+        raise ValueError(f"{label}: the header has a column twice: {listed(found)}")
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -136,7 +157,7 @@ def read_pickle(label: str, data: bytes) -> Any:
         return _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
     except Exception as error:  # broken pickles raise about everything
         raise ValueError(
-            f"{label} is not a pickle of plain lists, dictionaries and texts ({error}); "
+            f"{label} is not a pickle of plain lists, dictionaries and texts ({line(error)}); "
             "nothing in it was run"
         ) from error
 
@@ -148,7 +169,7 @@ def as_kind(where: str, value: Any, kind: type | tuple[type, ...], expected: str
         ValueError: it is not.
     """
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{where}: expected {expected}; got {_short(value)}")
+        raise ValueError(f"{where}: expected {expected}; got {short(value)}")
     return value
 
 
@@ -161,10 +182,50 @@ def field(where: str, record: Any, key: str, kind: type | tuple[type, ...], expe
     as_kind(where, record, dict, f"an object with {key!r}")
     if key not in record:
         raise ValueError(
-            f"{where}: has no {key!r}; it has: {', '.join(map(str, record)) or 'nothing'}"
+            f"{where}: has no {key!r}; it has: {listed(list(map(str, record))) or 'nothing'}"
         )
     return as_kind(f"{where}, {key!r}", record[key], kind, expected)
 
 
-def _short(value: Any) -> str:
-    return re.sub(r"\s+", " ", repr(value))[:60]
+class NoColumnError(ValueError):
+    """A table has not this column."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+class NoCaptionsError(ValueError):
+    """Videos are there, and no captions for them."""
+
+
+class _Short(reprlib.Repr):
+    """A few items and a few dozen characters of anything, without spelling out the rest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.maxlevel = 2
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        return f"{len(value):,} bytes" if len(value) > self.maxstring else repr(value)
+
+
+_SHORT = _Short()
+
+
+def short(value: Any) -> str:
+    """A value as messages show it: on one line, cut."""
+    return line(_SHORT.repr(value), 100)
+
+
+def line(text: object, length: int = 300) -> str:
+    """Text as messages show it: on one line, cut."""
+    flat = " ".join(str(text)[: 4 * length].split())
+    return flat if len(flat) <= length else f"{flat[: length - 2]} …"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names with commas between them, cut."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(line(name, 60) for name in names[:most]) + more

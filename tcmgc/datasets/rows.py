@@ -5,6 +5,23 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reader is allowed and told beyond where its files are."""
+
+    columns: str = ""
+    """Names of a table's columns where they are not the usual ones: ``video=path,caption=text``."""
+    outside_links: bool = False
+    """Links to files outside of the data root are read, as in a download cache made of links."""
+    absolute_paths: bool = False
+    """A table may name files by absolute paths or URIs."""
+    captions: bool = True
+    """False: videos alone are wanted, and a table needs no captions."""
+
+
+AS_USUAL = Reading()
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """A video, or a stretch of one, and what is said of it."""
 

@@ -10,8 +10,8 @@ two halves of the official *validation* set. Videos are found by their stem, the
 from collections.abc import Iterator
 
 from tcmgc.datasets import build, parse
-from tcmgc.datasets.files import DataFolder
-from tcmgc.datasets.rows import Corpus
+from tcmgc.datasets.files import DataFolder, same_name
+from tcmgc.datasets.rows import AS_USUAL, Corpus, Reading
 
 CAPTIONS = 10
 HGR = {"train": 25_991, "val": 1500, "test": 1500}
@@ -22,7 +22,7 @@ OFFICIAL = {
 }
 
 
-def vatex(root: str) -> Corpus:
+def vatex(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The HGR split: 25,991 / 1,500 / 1,500 videos.
 
     Captions come from ``ref_captions.json`` (``{video_id: [captions]}``), or where that is not
@@ -32,7 +32,7 @@ def vatex(root: str) -> Corpus:
         ValueError: also where the lists are not there: which half a validation video belongs to
             cannot be told from the official files.
     """
-    folder = _folder(root)
+    folder = _folder(root, how)
     if not folder.find("test_list.txt"):
         raise ValueError(
             f"{folder.label()} has no test_list.txt: the HGR split is known by its lists alone "
@@ -44,24 +44,24 @@ def vatex(root: str) -> Corpus:
     splits = {}
     for name, count in HGR.items():
         lines = parse.read_lines(*folder.read(f"{name}_list.txt"))
-        listed = (build.Listed(where, id, captions.get(id, [])) for where, id in lines)
+        listed = (build.Listed(where, id, captions.get(same_name(id), [])) for where, id in lines)
         splits[name] = build.split(listed, videos, count, count * CAPTIONS)
-    return build.corpus(folder.label(), splits)
+    return build.corpus(folder.label(), splits, videos)
 
 
-def vatex_official(root: str) -> Corpus:
+def vatex_official(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The official splits: 25,991 / 3,000 / 6,000 videos (public test)."""
-    folder = _folder(root)
+    folder = _folder(root, how)
     videos = folder.videos("videos/all", "videos")
     splits = {
         name: build.split(_official(*folder.read(file)), videos, count, count * CAPTIONS)
         for name, (file, count) in OFFICIAL.items()
     }
-    return build.corpus(folder.label(), splits)
+    return build.corpus(folder.label(), splits, videos)
 
 
-def _folder(root: str) -> DataFolder:
-    return DataFolder(root, subfolders=("annotations", "vatex_data"))
+def _folder(root: str, how: Reading) -> DataFolder:
+    return DataFolder(root, ("annotations", "vatex_data"), how)
 
 
 def _captions(folder: DataFolder) -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ def _captions(folder: DataFolder) -> dict[str, list[str]]:
     captions = {}
     for name in ("train", "val"):
         for item in _official(*folder.read(OFFICIAL[name][0])):
-            captions[item.id] = list(item.captions)
+            captions[same_name(item.id)] = list(item.captions)
     return captions
 
 

@@ -35,8 +35,18 @@ ROWS = 128
 
 
 @dataclass(frozen=True)
+class Vectors(_Batched):
+    """One vector a text or video."""
+
+    vector: Float[Tensor, "items dim"]
+
+    def __len__(self) -> int:
+        return len(self.vector)
+
+
+@dataclass(frozen=True)
 class RawVideos(_Batched):
-    """Record where nothing can be computed ahead: dropout inside the attention block."""
+    """Record where nothing can be computed ahead: a pair's dropout or cross encoder needs the frames."""
 
     encoded: Float[Tensor, "videos frames dim"]
     frame_mask: Bool[Tensor, "videos frames"]
@@ -55,6 +65,8 @@ class Sizes:
     """Token positions a text."""
     frames: int
     """Frames a video."""
+    patches: int = 0
+    """Patch features a frame."""
 
 
 class Head(nn.Module, ABC):
@@ -65,14 +77,16 @@ class Head(nn.Module, ABC):
     methods.
 
     Args:
-        sizes: width of the joint space, words of a text, frames of a video.
+        sizes: width of the joint space, words of a text, frames of a video, patches of a frame.
         grains: names of the scores that a pair has.
     """
 
     dim: int
+    patches: int
+    """Patch features that records are made from."""
     grains: tuple[str, ...]
     from_records: bool = True
-    """Scores come from records of videos, so that an index can be made."""
+    """A pair's score costs little once its video's record is there, so that an index can be made."""
     in_native: bool = False
     """Scores without gradients come from :mod:`tcmgc.heads.native`, where that is available."""
     memory: int = MEMORY // 4
@@ -80,7 +94,7 @@ class Head(nn.Module, ABC):
 
     def __init__(self, sizes: Sizes, grains: Sequence[str] = ("similarity",)) -> None:
         super().__init__()
-        self.dim, self.grains = sizes.dim, tuple(grains)
+        self.dim, self.patches, self.grains = sizes.dim, sizes.patches, tuple(grains)
 
     @abstractmethod
     def record(self, video: VideoFeatures) -> Any:
@@ -313,6 +327,13 @@ def check_video(video: VideoFeatures, dim: int, masked: bool = True) -> None:
                 f"{tuple(features.shape)} needs {tuple(features.shape[:2])}"
             )
         _require_finite(features, f"video.{name}")
+    if video.patches is not None:
+        if video.patches.shape[:2] != video.frame_mask.shape:
+            raise ValueError(
+                f"video.patches has shape {tuple(video.patches.shape)}; video.frame_mask "
+                f"{tuple(video.frame_mask.shape)} needs patches of the same videos and frames"
+            )
+        _require_finite(video.patches, "video.patches")
     if masked:
         empty = (~video.frame_mask.any(1)).nonzero().flatten().tolist()
         if empty:
@@ -320,6 +341,22 @@ def check_video(video: VideoFeatures, dim: int, masked: bool = True) -> None:
                 f"video.frame_mask hides all frames of video {empty[0]} (of {len(video)}; "
                 f"{len(empty)} such): a video needs at least one frame"
             )
+
+
+def check_words(text: TextFeatures, words: int) -> None:
+    """Raise a ValueError for texts of another length than a head's matrices."""
+    if text.words.shape[1] != words:
+        raise ValueError(
+            f"text.words has {text.words.shape[1]} positions; the head was built for words={words}"
+        )
+
+
+def check_frames(video: VideoFeatures, frames: int) -> None:
+    """Raise a ValueError for videos of another length than a head's matrices."""
+    if video.frames.shape[1] != frames:
+        raise ValueError(
+            f"video.frames has {video.frames.shape[1]} frames; the head was built for frames={frames}"
+        )
 
 
 def _require_finite(features: Tensor, name: str) -> None:

@@ -106,7 +106,8 @@ def record_layout(head: Head, frames: int) -> RecordLayout:
     like = next(head.parameters(), torch.empty(0))
     seen = like.new_ones(1, frames, head.dim)
     mask = torch.ones(1, frames, dtype=torch.bool, device=like.device)
-    return layout_of(head.record(VideoFeatures(seen, seen, mask)))
+    patches = like.new_ones(1, frames, head.patches, head.dim) if head.patches else None
+    return layout_of(head.record(VideoFeatures(seen, seen, mask, patches)))
 
 
 def scan(

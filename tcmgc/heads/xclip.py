@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tcmgc.config import GRAINS, XClipHead
-from tcmgc.heads.base import Head, Sizes, check_video
+from tcmgc.heads.base import Head, Sizes, check_frames, check_video, check_words
 from tcmgc.heads.parts.compile import Run, eager
+from tcmgc.heads.parts.pooling import mean_of_frames
 from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
 
 
@@ -84,22 +85,13 @@ class XClip(Head):
     def record(self, video: VideoFeatures) -> XClipVideos:
         """The video's vector and its frames."""
         check_video(video, self.dim)
-        if video.frames.shape[1] != self.frames:
-            raise ValueError(
-                f"video.frames has {video.frames.shape[1]} frames; the head was built for "
-                f"frames={self.frames}"
-            )
-        mask = video.frame_mask.unsqueeze(-1).to(video.encoded.dtype)
-        mean = (F.normalize(video.encoded, dim=-1) * mask).sum(1) / mask.sum(1)
-        return XClipVideos(F.normalize(mean, dim=-1), F.normalize(video.frames, dim=-1))
+        check_frames(video, self.frames)
+        whole = mean_of_frames(video.encoded, video.frame_mask)
+        return XClipVideos(whole, F.normalize(video.frames, dim=-1))
 
     def prepare_texts(self, text: TextFeatures) -> _Texts:
         """Normalised vectors, as they are and through the learnt products."""
-        if text.words.shape[1] != self.words:
-            raise ValueError(
-                f"text.words has {text.words.shape[1]} positions; the head was built for "
-                f"words={self.words}"
-            )
+        check_words(text, self.words)
         sentence, words = F.normalize(text.sentence, dim=-1), F.normalize(text.words, dim=-1)
         return _Texts(sentence, words, sentence @ self.sentence_product, words @ self.word_product)
 

@@ -42,7 +42,14 @@ def demo() -> Config:
         towers=Towers(name="demo", pretrained=None, freeze="none"),
         temporal=Temporal(layers=1, heads=4),
         loss=Loss(scale=20.0),
-        optim=Optim(kind="adamw", lr_clip=1.5e-3, lr_new=1.5e-3, weight_decay=0.05),
+        optim=Optim(
+            kind="adamw",
+            lr_clip=1.5e-3,
+            lr_new=1.5e-3,
+            weight_decay=0.05,
+            decay="matrices",
+            schedule="cosine",
+        ),
         train=Train(epochs=4, batch_size=32, pieces=2, separate_captions=True),
     )
 
@@ -95,7 +102,7 @@ def msrvtt_9k_fp32() -> Config:
     base = msrvtt_9k()
     return replace(
         base,
-        optim=replace(base.optim, lr_clip=2e-6),
+        optim=replace(base.optim, lr_clip=2e-6, decay="matrices", schedule="cosine"),
         train=replace(base.train, precision="bf16", separate_captions=True),
     )
 
@@ -114,7 +121,15 @@ def msrvtt_9k_xpool() -> Config:
         temporal=Temporal(layers=0),
         head=XPoolHead(),
         loss=Loss(alpha=0.0, directions="mean", learn_scale=True),
-        optim=Optim(kind="adamw", lr_clip=1e-6, lr_new=3e-5, betas=(0.9, 0.999), eps=1e-8),
+        towers=replace(base.towers, freeze="none"),
+        optim=Optim(
+            kind="hf_adamw",
+            lr_clip=1e-6,
+            lr_new=3e-5,
+            betas=(0.9, 0.999),
+            decay="all",
+            schedule="hf_cosine",
+        ),
         train=replace(base.train, batch_size=32),
     )
 
@@ -144,13 +159,16 @@ def released(config: Config) -> Config:
 
     It differs from the paper's text in the temporal encoder (4 layers, residual, started from
     CLIP's text tower), in attention without projections and with dropout, in learnt products,
-    in ISA's temperature, in where LSA and SDR act, and in the loss (README, "Two readings").
+    in the start of its fully connected layer, in ISA's temperature, in where LSA and SDR act, and in the
+    loss (README, "Two readings").
     """
     return replace(
         config,
         temporal=Temporal(layers=4, residual=True, initialise_from_text=True),
         head=TcMgcHead(
-            attention=Attention(projections=False, dropout=0.3, mask_frames=False),
+            attention=Attention(
+                projections=False, dropout=0.3, mask_frames=False, initialise="normal"
+            ),
             aggregate=Aggregate(temperature=0.01, lsa_on_logits=True),
             learnt_products=True,
         ),

@@ -99,13 +99,38 @@ def similarity(
         memory: Bytes that a tile may take (see :func:`tcmgc.heads.score_tiled`).
         threads: Score blocks of texts side by side.
     """
+    return _blocks(model, text, video, memory, threads, grains=False)
+
+
+@torch.inference_mode()
+def contrasts(
+    model: Retriever,
+    text: TextFeatures,
+    video: VideoFeatures,
+    *,
+    memory: int = 256 * 2**20,
+    threads: Threads = ONE,
+) -> Float[Tensor, "grains texts videos"]:
+    """As :func:`similarity`, the scores that each similarity is made of, in the head's order."""
+    return _blocks(model, text, video, memory, threads, grains=True).movedim(1, 0)
+
+
+def _blocks(
+    model: Retriever,
+    text: TextFeatures,
+    video: VideoFeatures,
+    memory: int,
+    threads: Threads,
+    *,
+    grains: bool,
+) -> Float[Tensor, "texts *grains videos"]:
     mine = share(len(text), *world(), TEXTS)
     record, scale = model.head.record(video), model.scale()
 
     @torch.inference_mode()
     def score(block: slice) -> Tensor:
-        found = score_tiled(model.head, text[block], record, scale, memory=memory, grains=False)
-        return found.similarity
+        found = score_tiled(model.head, text[block], record, scale, memory=memory, grains=grains)
+        return torch.stack(list(found.grains.values()), 1) if grains else found.similarity
 
     size = TEXTS if threads.count > 1 else max(1, mine.stop - mine.start)
     starts = range(mine.start, mine.stop, size)

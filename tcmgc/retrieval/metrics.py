@@ -5,8 +5,9 @@ scored equal to it leaves that rank alone and counts as a tie. The pessimistic r
 tied item first. So a model that gives all pairs one score shows perfect ranks and ties for all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +16,7 @@ Metrics = dict[str, float]
 """By name: ``t2v/R1``, ``v2t/MdR``, ``SumR``, …"""
 
 RECALLS = (1, 5, 10)
+_ORDER = ("SumR", "R1", "R5", "R10", "RSum", "MdR", "MnR")
 _ROWS = 1024  # texts looked at together: some MB, whatever the matrix
 
 
@@ -29,7 +31,9 @@ class Ranks:
 
 
 def retrieval_metrics(
-    similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
+    similarity: Float[np.ndarray, "texts videos"],
+    owner: Int[np.ndarray, "texts"],
+    of_videos: Float[np.ndarray, "texts videos"] | None = None,
 ) -> Metrics:
     """R@1, R@5, R@10 in percent, MdR, MnR, RSum of both directions, and SumR.
 
@@ -37,19 +41,25 @@ def retrieval_metrics(
     ``R1``, ``R5``, ``R10`` are the percentage of queries with the right item ranked so high,
     ``MdR`` and ``MnR`` the median and mean rank, ``RSum`` = R1 + R5 + R10. ``ties`` is the share
     (0 to 1) of queries where another item scores the same as the right one; ``R1_pessimistic``
-    and ``MnR_pessimistic`` are what remains when ties are lost. ``SumR`` adds both ``RSum``.
+    and ``MnR_pessimistic`` are what remains when ties are lost. ``candidates`` is the number of
+    items that are ranked, of which chance takes any with the same probability. ``SumR`` adds both
+    ``RSum``.
 
     Args:
         similarity: Scores of texts and videos, at any scale. It is not copied.
         owner: The column of each text's video.
+        of_videos: Scores for video-to-text where they are others, as score normalisation makes them;
+            None for the same.
 
     Raises:
         ValueError: as :func:`text_to_video` and :func:`video_to_text`.
     """
     metrics = {
         **_summary("t2v", text_to_video(similarity, owner)),
-        **_summary("v2t", video_to_text(similarity, owner)),
+        **_summary("v2t", video_to_text(similarity if of_videos is None else of_videos, owner)),
     }
+    metrics["t2v/candidates"] = float(np.shape(similarity)[1])
+    metrics["v2t/candidates"] = float(len(np.unique(owner)))
     metrics["SumR"] = metrics["t2v/RSum"] + metrics["v2t/RSum"]
     return metrics
 
@@ -95,6 +105,46 @@ def video_to_text(
     return Ranks(higher + 1, higher + 1 + equal)
 
 
+def chance(candidates: int) -> Metrics:
+    """What a ranking at random gives in expectation, by the names of :func:`retrieval_metrics`.
+
+    R@k = 100 min(k, n) / n with n candidates, MdR = MnR = (n + 1) / 2; the same in both directions,
+    since a video's captions count as one item (:func:`video_to_text`).
+
+    Args:
+        candidates: videos that each text is ranked against.
+
+    Raises:
+        ValueError: fewer than one candidate.
+    """
+    if candidates < 1:
+        raise ValueError(f"candidates must be at least 1; got {candidates}")
+    one = {f"R{k}": 100 * min(k, candidates) / candidates for k in RECALLS}
+    one |= {"MdR": (candidates + 1) / 2, "MnR": (candidates + 1) / 2, "RSum": sum(one.values())}
+    both = {f"{way}/{name}": value for way in ("t2v", "v2t") for name, value in one.items()}
+    return {**both, "SumR": 2 * one["RSum"]}
+
+
+def reported(metrics: Mapping[str, Any]) -> Metrics:
+    """What a list of metrics should show: SumR and recalls first, ties only where there are some.
+
+    A share of ties of 0 and a pessimistic rank that equals the optimistic one are left out; whatever
+    else there is follows in its order. Names may have prefixes (``val/t2v/R1``).
+    """
+
+    def tells(name: str) -> bool:
+        if name.endswith("/ties"):
+            return metrics[name] != 0
+        plain = name.removesuffix("_pessimistic")
+        return plain == name or metrics.get(plain) != metrics[name]
+
+    def place(name: str) -> int:
+        last = name.rpartition("/")[2]
+        return _ORDER.index(last) if last in _ORDER else len(_ORDER)
+
+    return {name: float(metrics[name]) for name in sorted(filter(tells, metrics), key=place)}
+
+
 def format_table(metrics: Metrics) -> str:
     """The table of the papers for a terminal, with a line on ties where there are some."""
     names = ("R1", "R5", "R10", "MdR", "MnR", "RSum")
@@ -110,6 +160,23 @@ def format_table(metrics: Metrics) -> str:
                 f"R@1 is {metrics[f'{direction}/R1_pessimistic']:.1f} if they lose"
             )
     return "\n".join(lines)
+
+
+def format_chance(metrics: Metrics) -> str:
+    """What to compare the table with: a random order of as many candidates, a line a direction.
+
+    Empty for metrics that do not say how many there were.
+    """
+    if not {"t2v/candidates", "v2t/candidates"} <= metrics.keys():
+        return ""
+    lines = []
+    for direction, what in (("t2v", "videos"), ("v2t", "videos' texts")):
+        count = metrics[f"{direction}/candidates"]
+        recalls = ", ".join(f"R@{k} {100 * min(k / count, 1.0):.1f}" for k in RECALLS)
+        lines.append(f"chance, {count:.0f} {what}: {recalls}, median rank {(count + 1) / 2:.1f}")
+    return (
+        lines[0] if lines[0].partition(":")[2] == lines[1].partition(":")[2] else "\n".join(lines)
+    )
 
 
 def _blocks(

@@ -3,12 +3,13 @@
 The package is imported nowhere but here, in :mod:`tcmgc.towers.names` and in the token operations.
 """
 
-from pathlib import Path
+import logging
 from typing import Any
 
 from torch import nn
 
 from tcmgc.config.tokens import NoTokens, TokenOptions
+from tcmgc.towers import freezing, weights
 from tcmgc.towers.activation import QuickGELU
 from tcmgc.towers.embedding import WordEmbedding
 from tcmgc.towers.names import (
@@ -38,6 +39,8 @@ __all__ = [
     "width",
 ]
 
+log = logging.getLogger(__name__)
+
 
 def load_towers(
     name: str,
@@ -62,24 +65,7 @@ def load_towers(
         ValueError: an unknown name, weights that are not there or do not fit, a text tower
             that is not CLIP's.
     """
-    registered = register(name)
-    if pretrained is not None and not Path(pretrained).is_file():
-        tags = open_clip().list_pretrained_tags_by_model(registered)
-        if pretrained not in tags:
-            raise ValueError(
-                f"towers.pretrained: {pretrained!r} is neither a file nor a tag of {name}; "
-                f"its tags: {', '.join(tags) or 'none'}"
-            )
-    try:
-        clip: Any = open_clip().create_model(
-            registered, pretrained=pretrained, load_weights=pretrained is not None
-        )
-    except (RuntimeError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"towers.pretrained: the weights {pretrained!r} of {name} could not be loaded: {first}. "
-            "Without internet, give the path of a checkpoint file"
-        ) from error
+    clip: Any = _create(name, pretrained)
     if checkpoint_activations:
         clip.set_grad_checkpointing(True)
     text, operation = TextTower(clip), None
@@ -90,8 +76,44 @@ def load_towers(
     visual = VisualTower(clip, operation, mean=mean, std=std)
     for tower in (text, visual):
         _lighten(tower)
-    _freeze(text, visual, freeze)
+    freezing.freeze(text, visual, freeze)
     return text, visual, width(name)
+
+
+def _create(name: str, pretrained: str | None) -> Any:
+    """open_clip's model with its weights."""
+    registered = register(name)
+    tags = open_clip().list_pretrained_tags_by_model(registered)
+    if pretrained in tags:
+        return _built(registered, pretrained)
+    clip = _built(registered, None)
+    if pretrained is not None and not weights.exists(pretrained):
+        raise ValueError(
+            f"towers.pretrained: {pretrained!r} is neither a file nor a tag of {name}; "
+            f"its tags: {', '.join(tags) or 'none'}"
+        )
+    if pretrained is not None:
+        try:
+            what = weights.into_clip(clip, weights.read(pretrained), name)
+        except weights.WholeModelError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"towers.pretrained: {error}") from error
+        log.info("%s: %s", pretrained, what)
+    return clip
+
+
+def _built(registered: str, tag: str | None) -> Any:
+    try:
+        return open_clip().create_model(
+            registered, pretrained=tag, load_weights=tag is not None, pretrained_text=False
+        )
+    except (RuntimeError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"towers.pretrained: the weights {tag!r} of {registered} could not be loaded: {first}. "
+            "Without internet, give the path of a checkpoint file"
+        ) from error
 
 
 def _lighten(tower: nn.Module) -> None:
@@ -104,16 +126,3 @@ def _lighten(tower: nn.Module) -> None:
     ]
     for parent, name in theirs:
         setattr(parent, name, QuickGELU())
-
-
-def _freeze(text: TextTower, visual: VisualTower, what: str) -> None:
-    if what == "all":
-        text.requires_grad_(False)
-        visual.requires_grad_(False)
-    elif what == "embeddings":
-        # CLIP4Clip's list: what turns pixels and ids into vectors stays as CLIP has it.
-        names = ("conv1", "class_embedding", "positional_embedding", "ln_pre")
-        parts = [getattr(visual.visual, name, None) for name in names]
-        for part in (text.token_embedding, text.positional_embedding, *parts):
-            if part is not None:
-                part.requires_grad_(False)

@@ -29,6 +29,7 @@ def register(name: str) -> str:
     """
     path = TOWERS / f"{name}.json" if not name.endswith(".json") else Path(name)
     if path.is_file():
+        _refuse_other_json(path)
         open_clip().add_model_config(path)
         return path.stem
     if name.endswith(".json"):

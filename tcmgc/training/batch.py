@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tcmgc.model import Retriever
 from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
+from tcmgc.towers.visual import Pixels
 
 Features = TypeVar("Features", bound=_Batched)
 
@@ -61,7 +62,7 @@ class Batch(_Batched):
     """This worker's share of a batch: text i belongs to video i."""
 
     tokens: Int[Tensor, "pairs words"]
-    pixels: UInt8[Tensor, "pairs frames 3 size size"]
+    pixels: Pixels
     frame_mask: Bool[Tensor, "pairs frames"]
     seeds: Int[Tensor, "pairs"] | None = None
     """What each pair draws its random numbers from; the step sets it."""

@@ -188,7 +188,7 @@ class FrozenTrainer:
     def _step(self, optimiser: torch.optim.Optimizer, pairs: np.ndarray) -> dict[str, float]:
         chosen, train = torch.from_numpy(pairs), self.settings.train
         total = self.steps * train.epochs
-        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim.warmup))
+        optim.set_rate(optimiser, optim.rate(self.done, total, self.settings.optim))
         optimiser.zero_grad(set_to_none=True)
         owner = self.train.owner[chosen]
         text = self.train.text[chosen].to(self.device)
@@ -232,6 +232,6 @@ class FrozenTrainer:
 
 def _without_weights(settings: config.Config) -> config.Config:
     """The towers' weights are not needed, but where the temporal encoder starts from them."""
-    if settings.temporal.starts_from_text:
+    if settings.temporal.starts_from_text or settings.head.starts_from_text:
         return settings
     return config.replace(settings, {"towers.pretrained": None})

@@ -153,8 +153,11 @@ class Objective:
         """
         options, rows = self.options, scores.similarity
         if options.contrast == "sigmoid":
-            loss = sigmoid(rows, scale, bias, mine, same)
-            terms = {"sigmoid": loss}
+            each = {"sigmoid": rows}
+            if options.each_score:
+                each = {f"sigmoid_{name}": grain for name, grain in scores.grains.items()}
+            terms = {name: sigmoid(part, scale, bias, mine, same) for name, part in each.items()}
+            loss = torch.stack(list(terms.values())).sum()
         else:
             if columns is None:
                 # A column needs every worker's texts: only the scores travel, not the features.

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from tcmgc.config import GRAINS
 from tcmgc.heads.native import structs
-from tcmgc.heads.native.library import available, lanes, library, off
+from tcmgc.heads.native.library import available, call, lanes, library, off
 from tcmgc.heads.parts.attention import CollapsedVideos
 
 __all__ = [
@@ -130,7 +130,7 @@ def scores(
         *(torch.get_num_threads(), *eps),
     )
     found = texts.queries.new_empty(len(contrasts.grains), count, videos)
-    _call("tcmgc_scores", sizes, given, where, *_plan(contrasts, word_mask), found)
+    call("tcmgc_scores", sizes, given, where, *_plan(contrasts, word_mask), found)
     del kept, also_kept
     return found
 
@@ -147,7 +147,7 @@ def scores_of_products(
     sizes = _sizes(given["logits"], given["sides"], others["offset"], rest.eps)
     videos = rest.offset.shape[1]
     found = rest.offset.new_empty(len(contrasts.grains), len(word_mask), videos)
-    _call(
+    call(
         *("tcmgc_scores_bf16", sizes, structs.Products.to(**given), structs.Rest.to(**others)),
         *(*_plan(contrasts, word_mask), found),
     )
@@ -200,7 +200,7 @@ class _Products(torch.autograd.Function):
         sizes, operands, rest = _Products.given(tensors, eps)
         logits, sides, offset = tensors[0], tensors[1], tensors[5]
         found = logits.new_empty(*logits.shape[:2], sides.shape[1], offset.shape[1])
-        _call("tcmgc_products", sizes, operands, rest, found)
+        call("tcmgc_products", sizes, operands, rest, found)
         return found
 
     @staticmethod
@@ -224,7 +224,7 @@ class _Products(torch.autograd.Function):
         grown = dict(zip((name for name, _ in structs.Grown._fields_), into, strict=True))
         grad = grad.contiguous()
         given = _Products.given(tensors, ctx.eps)
-        _call("tcmgc_products_backward", *given, grad, structs.Grown.to(**grown))
+        call("tcmgc_products_backward", *given, grad, structs.Grown.to(**grown))
         of_offset = None
         if ctx.needs_input_grad[5]:
             of_offset = _apart(into[0].sum((0, 1, 2)), *offset.shape)
@@ -295,14 +295,3 @@ def _sizes(
     frames, videos = offset.shape
     threads = torch.get_num_threads()
     return structs.Sizes(*(texts, queries, sides.shape[1], heads, frames, videos, 0, threads), *eps)
-
-
-def _call(name: str, *arguments: Any) -> None:
-    given = [
-        ctypes.c_void_p(argument.data_ptr())
-        if isinstance(argument, Tensor)
-        else ctypes.byref(argument)
-        for argument in arguments
-    ]
-    if getattr(library(), name)(*given):
-        raise MemoryError("no memory left for TC-MGC's similarity of a text and a few videos")

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "interactions.h"
 #include "largest.h"
 #include "similarity.h"
 
@@ -35,6 +36,18 @@ void tcmgc_largest_backward(int64_t outer, int64_t size, int64_t kept, int64_t i
                             const float *values, const float *top, const float *grad, float *into)
 {
     gradient_of_largest(outer, size, kept, inner, threads, values, top, grad, into);
+}
+
+int tcmgc_max_interaction(const Pairs *pairs, const MaxInteraction *given, int64_t zero, float *scores)
+{
+    return (pairs->half ? max_interaction<half> : max_interaction<float>)(*pairs, *given, zero, scores);
+}
+
+int tcmgc_attended_products(const Pairs *pairs, const ProductAttention *given, float temperature, int64_t again,
+                            float *scores)
+{
+    const auto of = pairs->half ? attended_products<half> : attended_products<float>;
+    return of(*pairs, *given, temperature, again, scores);
 }
 
 // Videos side by side.
@@ -85,6 +98,17 @@ static const Member members[] = {
 
     WHOLE(Grown), MEMBER(Grown, logits), MEMBER(Grown, sides), MEMBER(Grown, attended), MEMBER(Grown, mixed),
     MEMBER(Grown, output), MEMBER(Grown, constant_side), MEMBER(Grown, bias_side),
+
+    WHOLE(Pairs), MEMBER(Pairs, texts), MEMBER(Pairs, words), MEMBER(Pairs, videos), MEMBER(Pairs, frames),
+    MEMBER(Pairs, dim), MEMBER(Pairs, threads), MEMBER(Pairs, apart), MEMBER(Pairs, half),
+
+    WHOLE(MaxInteraction), MEMBER(MaxInteraction, words), MEMBER(MaxInteraction, frames),
+    MEMBER(MaxInteraction, word_weights), MEMBER(MaxInteraction, frame_weights),
+    MEMBER(MaxInteraction, word_mask), MEMBER(MaxInteraction, frame_mask),
+
+    WHOLE(ProductAttention), MEMBER(ProductAttention, words), MEMBER(ProductAttention, frames),
+    MEMBER(ProductAttention, first_words), MEMBER(ProductAttention, then_frames),
+    MEMBER(ProductAttention, first_frames), MEMBER(ProductAttention, then_words),
 };
 
 extern "C" const Member *tcmgc_members(int64_t *count)

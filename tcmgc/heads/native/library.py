@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +78,24 @@ def library() -> ctypes.CDLL | None:
         return None
     structs.check(found, path)
     return found
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Call a function of the library with tensors, structs and numbers.
+
+    Raises:
+        MemoryError: it had no room to work in.
+    """
+    given = [
+        ctypes.c_void_p(argument.data_ptr())
+        if isinstance(argument, Tensor)
+        else ctypes.byref(argument)
+        if isinstance(argument, ctypes.Structure)
+        else argument
+        for argument in arguments
+    ]
+    if getattr(library(), name)(*given):
+        raise MemoryError("no memory left for the similarity of a text and a few videos")
 
 
 def _built() -> Path:

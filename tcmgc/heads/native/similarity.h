@@ -19,9 +19,6 @@ struct Operands {
     const Number *logits, *sides;
 };
 
-// Texts up to which their rows are put into panels, and not those of videos.
-constexpr int64_t FEW = 3;
-
 // What texts are compared by: queries [texts, queries, dim], columns [texts, columns, dim], constants of the
 // sides [texts, columns].
 struct Texts {
@@ -169,14 +166,14 @@ static int scores_of_records(const Sizes &z, const Texts &texts, const Record &r
         };
         return run(Panels::size(z), begin, find);
     }
-    const int64_t of_queries = TextPanels::size(Q, z), of_text = of_queries + TextPanels::size(C, z);
+    const int64_t of_queries = TextPanels::size(Q, D), of_text = of_queries + TextPanels::size(C, D);
     const Room panels(z.texts * of_text);
     if (!panels.vecs) return 1;
     const auto queries = [&](int64_t text) {
-        return TextPanels(panels.vecs + text * of_text, texts.queries + text * Q * D, Q, z.heads, z);
+        return TextPanels(panels.vecs + text * of_text, texts.queries + text * Q * D, Q, z.heads, D);
     };
     const auto columns = [&](int64_t text) {
-        return TextPanels(panels.vecs + text * of_text + of_queries, texts.columns + text * C * D, C, 1, z);
+        return TextPanels(panels.vecs + text * of_text + of_queries, texts.columns + text * C * D, C, 1, D);
     };
     for (int64_t text = 0; text < z.texts; text++) queries(text).fill(), columns(text).fill();
     const auto begin = [&](int64_t b, vec *room, bool ready) {
@@ -192,7 +189,7 @@ static int scores_of_records(const Sizes &z, const Texts &texts, const Record &r
                                S, count, room + found + block);
         return products(room);
     };
-    return run(std::max(TextPanels::room(Q, z), TextPanels::room(C, z)), begin, find);
+    return run(std::max(TextPanels::room(Q, S, D), TextPanels::room(C, S, D)), begin, find);
 }
 
 // From both products in bfloat16.

@@ -62,13 +62,13 @@ class Record(Struct):
 
 
 class Pointers(Struct):
-    """A struct of nothing but pointers to contiguous tensors."""
+    """A struct of nothing but pointers to tensors, each item of which is contiguous."""
 
     @classmethod
     def to(cls, **tensors: Tensor | None) -> "Pointers":
         """Pointers to these tensors, which the caller keeps."""
         for name, tensor in tensors.items():
-            assert tensor is None or tensor.is_contiguous(), name
+            assert tensor is None or not len(tensor) or tensor[0].is_contiguous(), name
         return cls(
             **{
                 name: None if tensor is None else tensor.data_ptr()
@@ -114,6 +114,28 @@ class Grown(Pointers):
     )
 
 
+class Pairs(Struct):
+    """Of a call for words and frames."""
+
+    _fields_: ClassVar = _fields(ctypes.c_int64, "texts words videos frames dim threads apart half")
+
+
+class MaxInteraction(Pointers):
+    """Words, frames, weights and masks."""
+
+    _fields_: ClassVar = _fields(
+        ctypes.c_void_p, "words frames word_weights frame_weights word_mask frame_mask"
+    )
+
+
+class ProductAttention(Pointers):
+    """Words, frames, and the matrices of attention over their products."""
+
+    _fields_: ClassVar = _fields(
+        ctypes.c_void_p, "words frames first_words then_frames first_frames then_words"
+    )
+
+
 class _Member(ctypes.Structure):
     _fields_: ClassVar = [
         ("name", ctypes.c_char_p),
@@ -124,6 +146,7 @@ class _Member(ctypes.Structure):
 
 STRUCTS: tuple[type[Struct], ...] = (
     *(Sizes, Contrasts, Aggregations, Texts, Record, Products, Rest, Grown),
+    *(Pairs, MaxInteraction, ProductAttention),
 )
 
 

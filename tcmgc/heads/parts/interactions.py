@@ -10,7 +10,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tcmgc.heads.native import available
+from tcmgc.heads.native import interactions as native
+
 Padding = Literal["excluded", "zero"]
+
+
+def in_cache(words: Tensor) -> bool:
+    """Whether products with these words are made and used in the processor's cache.
+
+    Then a head may take any number of videos together (:meth:`tcmgc.heads.Head.as_stored`), with
+    frames in float32 or float16, and a pair takes no more room than its scores.
+    """
+    return available(words) and not torch.is_grad_enabled()
 
 
 def max_interaction(
@@ -42,6 +54,12 @@ def max_interaction(
     Returns:
         One or two sides.
     """
+    if in_cache(words):
+        zero = padding == "zero"
+        return native.max_interaction(
+            words, word_weights, frames, frame_weights, word_mask, frame_mask, zero
+        )
+    frames = frames.to(words.dtype)
     products = (words.flatten(0, 1) @ frames.flatten(0, 1).mT).unflatten(0, words.shape[:2])
     products = products.unflatten(2, frames.shape[:2])
     inside = None
@@ -95,6 +113,10 @@ def bidirectional(
         temperature: of the softmaxes.
         again: a second softmax, after the matrix.
     """
+    if in_cache(words):
+        matrices = (first_words, then_frames, first_frames, then_words)
+        return native.attended_products(words, frames, matrices, temperature, again)
+    frames = frames.to(words.dtype)
     products = (words.flatten(0, 1) @ frames.flatten(0, 1).mT).unflatten(0, words.shape[:2])
     products = products.unflatten(2, frames.shape[:2])
 
@@ -133,7 +155,9 @@ def attended_products(
             f"attended_products got {rows.shape[1]} rows a text and {columns.shape[1]} columns a "
             "video; one of the two must be 1 (bidirectional takes many of both)"
         )
-    products = torch.einsum("twd,vfd->tvwf", rows, columns).flatten(2)
+    if in_cache(rows):
+        return native.attended_products(rows, columns, (matrix,), temperature, again)
+    products = torch.einsum("twd,vfd->tvwf", rows, columns.to(rows.dtype)).flatten(2)
     return _attended(products, matrix, temperature, again)
 
 

@@ -50,12 +50,29 @@ class Block(nn.Module):
         x = x + self._attend(self.ln_1(x), mask)
         return x + self.mlp(self.ln_2(x))
 
+    def first(
+        self, x: Float[Tensor, "videos frames dim"], mask: Bool[Tensor, "videos frames"]
+    ) -> Float[Tensor, "videos dim"]:
+        """The first frame of :meth:`forward`'s result, without computing the others."""
+        dim, normed = x.shape[2], self.ln_1(x)
+        weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
+        query = F.linear(normed[:, :1], weight[:dim], bias[:dim])
+        rest = F.linear(normed, weight[dim:], bias[dim:]).unflatten(2, (2, self.heads, -1))
+        key, value = rest.permute(2, 0, 3, 1, 4)
+        query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        x = x[:, 0] + self._mix(query, key, value, mask)[:, 0]
+        return x + self.mlp(self.ln_2(x))
+
     def _attend(self, x: Tensor, mask: Tensor) -> Tensor:
-        videos, frames, dim = x.shape
+        videos, frames, _ = x.shape
         projected = F.linear(x, self.attn.in_proj_weight, self.attn.in_proj_bias)
         query, key, value = projected.view(videos, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self._mix(query, key, value, mask)
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Attention of heads (videos, heads, frames, width of a head), and the output projection."""
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
-        return self.attn.out_proj(out.transpose(1, 2).reshape(videos, frames, dim))
+        return self.attn.out_proj(out.transpose(1, 2).flatten(2))
 
 
 class TemporalEncoder(nn.Module):
@@ -110,26 +127,44 @@ class TemporalEncoder(nn.Module):
             x = block(x, mask)
         return x + tokens if self.residual else x
 
-    @torch.no_grad()
     def initialise_from(self, blocks: nn.ModuleList, positions: Float[Tensor, "words dim"]) -> None:
         """Start from a text tower's first blocks and positions, as CLIP4Clip does.
 
         Raises:
             ValueError: the tower is narrower, shorter or shallower than this encoder.
         """
-        own = self.positions.weight
-        if (
-            positions.shape[1] != own.shape[1]
-            or len(positions) < len(own)
-            or len(blocks) < len(self.blocks)
-        ):
-            raise ValueError(
-                f"temporal.initialise_from_text: the text tower ({len(blocks)} layers, {tuple(positions.shape)} positions) "
-                f"cannot start {len(self.blocks)} layers with positions {tuple(own.shape)}; switch it off"
-            )
-        own.copy_(positions[: len(own)])
-        for mine, theirs in zip(self.blocks, blocks, strict=False):
-            mine.load_state_dict(theirs.state_dict(), strict=True)
+        start_from(blocks, positions, self.blocks, self.positions, "temporal.initialise_from_text")
+
+
+@torch.no_grad()
+def start_from(
+    blocks: nn.ModuleList,
+    positions: Float[Tensor, "words dim"],
+    into: nn.ModuleList,
+    table: nn.Embedding,
+    field: str,
+) -> None:
+    """Copy a text tower's first blocks and positions.
+
+    Args:
+        blocks: The text tower's.
+        positions: The text tower's.
+        into: Blocks that start from them.
+        table: Positions that start from them.
+        field: What asked for it, for the error.
+
+    Raises:
+        ValueError: the tower is narrower, shorter or shallower than what starts from it.
+    """
+    own = table.weight
+    if positions.shape[1] != own.shape[1] or len(positions) < len(own) or len(blocks) < len(into):
+        raise ValueError(
+            f"{field}: the text tower ({len(blocks)} layers, {tuple(positions.shape)} positions) "
+            f"cannot start {len(into)} layers with positions {tuple(own.shape)}; switch it off"
+        )
+    own.copy_(positions[: len(own)])
+    for mine, theirs in zip(into, blocks, strict=False):
+        mine.load_state_dict(theirs.state_dict(), strict=True)
 
 
 class PatchTransformer(TemporalEncoder):

@@ -1,0 +1,294 @@
+"""What a method costs: weights, multiply-adds, memory and time of a training step and of retrieval.
+
+Counts follow from the config alone; times and memory are measured on made-up pixels, on the device
+that the model is on. Two counters are given where the field's papers use a coarser one: theirs
+(as in the paper's Table 14) sees linear, convolution and recurrent layers only, and neither
+`nn.MultiheadAttention` nor embeddings, norms and single parameters.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from tcmgc import model
+from tcmgc.config import Config
+from tcmgc.heads import score_tiled
+from tcmgc.model import Retriever
+from tcmgc.towers.backbone import image_size, tokenizer
+from tcmgc.towers.features import TextFeatures, VideoFeatures
+from tcmgc.training import optim
+from tcmgc.training.batch import Batch
+from tcmgc.training.spans import STEP, span
+from tcmgc.training.step import How, backward
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase)
+"""What the papers' counter knows."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers that make up a model."""
+
+    all: int
+    trained: int
+    counted: int
+    """Those that the papers' counter sees."""
+
+
+@dataclass(frozen=True)
+class MultiplyAdds:
+    """Products that are added up, a half of the floating-point operations."""
+
+    text: int
+    """For a caption: its tower, and what the head prepares of it."""
+    video: int
+    """For a video: its tower, temporal encoder, record, and what the head prepares of it."""
+    pair: int
+    """For a pair beyond these, in matrix products; sums, maxima and softmaxes do not count."""
+    counted: int
+    """Of a caption, a video and their similarity, as the papers' counter sees them."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step: towers, head, loss, the way back and the optimiser."""
+
+    seconds: float
+    bytes: int
+    """The most that tensors took during the step, above weights and the optimiser's averages."""
+
+
+def layers(module: nn.Module) -> list[nn.Module]:
+    """The layers that the papers' counter sees."""
+    hidden = {
+        inner
+        for outer in module.modules()
+        if isinstance(outer, nn.MultiheadAttention)
+        for inner in outer.modules()
+    }
+    return [one for one in module.modules() if isinstance(one, _LAYERS) and one not in hidden]
+
+
+def parameters(module: nn.Module) -> Parameters:
+    """Counts of a model's parameters; it may lie on the meta device."""
+    counted = {p for layer in layers(module) for p in layer.parameters()}
+    weights = list(module.parameters())
+    return Parameters(
+        all=sum(p.numel() for p in weights),
+        trained=sum(p.numel() for p in weights if p.requires_grad),
+        counted=sum(p.numel() for p in counted),
+    )
+
+
+def made_up(settings: Config, pairs: int | None = None) -> Batch:
+    """Pairs of noise and of captions that differ, all frames real; as many as the config's batch."""
+    data, side = settings.data, image_size(settings.towers.name)
+    size = settings.train.batch_size if pairs is None else pairs
+    random = torch.Generator().manual_seed(0)
+    shape = (size, data.max_frames, 3, side, side)
+    captions = [f"a red circle moves over picture {i}" for i in range(size)]
+    return Batch(
+        tokenizer(settings.towers.name, data.max_words)(captions),
+        torch.randint(256, shape, dtype=torch.uint8, generator=random),
+        torch.ones(size, data.max_frames, dtype=torch.bool),
+    )
+
+
+@torch.no_grad()
+def multiply_adds(settings: Config, retriever: Retriever) -> MultiplyAdds:
+    """Counts of one pair at the config's sizes; the model is run once, in evaluation mode.
+
+    Every matrix product, convolution and attention counts, however its module is called.
+    """
+    retriever.eval()
+    batch = made_up(settings, 1).to(_device(retriever))
+    with _layer_counter(retriever) as counted, _without_fast_paths():
+        with FlopCounterMode(display=False) as texts:
+            text = retriever.encode_text(batch.tokens)
+        with FlopCounterMode(display=False) as videos:
+            record = retriever.head.record(retriever.encode_video(batch.pixels, batch.frame_mask))
+        one = _scoring(retriever, text, record)
+    # What grows with both numbers is a pair's; what grows with one is prepared for it alone.
+    doubled = [type(items).cat([items, items]) for items in (text, record)]
+    with _without_fast_paths():
+        more_texts, more_videos, both = (
+            _scoring(retriever, *items)
+            for items in ((doubled[0], record), (text, doubled[1]), doubled)
+        )
+    pair = both - more_texts - more_videos + one
+    return MultiplyAdds(
+        text=texts.get_total_flops() // 2 + more_texts - one - pair,
+        video=videos.get_total_flops() // 2 + more_videos - one - pair,
+        pair=pair,
+        counted=sum(counted),
+    )
+
+
+def _scoring(retriever: Retriever, text: TextFeatures, record: Any) -> int:
+    """Multiply-adds of the scores of some texts with some videos."""
+    with FlopCounterMode(display=False) as counter:
+        score_tiled(retriever.head, text, record, retriever.scale(), compile=False)
+    return counter.get_total_flops() // 2
+
+
+@contextmanager
+def _layer_counter(module: nn.Module) -> Iterator[list[int]]:
+    """Multiply-adds of every call of a layer that the papers' counter sees."""
+    found: list[int] = []
+
+    def count(layer: Any, inputs: Any, output: Any) -> None:
+        if isinstance(layer, nn.RNNBase):
+            given = inputs[0].data
+            steps = given.numel() // given.shape[-1]
+            each = sum(w.numel() for name, w in layer.named_parameters() if "weight" in name)
+            found.append(steps * each)
+        else:  # each output is a product with the weights of one of its channels
+            found.append(output.numel() * layer.weight[0].numel())
+
+    hooks = [layer.register_forward_hook(count) for layer in layers(module)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _without_fast_paths() -> Iterator[None]:
+    """Fused encoder layers and attention, whose products no counter sees, stay off."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def training_step(settings: Config, retriever: Retriever, *, repeats: int = 3) -> Step:
+    """Time (the median) and memory of a step at the config's batch; the weights move.
+
+    On a CPU, memory is what PyTorch's allocator was asked for, not what the process holds.
+    """
+    device = _device(retriever)
+    batch = made_up(settings).to(device)
+    optimiser = model.build_optimiser(settings, retriever)
+    objective, total = model.build_objective(settings), len(batch)
+    how = How(settings.train.chunk_size, settings.train.pieces)
+    retriever.train()
+
+    def step() -> None:
+        with span(STEP):
+            optimiser.zero_grad(set_to_none=True)
+            backward(retriever, batch, total, objective, how)
+            with span("optimiser"):
+                optim.clip_gradients(retriever, settings.optim.clip_norm)
+                optimiser.step()
+                retriever.scale.clamp()
+
+    step()
+    seconds = timed(step, device, repeats)
+    optimiser.zero_grad(set_to_none=True)
+    return Step(seconds, most_memory(step, device))
+
+
+def timed(function: Callable[[], Any], device: torch.device, repeats: int) -> float:
+    """The median of a call's seconds."""
+    found = []
+    for _ in range(repeats):
+        _wait(device)
+        start = time.perf_counter()
+        function()
+        _wait(device)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def most_memory(function: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that tensors made in a call take at their most, above what there was before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        _wait(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    result = profiler.profiler.kineto_results
+    sizes = [event.nbytes() for event in result.events() if event.name() == "[memory]"]
+    return max(itertools.accumulate(sizes), default=0)
+
+
+@torch.no_grad()
+def encoding_time(
+    settings: Config, retriever: Retriever, *, videos: int = 16, repeats: int = 3
+) -> float:
+    """Seconds a video from pixels to its record, some encoded together, in evaluation mode."""
+    retriever.eval()
+    batch = made_up(settings, videos).to(_device(retriever))
+
+    def encode() -> None:
+        retriever.head.record(retriever.encode_video(batch.pixels, batch.frame_mask))
+
+    encode()
+    return timed(encode, _device(retriever), repeats) / videos
+
+
+@torch.no_grad()
+def similarity_time(
+    settings: Config,
+    retriever: Retriever,
+    texts: int,
+    videos: int,
+    *,
+    repeats: int = 3,
+) -> float:
+    """Seconds of all similarities of a test set, from features and records, in evaluation mode.
+
+    Features are drawn at random; their size is what matters.
+    """
+    retriever.eval()
+    device, head = _device(retriever), retriever.head
+    batch = made_up(settings, 1).to(device)
+    text = alike(retriever.encode_text(batch.tokens), texts)
+    video = alike(retriever.encode_video(batch.pixels, batch.frame_mask), videos)
+    record, scale = head.record(video), retriever.scale()
+
+    def score() -> None:
+        score_tiled(head, text, record, scale, grains=False)
+
+    score()
+    return timed(score, device, repeats)
+
+
+def alike(one: Any, count: int) -> Any:
+    """Features of so many items with the shapes of one, at random; masks and seeds are repeated."""
+    random = torch.Generator().manual_seed(0)
+
+    def draw(tensor: Tensor) -> Tensor:
+        shape = (count, *tensor.shape[1:])
+        if not tensor.is_floating_point():
+            return tensor.expand(shape).contiguous()
+        return torch.randn(shape, generator=random).to(tensor)
+
+    assert isinstance(one, TextFeatures | VideoFeatures)
+    return one.map(draw)
+
+
+def _device(retriever: Retriever) -> torch.device:
+    return next(retriever.parameters()).device
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
