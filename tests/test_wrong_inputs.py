@@ -69,7 +69,7 @@ TRAIN = [
     ("demo --towers.name ViT-B-33", "open_clip has no model 'ViT-B-33'; near it"),
     ("demo --towers.name gone.json", r"there is no file .*/gone\.json"),
     ("demo --towers.name {words}", "open_clip has no model '.*words'"),
-    ("demo --towers.name {words}.json", r"words\.json"),
+    ("demo --towers.name {tower}", r"tower\.json cannot be read as JSON"),
     ("demo --towers.pretrained laion", "'laion' is neither a file nor a tag"),
     ("demo --towers.pretrained weights/gone.pt", r"weights/gone\.pt"),
     ("demo --temporal.heads 5", "heads|divi"),
@@ -179,13 +179,13 @@ def places(quick: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[s
     another = config.replace(settings, {"head.reorganise.keep_rate": 0.5})
     config.save(another, damaged("other") / checkpoint.CONFIG)
     (damaged("broken") / checkpoint.CONFIG).write_text('{"data": {')
-    for name in ("words", "words.json"):
+    for name in ("words", "tower.json"):
         (folder / name).write_text("neither JSON nor a folder\n")
     config.save(recipes.demo(), folder / "config")
     unknown = config.to_dict(recipes.demo()) | {"nonsense": 1}
     (folder / "unknown").write_text(json.dumps(unknown))
     names = ("made", "cut", "half", "nan", "other", "broken", "words", "config", "unknown")
-    return {name: folder / name for name in names}
+    return {name: folder / name for name in names} | {"tower": folder / "tower.json"}
 
 
 @pytest.fixture
