@@ -105,16 +105,10 @@ class Trainer:
 
     def _validated(self) -> dict[str, float]:
         """Metrics of the validation split, by the names of the history."""
-        metrics = scoring.evaluate_split(
-            self.config,
-            self.model,
-            self.reader,
-            self.val,
-            self.tokenise,
-            self.device,
-            self.threads,
+        encoder = scoring.Encoder(
+            self.config, self.model, self.reader, self.tokenise, self.device, self.threads
         )
-        return {f"val/{name}": value for name, value in metrics.items()}
+        return {f"val/{name}": value for name, value in encoder.measure(self.val).items()}
 
     def _epoch(self, epoch: int) -> bool:
         """The steps that are left of an epoch; whether the run was asked to stop."""
