@@ -7,7 +7,7 @@ words of each word's best frame (mean-max). The towers are the recipe's (--tower
 
 from dataclasses import dataclass, replace
 
-from pipeline import cli, evaluate, tracking
+from pipeline import cli, evaluate, terminal, tracking
 from pipeline.cluster import placement
 from pipeline.inputs import prepare
 from tcmgc.config import Config, MeanHead, MeanMaxHead, NoTokens, Temporal, fingerprint
@@ -33,6 +33,8 @@ class Arguments:
     """Score normalisations to report beside the plain scores: dsl, qb, sk, with commas between them."""
     bank: int = 10_000
     """Training captions, with their videos, that `qb` and `sk` take for queries; 0: all."""
+    quiet: bool = False
+    """Show nothing but the result and errors."""
 
 
 def main(words: list[str]) -> int:
@@ -42,24 +44,26 @@ def main(words: list[str]) -> int:
     arguments = cli.parse(Arguments, words, PROG, str(__doc__))
     config = untrained(arguments.config)
     cli.refuse_output("--json", arguments.json)
-    corpus = prepare.corpus(config)
-    if arguments.split not in corpus:
-        raise ValueError(
-            f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+    with terminal.silent(arguments.quiet):
+        terminal.header("run", f"{config.towers.name} without training, {arguments.split} split")
+        corpus = prepare.corpus(config)
+        if arguments.split not in corpus:
+            raise ValueError(
+                f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+            )
+        names, bank = evaluate.normalisation(
+            arguments.normalise, arguments.bank, corpus, arguments.split
         )
-    names, bank = evaluate.normalisation(
-        arguments.normalise, arguments.bank, corpus, arguments.split
-    )
-    placement.connect()
-    placement.require(config)
-    metrics = measure(
-        config,
-        corpus[arguments.split],
-        arguments.split,
-        allow_unreadable=arguments.allow_unreadable,
-        normalise=names,
-        bank=bank,
-    )
+        placement.connect()
+        terminal.header("device", placement.require(config).words(config))
+        metrics = measure(
+            config,
+            corpus[arguments.split],
+            arguments.split,
+            allow_unreadable=arguments.allow_unreadable,
+            normalise=names,
+            bank=bank,
+        )
     beside = [f"{head}/{name}" for head in HEADS for name in names]
     evaluate.show(metrics, [*names, *HEADS, *beside])
     if config.towers.pretrained is None:

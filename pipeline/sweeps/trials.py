@@ -16,6 +16,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
+from pipeline.recording import describe
 from pipeline.run_state import checkpoints, database, run_folder
 from pipeline.sweeps.plan import Sweep
 from tcmgc import model, storage
@@ -223,7 +224,7 @@ def start(sweep: Sweep, settings: dict[str, Any], trial: str, parent: str) -> st
     }
     name = f"{label}, seed {seed}" if sweep.seeds > 1 else label
     folder = sweep.trial_folder(settings, trial)
-    return tracking.start(config, name, folder, tags, {**sweep.params(config), "seed": seed})
+    return tracking.start(config, name, folder, tags)
 
 
 def finish(
@@ -232,9 +233,7 @@ def finish(
     """The best epoch's metrics under ``best/``, parameter counts, and how the trial ended."""
     summary: Row = {}
     if epochs:
-        row = best(epochs, sweep)
-        summary = {key.replace("val/", "best/"): value for key, value in validation(row).items()}
-        summary["best/epoch"] = summary.pop("epoch")
+        summary = describe.best(best(epochs, sweep))
     if (count := model.aggregation_parameters(config)) is not None:
         summary["isa_parameters"] = float(count)
     tracking.finish(run_id, summary, {"status": status})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.inputs import prepare
 from pipeline.inputs.prefetch import prefetch
-from pipeline.run_state import checkpoints, notices
+from pipeline.run_state import checkpoints, news, notices
 from pipeline.training import scoring
 from pipeline.training.profiling import Profiling
 from tcmgc import model
@@ -58,6 +58,7 @@ class Trainer:
         self.watch = notices.Watch(board, config.train.checkpoint_minutes)
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.teller = None if self.rank else news.Teller(board.key, news.WORKER)
         self.device = ray.train.torch.get_device()
         scoring.settle()
         self.val = corpus["val"]
@@ -139,6 +140,7 @@ class Trainer:
             }
             last = now
             self.history.append(row)
+            self._show(row)
             if self._wanted(wishes):
                 self._report(score=None)
                 last = time.perf_counter()
@@ -200,9 +202,8 @@ class Trainer:
                 f"the loss is {row['train/loss']} at step {self.done}; lower optim.lr_clip or optim.lr_new, or train in float32"
             )
         if self.done % max(1, self.steps // 10) == 0:
-            self._say(
-                f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}"
-            )
+            text = f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}"
+            self._say(text, step=True)
         row |= {
             "step": self.done,
             "time": time.time(),
@@ -281,9 +282,25 @@ class Trainer:
         self.done, self.history = training["step"], training["history"]
         self._say(f"going on from step {self.done}")
 
-    def _say(self, line: str) -> None:
-        if self.rank == 0:
-            print(line, flush=True)
+    def _say(self, line: str, *, step: bool = False) -> None:
+        if self.teller is not None:
+            self.teller.say(line, step=step)
+
+    def _show(self, row: dict[str, float]) -> None:
+        """The state of training, for the live line on a terminal."""
+        if self.teller is None or not self.teller.due():
+            return
+        scores = [past[SCORE] for past in self.history if "epoch" in past]
+        rate = row["train/samples_per_second"]
+        self.teller.state(
+            step=self.done,
+            steps=self.steps * self.config.train.epochs,
+            loss=row["train/loss"],
+            rate=rate,
+            steps_a_second=rate / self.config.train.batch_size,
+            last=scores[-1] if scores else None,
+            best=max(scores, default=None),
+        )
 
 
 class Tokens:
