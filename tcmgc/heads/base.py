@@ -129,6 +129,10 @@ class Head(nn.Module, ABC):
         """One similarity of a pair from its scores: their mean."""
         return scores.mean(0)
 
+    def factors(self, scale: Tensor | float) -> list[Tensor | float]:
+        """For each contrast, what makes a logit of its score: the logit scale."""
+        return [scale] * len(self.grains)
+
     def as_stored(self) -> bool:
         """Whether tiles read records where they lie, in float32 or float16, and keep nothing a video."""
         return False

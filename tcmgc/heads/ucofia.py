@@ -116,6 +116,10 @@ class Ucofia(Head):
         """The mean, in which the third contrast is a logit already."""
         return (scores[0] + scores[1] + scores[2] / scale) / 3
 
+    def factors(self, scale: Tensor | float) -> list[Tensor | float]:
+        """The logit scale, and 1 for the third contrast."""
+        return [scale, scale, 1.0]
+
     def pair_bytes(self, texts: _Texts, record: UcofiaVideos) -> int:
         """Bytes of intermediate results a pair."""
         return 6 * self.words * record.tokens.shape[1] * texts.words.element_size()
