@@ -16,6 +16,8 @@ _LAYOUTS = ((_PACKET, 0), (192, 4), (204, 0))
 """Bytes from packet to packet, and where in them the packet begins: plain, with time codes, with parity."""
 _TABLES = 0
 """The stream of the program association table, which begins a program."""
+_STUFFING = 0x1FFF
+"""The stream of packets without content, which are not counted."""
 _CHUNK = 16 << 20
 
 
