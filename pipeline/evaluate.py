@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 import ray.train
 
-from pipeline import cli
+from pipeline import cli, terminal, tracking
 from pipeline.cluster import capacity, placement
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
+from pipeline.recording import describe
 from pipeline.run_state import checkpoints, run_folder
 from pipeline.training import scoring
 from tcmgc import storage
@@ -32,7 +33,7 @@ class Arguments:
     """All of the command line."""
 
     checkpoint: str
-    """Folder of the checkpoint, as training names it at its end."""
+    """Folder of a checkpoint, or of a run, of which the best one by validation score is taken."""
     split: str = "test"
     """Split to evaluate on: test, val or train."""
     json: str | None = None
@@ -48,6 +49,8 @@ class Arguments:
     cluster: Cluster = field(default_factory=Cluster)
     allow_unreadable: int = 0
     """Videos of the split that may be missing or unreadable; they are left out and counted."""
+    quiet: bool = False
+    """Show nothing but the result and errors."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,14 +65,14 @@ def main(argv: list[str] | None = None) -> int:
             f"--allow-unreadable must not be negative; got {arguments.allow_unreadable}"
         )
     cli.refuse_output("--json", arguments.json)
-    with checkpoints.local(cli.resolve(arguments.checkpoint)) as place:
-        _evaluate(arguments, place)
+    folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
+    with checkpoints.local(folder) as place:
+        _evaluate(arguments, folder, place)
     return 0
 
 
-def _evaluate(arguments: Arguments, place: str) -> None:
-    """Evaluate the checkpoint of which ``place`` is a copy on this machine, and show the metrics."""
-    folder = cli.resolve(arguments.checkpoint)
+def _evaluate(arguments: Arguments, folder: str, place: str) -> None:
+    """Evaluate a checkpoint of which ``place`` is a copy on this machine, and show the metrics."""
     # Whatever is wrong with the checkpoint shows here, before anything is started.
     config, _ = checkpoint.load(place)
     data = replace(
@@ -83,26 +86,29 @@ def _evaluate(arguments: Arguments, place: str) -> None:
         gpus=arguments.gpus,
         cluster=arguments.cluster,
     )
-    corpus = prepare.corpus(config)
-    if arguments.split not in corpus:
-        raise ValueError(
-            f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+    with terminal.silent(arguments.quiet):
+        terminal.header("run", f"{describe.method(config)}, {arguments.split} split")
+        terminal.header("weights", storage.plain(folder))
+        corpus = prepare.corpus(config)
+        if arguments.split not in corpus:
+            raise ValueError(
+                f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+            )
+        split = corpus[arguments.split]
+        if arguments.workers > len(split):
+            raise ValueError(
+                f"--workers {arguments.workers}: the {arguments.split} split has {len(split)} videos, and every "
+                "worker needs one; lower it"
+            )
+        placement.connect()
+        terminal.header("device", placement.require(config).words(config))
+        metrics = evaluate(
+            config,
+            folder,
+            split,
+            arguments.split,
+            allow_unreadable=arguments.allow_unreadable,
         )
-    split = corpus[arguments.split]
-    if arguments.workers > len(split):
-        raise ValueError(
-            f"--workers {arguments.workers}: the {arguments.split} split has {len(split)} videos, and every "
-            "worker needs one; lower it"
-        )
-    placement.connect()
-    placement.require(config)
-    metrics = evaluate(
-        config,
-        folder,
-        split,
-        arguments.split,
-        allow_unreadable=arguments.allow_unreadable,
-    )
     print()
     print(format_table(metrics), format_chance(metrics), sep="\n")
     print(f"\ncheckpoint:  {folder}")
@@ -110,6 +116,16 @@ def _evaluate(arguments: Arguments, place: str) -> None:
         with cli.output(arguments.json) as file:
             file.write_text(json.dumps(metrics, indent=2) + "\n")
         print(f"metrics:     {cli.resolve(arguments.json)}")
+    print(f"MLflow:      {record(config, folder, arguments.split, metrics)}")
+
+
+def record(config: Config, folder: str, split: str, metrics: dict[str, float]) -> str:
+    """Log an evaluation below the training that made the checkpoint; gives where, or why not."""
+    try:
+        run_id = tracking.evaluation(config, folder, split, metrics)
+        return tracking.page(run_id)
+    except Exception as error:  # the numbers are on the terminal: MLflow must not cost them
+        return f"not logged at {tracking.shown()}: {str(error).splitlines()[0]}"
 
 
 def evaluate(

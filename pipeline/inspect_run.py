@@ -16,6 +16,7 @@ import torch
 from pipeline import cli, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.recording import describe
 from pipeline.run_state import checkpoints
 from tcmgc import storage
 from tcmgc.config import Config
@@ -38,7 +39,7 @@ class Arguments:
     """All of the command line."""
 
     checkpoint: str
-    """Folder of the checkpoint, as training names it at its end."""
+    """Folder of a checkpoint, or of a run, of which the best one by validation score is taken."""
     split: Literal["val", "test"] = "val"
     """Split to look at. What you learn from the test split must not decide anything."""
     against: str | None = None
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if arguments.pairs < 1:
         raise ValueError(f"--pairs must be at least 1; got {arguments.pairs}")
-    folder = cli.resolve(arguments.checkpoint)
+    folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
     name = Path(storage.plain(folder)).name
     # Beside the checkpoint, or in a folder of reports where that is on a URI.
     beside = f"reports/{name}" if storage.is_uri(folder) else folder
@@ -88,7 +89,8 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
     subject = look(config, folder, split, reader)
     other = None
     if arguments.against is not None:
-        against = stack.enter_context(checkpoints.local(cli.resolve(arguments.against)))
+        named = checkpoints.chosen(cli.resolve(arguments.against))
+        against = stack.enter_context(checkpoints.local(named))
         other = _other(config, against, split, arguments)
         subject = replace(subject, name=f"checkpoint, {subject.name}")
     parts = [
@@ -100,7 +102,7 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
     ]
     facts = _facts(config, folder, split, arguments.split) | {"checkpoint": storage.plain(shown)}
     if arguments.against is not None:
-        facts["compared with"] = cli.resolve(arguments.against)
+        facts["compared with"] = storage.plain(named)
     run_id = tracking.find(shown)
     with cli.output(out) as place:
         page.write(page.page(f"Inside {_title(storage.plain(shown))}", facts, parts), place)
@@ -162,6 +164,7 @@ def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subj
         captions=captions,
         owner=np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips]),
         spell=backbone.spelling(config.towers.name, words),
+        words=words,
         text=text,
         video=video,
     )
@@ -237,7 +240,7 @@ def _facts(config: Config, folder: str, split: Split, name: str) -> dict[str, st
     return {
         "checkpoint": folder,
         "data": f"{config.data.dataset}, {name} split: {len(split)} videos, {captions} captions",
-        "model": f"{config.towers.name}, {type(config.head).__name__.removesuffix('Head')}",
+        "model": f"{describe.method(config)}, towers {config.towers.name}",
         "training": f"step {training['step']}, α = {config.loss.alpha:g}, seed {config.train.seed}",
     }
 
