@@ -86,11 +86,15 @@ def frozen_trial(
     def work(config: Config, name: str, run_id: str) -> list[Row]:
         device = "cuda" if gpu else "cpu"
         run = frozen.FrozenTrainer(config, _features(features), device, pairs=sweep.pairs)
-        history = []
+
+        def scores() -> Row:
+            return {f"val/{key}": value for key, value in run.evaluate().items()}
+
+        history = [{"step": 0, "time": time.time(), **scores()}]
+        tracking.complete(run_id, history)
         for epoch in range(1, config.train.epochs + 1):
             terms = {f"train/{key}": value for key, value in run.epoch().items()}
-            scores = {f"val/{key}": value for key, value in run.evaluate().items()}
-            row = {"step": run.done, "time": time.time(), "epoch": epoch, **terms, **scores}
+            row = {"step": run.done, "time": time.time(), "epoch": epoch, **terms, **scores()}
             history.append(row)
             tracking.complete(run_id, [row])
             ray.tune.report(validation(row))

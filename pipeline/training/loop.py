@@ -83,32 +83,39 @@ class Trainer:
         self.done = 0
         """Steps taken since the run began."""
         self.history: list[dict[str, float]] = []
-        """A row of metrics a step and a row an epoch, each with its ``step``."""
+        """A row of metrics a step and a row an epoch, each with its ``step``. The first, of step 0, is the
+        validation of the weights that training starts from; it is no epoch's."""
         self.reported = 0
         self._resume()
 
     def run(self) -> int | None:
         """All epochs that are left; gives the step where the run was asked to stop, if it was."""
+        if not self.history:
+            row = self._validated()
+            self.history.append({"step": 0, "time": time.time(), **row})
+            self._say(f"before the first step: {_summary(row)}")
         evaluated = sum("epoch" in row for row in self.history)
         for epoch in range(evaluated, self.config.train.epochs):
             if self._epoch(epoch):
                 return self.done
-            metrics = scoring.evaluate_split(
-                self.config,
-                self.model,
-                self.reader,
-                self.val,
-                self.tokenise,
-                self.device,
-                self.threads,
-            )
-            row = {f"val/{name}": value for name, value in metrics.items()}
+            row = self._validated()
             self.history.append({"step": self.done, "time": time.time(), "epoch": epoch + 1, **row})
-            self._say(
-                f"epoch {epoch + 1} of {self.config.train.epochs}: validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}"
-            )
+            self._say(f"epoch {epoch + 1} of {self.config.train.epochs}: {_summary(row)}")
             self._report(row[SCORE])
         return None
+
+    def _validated(self) -> dict[str, float]:
+        """Metrics of the validation split, by the names of the history."""
+        metrics = scoring.evaluate_split(
+            self.config,
+            self.model,
+            self.reader,
+            self.val,
+            self.tokenise,
+            self.device,
+            self.threads,
+        )
+        return {f"val/{name}": value for name, value in metrics.items()}
 
     def _epoch(self, epoch: int) -> bool:
         """The steps that are left of an epoch; whether the run was asked to stop."""
@@ -326,6 +333,10 @@ class Tokens:
             self.ids[missing], self.made[missing] = fresh, True
         assert self.ids is not None
         return torch.from_numpy(self.ids[rows].astype(np.int64))
+
+
+def _summary(row: dict[str, float]) -> str:
+    return f"validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}"
 
 
 def _to(loaded: tuple[Batch, Whole], device: torch.device) -> tuple[Batch, Whole]:

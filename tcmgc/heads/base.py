@@ -86,7 +86,7 @@ class Head(nn.Module, ABC):
     """Patch features that records are made from."""
     grains: tuple[str, ...]
     from_records: bool = True
-    """Scores come from records of videos, so that an index can be made."""
+    """A pair's score costs little once its video's record is there, so that an index can be made."""
     in_native: bool = False
     """Scores without gradients come from :mod:`tcmgc.heads.native`, where that is available."""
     memory: int = MEMORY // 4

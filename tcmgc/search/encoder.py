@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,13 +67,7 @@ class Encoder:
         Raises:
             ValueError: as :func:`tcmgc.training.checkpoint.load`.
         """
-        folder = Path(folder)
-        settings = checkpoint.read_config(folder)
-        own = folder / Path(settings.towers.name).name
-        if settings.towers.name.endswith(".json") and own.is_file():
-            settings = config.replace(settings, {"towers.name": str(own)})
-        retriever = model.build(config.replace(settings, {"towers.pretrained": None}))
-        checkpoint.load_weights(folder, retriever)
+        settings, retriever = checkpoint.load(folder)
         return cls(settings, retriever, device)
 
     def sample(
@@ -141,7 +134,7 @@ class Encoder:
         foreign = _foreign(text)
         if foreign:
             notes.append(
-                f"the text tower {Path(self.config.towers.name).stem} reads English in Latin letters; "
+                f"the text tower reads English in Latin letters; "
                 f"it was not trained on {', '.join(foreign)}, so that results for this query mean little"
             )
         most = self.config.data.max_words
@@ -181,28 +174,24 @@ def identity(folder: Path | str) -> str:
     """What tells a checkpoint's features from another's: its weights, and the settings that decide them."""
     settings = checkpoint.read_config(folder)
     values = config.to_dict(settings)
+    tower = Path(folder) / checkpoint.TOWER
     decides = {
         "data": {name: values["data"][name] for name in _SHARED},
-        "tower": Path(settings.towers.name).stem,
-        "temporal": values["temporal"],
-        "head": values["head"],
+        "tower": digest(tower) if tower.is_file() else settings.towers.name,
+        **{name: values[name] for name in ("tokens", "temporal", "head")},
         "weights": digest(Path(folder) / checkpoint.WEIGHTS),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def copy_model(source: Path | str, target: Path) -> None:
-    """Put what an index needs of a checkpoint into a folder, with the towers' JSON where it is a file."""
-    settings = checkpoint.read_config(source)
-    target.mkdir(parents=True, exist_ok=True)
-    name = Path(settings.towers.name)
-    here = Path(source) / name.name
-    description = here if here.is_file() else name
-    if name.suffix == ".json":
-        shutil.copyfile(description, target / name.name)
-        settings = config.replace(settings, {"towers.name": name.name})
-    config.save(settings, target / checkpoint.CONFIG)
-    shutil.copyfile(Path(source) / checkpoint.WEIGHTS, target / checkpoint.WEIGHTS)
+def described(folder: Path | str) -> dict[str, str]:
+    """A checkpoint's identity, and what it is called for people."""
+    settings = config.load(Path(folder) / checkpoint.CONFIG)
+    return {
+        "hash": identity(folder),
+        "name": Path(settings.towers.name).stem,
+        "head": type(settings.head).__name__,
+    }
 
 
 def _foreign(text: str) -> list[str]:
