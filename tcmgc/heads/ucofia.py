@@ -52,6 +52,8 @@ class Ucofia(Head):
         sizes: width, token positions of a text, frames of a video, patches of a frame.
     """
 
+    in_native = True
+
     def __init__(self, options: UcofiaHead, sizes: Sizes) -> None:
         super().__init__(sizes, ("video_sentence", "frame_sentence", "patch_word"))
         self.temperature = options.temperature
