@@ -49,10 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     listed = arguments.list or f"runs/check-{config.data.dataset}.tsv"
     cli.refuse_output("--list", listed)
     backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
+    words = True
     try:
         corpus = prepare.splits(config)
     except NoCaptionsError as error:
-        corpus = prepare.splits(config, captions=False)
+        corpus, words = prepare.splits(config, captions=False), False
         print(f"looking at the videos alone: {error}")
     cluster.connect()
     cluster.require_decoding(config)
@@ -83,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     for line in against:
         print(f"NOT fit: {line}")
     if not against:
-        print("fit for training" + (", as far as headers tell" if cache is None else ""))
+        fit = "fit for training" if words else "whole; without captions it is not fit for training"
+        print(fit + (", as far as headers tell" if cache is None else ""))
     return 1 if against else 0
 
 
@@ -110,6 +112,8 @@ def inspect_files(config: Config, corpus: Corpus, cache: FrameCache | None) -> l
 def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
     """Token positions that every caption takes, uncut."""
     captions = list(dict.fromkeys(text for split in corpus.values() for _, text in split.pairs()))
+    if not captions:
+        return {}
     chunks = [captions[at : at + CAPTIONS] for at in range(0, len(captions), CAPTIONS)]
     count = functools.partial(backbone.caption_lengths, config.towers.name)
     bar = Progress("captions", len(captions))

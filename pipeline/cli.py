@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,14 @@ def _expanded(path: str) -> Path:
             f"there is no home directory for {path!r}; set TCMGC_HOME to a folder that can be written to, "
             "or give absolute paths"
         ) from None
+
+
+def command(script: str, *words: str) -> str:
+    """A command of this project for the user to type, as it works from the working directory."""
+    path = CHECKOUT / "pipeline" / script
+    here = Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return shlex.join(["python", str(shown), *words])
 
 
 def refuse_output(option: str, path: str | None) -> None:
@@ -195,6 +204,12 @@ def parse(
         config=_TYRO,
     )
     return dataclasses.replace(found, config=_towers(found.config))
+
+
+def given(words: Sequence[str]) -> set[str]:
+    """The fields that stand on a command line, by dotted path."""
+    names = (word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--"))
+    return {name.replace("-", "_") for name in names}
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -311,6 +311,19 @@ def _one(where: str) -> Run | None:
     return found[0] if found else None
 
 
+def children(parent: str) -> list[Run]:
+    """The runs below a sweep's."""
+    found, token = [], None
+    while True:
+        page = client().search_runs(
+            experiments(), f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token
+        )
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
+
+
 def _tagged(tag: str, value: str) -> str:
     """MLflow's words for runs with a tag; paths may hold an apostrophe."""
     quote = '"' if "'" in value else "'"

@@ -23,7 +23,7 @@ from tcmgc import model, storage
 from tcmgc.config import Cluster, Config, fingerprint, flatten, replace, to_dict
 from tcmgc.datasets import Corpus
 from tcmgc.retrieval.metrics import format_chance, format_table
-from tcmgc.towers import backbone
+from tcmgc.towers import backbone, freezing
 from tcmgc.training import checkpoint, order
 
 
@@ -218,6 +218,9 @@ def check(config: Config) -> Corpus:
     Raises:
         ValueError: data, towers, words, batch or head that cannot be had or do not go together.
     """
+    freezing.check(
+        config.towers.pretrained, config.towers.freeze, learns_tokens=config.tokens.learns
+    )
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
     prepare.look(config, corpus)

@@ -1,10 +1,10 @@
 """A sweep: a table or figure of the paper, or all fields at once, chosen by validation score."""
 
 import importlib
-import json
 import os
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,25 @@ from ray import tune
 from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.run_state import database, lock, run_folder
 from pipeline.sweeps import features, progress, trials
 from pipeline.sweeps.plan import Sweep, describe, encode, starting_point
-from tcmgc.config import Config, from_dict, replace, save, to_dict
+from tcmgc import storage
+from tcmgc.config import Config, from_dict, replace, to_dict
 
 PROG = "python pipeline/tune.py SPACE"
+OUTCOME, BEST = "search.json", "best_config.json"
+"""In the sweep's folder: how it came out, and a config to train with."""
 _DEMO_PAIRS = 1024
 """Enough to tell settings of the made-up corpus apart, and few enough for many trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where sweeps are kept."""
+
+    folder: str = "runs/sweeps"
+    """Folder or URI of all sweeps; each has one of its own below, named after what decides its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +57,7 @@ class Arguments:
     """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
     """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
-    run: train.Run = field(default_factory=lambda: train.Run(folder="runs/sweeps"))
+    run: Place = field(default_factory=Place)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         words.insert(words.index("--frozen") + 1, "True")
     about = f"{__doc__}\n\n{space.name}: {space.title} ({space.source})"
     arguments = cli.parse(Arguments, words, PROG, about)
-    sweep = plan(space, arguments)
+    sweep = plan(space, arguments, given=cli.given(words))
     checker(space, from_dict(sweep.base))
     return run(sweep, arguments.max_concurrent)
 
@@ -86,13 +98,27 @@ def pick(name: str | None) -> tuple[Any, Any]:
     return known.SPACES[name], known.check
 
 
-def plan(space: Any, arguments: Arguments) -> Sweep:
+def plan(space: Any, arguments: Arguments, *, given: Collection[str] = ()) -> Sweep:
     """What the command line asks for.
+
+    Args:
+        space: What is varied.
+        arguments: Of the command line.
+        given: Fields that stand on it, by dotted path.
 
     Raises:
         ValueError: what does not go together.
     """
-    epochs = space.budget(arguments.config) if arguments.epochs is None else arguments.epochs
+    epochs = arguments.epochs
+    if "train.epochs" in given:
+        if epochs not in (None, arguments.config.train.epochs):
+            raise ValueError(
+                f"--epochs {epochs} and --train.epochs {arguments.config.train.epochs} both set a trial's epochs; "
+                "give one of them"
+            )
+        epochs = arguments.config.train.epochs
+    if epochs is None:
+        epochs = space.budget(arguments.config)
     if epochs < 1:
         raise ValueError(
             f"--epochs is {epochs}: validation comes after each epoch, so a trial needs at least one"
@@ -114,6 +140,11 @@ def plan(space: Any, arguments: Arguments) -> Sweep:
         name = "towers" if arguments.towers else "pairs"
         raise ValueError(
             f"--{name} goes with --frozen; a trial that trains does as the recipe says"
+        )
+    if arguments.pairs and not base.train.batch_size <= arguments.pairs:
+        raise ValueError(
+            f"--pairs {arguments.pairs}: an epoch needs a batch of {base.train.batch_size} pairs or more "
+            "(train.batch_size), or 0 for all"
         )
     usual = _DEMO_PAIRS if base.data.dataset == "demo" else 0
     pairs = usual if arguments.pairs is None else arguments.pairs
@@ -144,36 +175,42 @@ def _refuse_moving_towers(space: Any) -> None:
 def run(sweep: Sweep, max_concurrent: int) -> int:
     """The whole sweep, or what is left of it."""
     begin = time.monotonic()
-    print(f"sweep {sweep.name}: {sweep.total} trials of {sweep.epochs} epochs, in {sweep.place}")
+    print(
+        f"sweep {sweep.name}: {sweep.total} trials of {sweep.epochs} epochs, in {storage.plain(sweep.place)}"
+    )
     if finished := _read(sweep):
         print("finished already; --run.folder starts another")
+        if not finished.get("recorded", True) or tracking.run_of(sweep.place) is None:
+            finished = _record(sweep, finished)
         _show(sweep, finished)
         return 0
+    lock.refuse_if_held(sweep.place)
     config = from_dict(sweep.base)
-    corpus = prepare.corpus(config)
-    prepare.look(config, corpus)
+    corpus = train.check(config)
+    tracking.check()
     cluster.connect(sweep=True)
+    room(config, max_concurrent, frozen=sweep.frozen)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)
-    parent = _parent(sweep, config)
-    try:
-        rows = _tune(sweep, corpus, parent, max_concurrent)
-        outcome = _conclude(sweep, rows, parent)
-    except BaseException as error:
-        tracking.end(parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-    tracking.end(parent, "FINISHED")
-    print(f"\nsearched for {progress.seconds_since(begin)}")
+    with lock.held(sweep.place):
+        parent = _parent(sweep, config)
+        try:
+            rows = _tune(sweep, corpus, parent, max_concurrent)
+            outcome = _conclude(sweep, rows)
+            outcome = _record(sweep, outcome)
+        except BaseException as error:
+            tracking.end_failed(parent, error)
+            raise
+    print(f"\ntook {progress.seconds_since(begin)}")
     _show(sweep, outcome)
     return 0
 
 
 def _parent(sweep: Sweep, config: Config) -> str:
-    sweep.place.mkdir(parents=True, exist_ok=True)
     tags = {"kind": "sweep", "space": sweep.space.name, "metric": sweep.space.metric}
     tags |= {"frozen": "yes, a screening" if sweep.frozen else "no", "data": config.data.dataset}
     params = {"trials": sweep.total, "epochs": sweep.epochs, "seeds": sweep.seeds}
-    run_id = tracking.start(config, sweep.name, str(sweep.place), tags, params)
+    run_id = tracking.start(config, sweep.name, sweep.place, tags, params)
     tracking.client().log_dict(run_id, describe(sweep), "search.json")
     return run_id
 
@@ -215,14 +252,22 @@ def _tune(sweep: Sweep, corpus: Any, parent: str, asked: int) -> list[progress.R
         )
         path = features.make(sweep, config, corpus)
         trainable: Any = tune.with_parameters(
-            trials.frozen_trial, sweep=sweep, features=path, parent=parent
+            trials.frozen_trial,
+            sweep=sweep,
+            features=path,
+            parent=parent,
+            variables=database.environment(),
         )
         needs = {"CPU": 1.0}
     else:
         base = replace(config, {"cluster.cpus_per_worker": cpus})
         sweep = _with_base(sweep, base)
         trainable = tune.with_parameters(
-            trials.train_trial, sweep=sweep, corpus=train.shared(corpus), parent=parent
+            trials.train_trial,
+            sweep=sweep,
+            corpus=train.shared(corpus),
+            parent=parent,
+            variables=database.environment(),
         )
         needs = {"memory": 1.0}  # the driver waits: its workers hold the CPUs
     trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([needs]))
@@ -239,11 +284,16 @@ def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
     # A driver that is killed loses what it has not written down.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    path = str(sweep.place / "tune")
-    if tune.Tuner.can_restore(path):
+    system, place = storage.resolve(sweep.place)
+    path = f"{place}/tune"
+    if tune.Tuner.can_restore(path, storage_filesystem=system):
         print("going on with what there is")
         return tune.Tuner.restore(
-            path, trainable=trainable, resume_unfinished=True, resume_errored=True
+            path,
+            trainable=trainable,
+            resume_unfinished=True,
+            resume_errored=True,
+            storage_filesystem=system,
         )
     space = sweep.space
     seed = sweep.base["train"]["seed"]
@@ -286,7 +336,8 @@ def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(sweep.place),
+            storage_path=place,
+            storage_filesystem=system,
             failure_config=tune.FailureConfig(max_failures=2),
             callbacks=[progress.Progress(sweep)],
             verbose=0,
@@ -316,7 +367,7 @@ def _row(sweep: Sweep, result: Any) -> progress.Row:
     )
 
 
-def _conclude(sweep: Sweep, rows: list[progress.Row], parent: str) -> dict[str, Any]:
+def _conclude(sweep: Sweep, rows: list[progress.Row]) -> dict[str, Any]:
     """Write down the result and the best config.
 
     Raises:
@@ -328,32 +379,53 @@ def _conclude(sweep: Sweep, rows: list[progress.Row], parent: str) -> dict[str, 
     best = progress.best_label(rows)
     if best is None:
         raise ValueError(
-            f"all {len(rows)} trials failed; their errors are in {sweep.trials}/*/result.json"
+            f"all {len(rows)} trials failed; their errors are in {storage.plain(sweep.trials)}/*/{run_folder.RESULT}"
         )
     first = next(row for row in rows if row.label == best and row.score is not None)
-    config = sweep.chosen(first.settings)
-    save(config, sweep.place / "best_config.json")
+    run_folder.write(sweep.place, BEST, to_dict(sweep.chosen(first.settings)))
+    outcome = {"rows": [asdict(row) for row in rows], "best": best, "recorded": False}
+    outcome |= {"mlflow_run": None, "page": None}
+    run_folder.write(sweep.place, OUTCOME, outcome)
+    return outcome
+
+
+def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Send a finished sweep's result, and whatever MLflow lacks of its trials.
+
+    Raises:
+        ValueError: MLflow does not take it; the result is in the sweep's folder, and the same
+            command tries again.
+    """
+    rows = [progress.Row(**row) for row in outcome["rows"]]
+    best = outcome["best"]
     score = max(row.score for row in rows if row.label == best and row.score is not None)
-    tracking.finish(
-        parent, {"best/" + sweep.space.metric.removeprefix("val/"): score}, {"variant": best}
-    )
-    tracking.client().log_artifact(parent, str(sweep.place / "best_config.json"))
-    outcome = {"rows": [asdict(row) for row in rows], "best": best, "mlflow_run": parent}
-    outcome |= {"page": tracking.page(parent)}
-    (sweep.place / "search.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    try:
+        known = tracking.run_of(sweep.place)
+        parent = known.info.run_id if known else _parent(sweep, from_dict(sweep.base))
+        trials.settle(sweep, [(row.settings, row.trial) for row in rows], parent)
+        name = "best/" + sweep.space.metric.removeprefix("val/")
+        tracking.finish(parent, {name: score}, {"variant": best})
+        tracking.client().log_dict(parent, run_folder.read(sweep.place, BEST), BEST)
+        tracking.end(parent, "FINISHED")
+        outcome = outcome | {"mlflow_run": parent, "page": tracking.page(parent), "recorded": True}
+    except ValueError as error:
+        raise ValueError(
+            f"the sweep is finished and its result is in {storage.plain(sweep.place)}/{OUTCOME}, but MLflow does not "
+            f"have it: {error}; the same command sends it again"
+        ) from error
+    run_folder.write(sweep.place, OUTCOME, outcome)
     return outcome
 
 
 def _ended(sweep: Sweep, row: progress.Row) -> bool:
-    """Whether a trial came to its end: one that Ctrl-C broke off has a run that is still open."""
-    run = tracking.run_of(f"{sweep.trials}/{sweep.run(row.settings, row.trial)}")
-    return row.status == "failed" or (run is not None and run.info.status != "RUNNING")
+    """Whether a trial came to its end: one that Ctrl-C broke off has no result in its folder."""
+    folder = sweep.trial_folder(row.settings, row.trial)
+    return row.status == "failed" or run_folder.exists(folder, run_folder.RESULT)
 
 
 def _read(sweep: Sweep) -> dict[str, Any] | None:
     """The finished sweep's outcome; one with failed trials is not finished."""
-    place = sweep.place / "search.json"
-    found = json.loads(place.read_text()) if place.is_file() else None
+    found = run_folder.read(sweep.place, OUTCOME)
     return None if found and any(row["status"] == "failed" for row in found["rows"]) else found
 
 
@@ -362,10 +434,10 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     print()
     print(progress.table(rows, sweep.space.metric))
     print("\nvalidation scores; the test split was not touched")
-    print(
-        f"best:    {outcome['best']}: python pipeline/train.py --config {sweep.place}/best_config.json"
-    )
-    print(f"report:  python pipeline/report.py {sweep.space.name}")
+    config = storage.join(sweep.place, BEST)
+    print(f"best:    {outcome['best']}: {cli.command('train.py', '--config', config)}")
+    frozen = ["--frozen"] if sweep.frozen else []
+    print(f"report:  {cli.command('report.py', sweep.space.name, *frozen)}")
     print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
 

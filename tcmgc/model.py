@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tcmgc import config
 from tcmgc.heads import Head, Sizes
-from tcmgc.towers import backbone
+from tcmgc.towers import backbone, weights
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.towers.visual import Pixels
 from tcmgc.training import optim
@@ -163,19 +163,18 @@ def _full(features: Tensor) -> Tensor:
 def build(settings: config.Config) -> Retriever:
     """The model that a config describes, with its starting weights, on the CPU.
 
+    ``towers.pretrained`` may be a published system's whole checkpoint, too, for that method's config.
+
     Raises:
         ValueError: a tower that cannot be had, or sizes that do not fit together.
     """
     torch.manual_seed(settings.train.seed)
-    towers = settings.towers
-    text, visual, dim = backbone.load_towers(
-        towers.name,
-        towers.pretrained,
-        freeze=towers.freeze,
-        checkpoint_activations=towers.checkpoint_activations,
-        tokens=settings.tokens,
-        frames=settings.data.max_frames,
-    )
+    whole = None
+    try:
+        text, visual, dim = _towers(settings, settings.towers.pretrained)
+    except weights.WholeModelError as found:
+        whole = found.weights
+        text, visual, dim = _towers(settings, None)
     encoder: Any = None
     if not settings.temporal.absent:
         kind = settings.temporal.implementation()
@@ -186,7 +185,7 @@ def build(settings: config.Config) -> Retriever:
     if settings.head.starts_from_text:
         start: Any = head
         start.initialise_from(text.transformer.resblocks, text.positional_embedding)
-    return Retriever(
+    retriever = Retriever(
         text,
         visual,
         head,
@@ -194,6 +193,22 @@ def build(settings: config.Config) -> Retriever:
         scale=LogitScale(settings.loss),
         encode_padding=settings.head.uses_padding,
         autocast=torch.bfloat16 if settings.train.precision == "bf16" else None,
+    )
+    if whole is not None:
+        weights.into_model(retriever, whole)
+    return retriever
+
+
+def _towers(
+    settings: config.Config, pretrained: str | None
+) -> tuple[backbone.TextTower, backbone.VisualTower, int]:
+    return backbone.load_towers(
+        settings.towers.name,
+        pretrained,
+        freeze=settings.towers.freeze,
+        checkpoint_activations=settings.towers.checkpoint_activations,
+        tokens=settings.tokens,
+        frames=settings.data.max_frames,
     )
 
 

@@ -1,6 +1,7 @@
 """Whole models of the published systems at the goldens' sizes, from the goldens' own metadata."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from tcmgc import config, model
 from tcmgc.config import temporal as temporal_options
 from tcmgc.config import tokens as token_options
-from tcmgc.towers import published
-from tcmgc.towers.backbone import load_towers
+from tcmgc.towers import published, weights
+from tcmgc.training.losses import Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,20 +72,20 @@ def tower_json(golden: Golden, folder: Path) -> str:
 
 def tokens(golden: Golden) -> token_options.TokenOptions:
     """The golden's token operation, with its authors' defects."""
-    config = golden.config
+    c = golden.config
     if golden.system in ("ts2net", "ucofia"):
-        which = "video" if config.get("tree") == "eval_t2v" else "frame"
+        which = "video" if c.get("tree") == "eval_t2v" else "frame"
         return token_options.ShiftSelect(blocks=(10, 11), selector=which, as_published=True)
     if golden.system == "centerclip":
-        return _centerclip(config)
-    if config.get("linear_patch") == "3d":
+        return _centerclip(c)
+    if c.get("linear_patch") == "3d":
         return token_options.Patch3d()
     return token_options.NoTokens()
 
 
-def _centerclip(config: dict[str, Any]) -> token_options.TokenOptions:
-    c = config["centerclip"]
-    targets, counts = [config["frames"], *c["target_frames_blocks"]], c["cluster_num_blocks"]
+def _centerclip(whole: dict[str, Any]) -> token_options.TokenOptions:
+    c = whole["centerclip"]
+    targets, counts = [whole["frames"], *c["target_frames_blocks"]], c["cluster_num_blocks"]
     steps = [
         (block, targets[block + 1], counts[block])
         for block in range(len(counts))
@@ -117,16 +119,16 @@ def _centerclip(config: dict[str, Any]) -> token_options.TokenOptions:
 
 def temporal(golden: Golden) -> temporal_options.TemporalOptions | None:
     """The golden's temporal encoder; None: frames stay as they are."""
-    config = golden.config
-    header = config["sim_header"]
+    c = golden.config
+    header = c["sim_header"]
     if golden.system == "drl":
-        header = config["drl"]["agg_module"]
+        header = c["drl"]["agg_module"]
     if header in ("meanP", "none", "None", "tightTransf", None):
         return None
     if header == "seqLSTM":
         return temporal_options.Lstm()
     common = {
-        "layers": config["temporal_layers"],
+        "layers": c["temporal_layers"],
         "heads": 0,
         "residual": True,
         "norm_eps": 1e-5 if golden.system == "centerclip" else 1e-12,
@@ -136,30 +138,94 @@ def temporal(golden: Golden) -> temporal_options.TemporalOptions | None:
     return temporal_options.Temporal(**common)
 
 
-class Towers(torch.nn.Module):
-    """Towers and temporal encoder of a golden, with its weights."""
+def head(golden: Golden) -> config.HeadOptions:
+    """The golden's scoring rule, with its authors' defects and without dropout."""
+    c = golden.config
+    if golden.system == "xpool":
+        return config.XPoolHead(heads=c["mha_heads"], dropout=0.0)
+    if golden.system == "xclip":
+        return config.XClipHead()
+    if golden.system == "tcmgc":
+        return _tcmgc(c["tcmgc"])
+    if golden.system == "ucofia":
+        return config.UcofiaHead(tree="train" if c["tree"] == "train" else "eval")
+    if golden.system == "ts2net":
+        return config.TokenSelectionHead(as_published=True)
+    if golden.system == "drl" and c["drl"]["interaction"] in ("ti", "wti"):
+        weights = {"ti": "equal", "wti": "learnt"}[c["drl"]["interaction"]]
+        return config.WtiHead(weights=weights, layers=c["drl"]["wti_arch"], as_published=True)
+    if c["sim_header"] == "tightTransf":
+        return config.TightHead(layers=c["temporal_layers"], dropout=0.0)
+    return config.MeanHead()
 
-    def __init__(self, golden: Golden, folder: Path) -> None:
-        super().__init__()
-        operation, encoder = tokens(golden), temporal(golden)
-        frames = golden.config["frames"]
-        self.text, self.visual, dim = load_towers(
-            tower_json(golden, folder), None, freeze="none", tokens=operation, frames=frames
+
+def _tcmgc(c: dict[str, Any]) -> config.TcMgcHead:
+    tau = 1 / c["softmax_lambda"]
+    return config.TcMgcHead(
+        grains=tuple(config.GRAINS[int(n) - 1] for n in c["interaction_type"].split(",")),
+        attention=config.Attention(
+            heads=c["num_mha_heads"], projections=False, mask_frames=False, initialise="normal"
+        ),
+        reorganise=config.Reorganise(keep_rate=c["keep_rate"]),
+        aggregate=config.Aggregate(temperature=tau, lsa_on_logits=True),
+        learnt_products=True,
+    )
+
+
+def loss(golden: Golden) -> config.Loss:
+    """The golden's loss."""
+    c = golden.config
+    if c["sim_header"] == "tightTransf":
+        return config.Loss(alpha=0.0, directions="mean", scale=1.0)
+    common: dict[str, Any] = {"directions": "mean", "scale": 20.0, "learn_scale": True}
+    if golden.system == "tcmgc":
+        alpha = c["tcmgc"]["sdr_loss_weight"] if c["tcmgc"]["sdr_loss_flag"] else 0.0
+        return config.Loss(alpha=alpha, sdr_on_logits=True, **common)
+    if golden.system == "drl" and c["drl"]["cdcr"]:
+        d = c["drl"]
+        common["term"] = config.ChannelDecorrelation(
+            of={1: "pooled", 2: "tokens", 3: "weighted_tokens"}[d["cdcr"]],
+            weight=d["cdcr_lambda"],
+            diagonal=d["cdcr_alpha1"],
+            rest=d["cdcr_alpha2"],
+            as_published=True,
         )
-        self.temporal = None
-        if encoder is not None:
-            left = operation.frames_after(frames)
-            self.temporal = encoder.implementation()(encoder, dim, left)
-        system = published.recognise(golden.params)
-        assert system is not None
-        self.load(published.translate(golden.params, system))
+    return config.Loss(alpha=0.0, **common)
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        own = self.state_dict()
-        mine = {
-            name: value[: len(own[name])] if name == "temporal.positions.weight" else value
-            for name, value in state.items()
-            if name.split(".")[0] in ("text", "visual", "temporal")
-        }
-        missing, unknown = self.load_state_dict(mine, strict=False)
-        assert (missing, unknown) == ([], [])
+
+def build(golden: Golden, folder: Path) -> model.Retriever:
+    """The golden's model with its weights."""
+    settings = config.Config(
+        data=config.Data(
+            dataset="demo",
+            root="nowhere",
+            max_words=golden.config["words"],
+            max_frames=golden.config["frames"],
+        ),
+        towers=config.Towers(name=tower_json(golden, folder), pretrained=None, freeze="none"),
+        tokens=tokens(golden),
+        temporal=temporal(golden) or config.Temporal(layers=0),
+        head=head(golden),
+        loss=loss(golden),
+    )
+    retriever = model.build(settings)
+    weights.into_model(retriever, weights.Weights("the golden", "safetensors", golden.params))
+    return retriever
+
+
+def objective(golden: Golden) -> Objective:
+    """The golden's loss, as a step takes it."""
+    return Objective(loss(golden))
+
+
+def gradients(golden: Golden, variant: str) -> dict[str, Tensor]:
+    """Gradients of a variant of the loss under our names; NaN where the file has none for a part of a weight."""
+    start = f"{variant}."
+    given = {k[len(start) :]: v for k, v in golden.outputs.items() if k.startswith(start)}
+    for name, value in list(given.items()):
+        for one, other in itertools.permutations(("q_proj", "k_proj", "v_proj"), 2):
+            if f"self_attn.{one}." in name:  # transformers' projections are one weight here
+                given.setdefault(name.replace(one, other), torch.full_like(value, torch.nan))
+    system = published.recognise(golden.params)
+    assert system is not None
+    return published.translate(given, system)

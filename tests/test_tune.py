@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import ray
@@ -96,6 +97,14 @@ def test_a_sample_starts_from_the_recipe_and_leaves_out_what_frozen_towers_do_no
     assert planned.total == 7
 
 
+def pretend(monkeypatch, resources, role=None):
+    """A cluster of one node."""
+    labels = {"node-role": role} if role else {}
+    node = {"Alive": True, "Resources": resources, "Labels": labels}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
+
+
 @pytest.mark.parametrize(
     ("resources", "words", "asked", "expected"),
     [
@@ -112,7 +121,7 @@ def test_a_sample_starts_from_the_recipe_and_leaves_out_what_frozen_towers_do_no
     ],
 )
 def test_no_more_trials_at_a_time_than_have_room(monkeypatch, resources, words, asked, expected):
-    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    pretend(monkeypatch, resources)
     chosen = arguments(*words).config
     at_once, cpus = tune.room(chosen, asked)
     assert (at_once, cpus) == expected
@@ -211,9 +220,9 @@ def test_a_screening_on_frozen_towers_and_again(cluster, without_test_videos, to
     assert "finished already" in capsys.readouterr().out
 
     # Whatever Tune and the driver knew is lost: no trial is trained again.
-    (planned.place / "search.json").unlink()
-    shutil.rmtree(planned.place / "tune")
-    features = planned.place / "features.safetensors"
+    Path(planned.place, "search.json").unlink()
+    shutil.rmtree(Path(planned.place, "tune"))
+    features = Path(planned.place, "features.safetensors")
     features.unlink()
     features.write_bytes(b"whoever reads this fails")
     assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
@@ -281,7 +290,10 @@ def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state
     if how == "complete":
         assert run.data.metrics["best/SumR"] == 120.0
         assert run.data.metrics["best/epoch"] == 1
-    assert tune._ended(planned, progress.Row(**{**vars(unfinished), "settings": FakeTrial.config}))
+    ended = {**vars(unfinished), "settings": FakeTrial.config}
+    if how == "error":
+        ended["status"] = "failed"
+    assert tune._ended(planned, progress.Row(**ended))
 
 
 @pytest.mark.slow
@@ -296,8 +308,8 @@ def test_a_search_that_trains(cluster, without_test_videos, tower, capsys):
 def test_elastic_workers_on_labelled_nodes_need_gpus(monkeypatch):
     words = ["--train.min-workers", "1", "--train.workers", "2", "--cluster.train-node", "train"]
     chosen = arguments(*words).config
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    pretend(monkeypatch, {"CPU": 8.0}, role="train")
     with pytest.raises(ValueError, match=r"needs workers on GPUs; leave cluster.train_node empty"):
         cluster.placement(chosen)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    pretend(monkeypatch, {"CPU": 8.0, "GPU": 2.0}, role="train")
     assert cluster.placement(chosen).gpu

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from tcmgc.config import Config, flatten, from_dict, replace
+from tcmgc import storage
+from tcmgc.config import Config, fingerprint, flatten, from_dict, replace
 
 FROZEN_LEAVES_OUT = ("optim.lr_clip",)
 """Without effect where the towers stand still."""
@@ -34,23 +34,21 @@ class Sweep:
     @property
     def name(self) -> str:
         """Changes with what decides the result."""
-        settings = [repr(self.space), self.base["data"], self.base["head"], self.base["loss"]]
-        settings += [self.base["towers"], self.base["temporal"], self.base["optim"], self.towers]
-        settings += [self.base["train"]["batch_size"], self.base["train"]["seed"]]
-        settings += [self.epochs, self.pairs]
+        base = fingerprint(from_dict(self.base))
+        settings = [repr(self.space), base, self.towers, self.epochs, self.pairs]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         size = f"{self.samples}-samples" if self.samples else f"{self.seeds}-seeds"
         return f"{self.space.name}{'-frozen' if self.frozen else ''}-{digest}-{size}"
 
     @property
-    def place(self) -> Path:
-        """The sweep's own folder."""
-        return Path(self.folder) / self.name
+    def place(self) -> str:
+        """The sweep's own folder, a path or a URI."""
+        return storage.join(self.folder, self.name)
 
     @property
     def trials(self) -> str:
         """Folder of the trials' runs."""
-        return str(self.place / "trials")
+        return storage.join(self.place, "trials")
 
     @property
     def total(self) -> int:
@@ -76,6 +74,10 @@ class Sweep:
         label = self.label(settings, trial_id)
         clean = "".join(c if c.isalnum() or c in "=.+-" else "-" for c in label)
         return f"{clean}-seed{self.seed(settings)}"
+
+    def trial_folder(self, settings: dict[str, Any], trial_id: str) -> str:
+        """The trial's folder, a path or a URI."""
+        return storage.join(self.trials, self.run(settings, trial_id))
 
     def config(self, settings: dict[str, Any]) -> Config:
         """The trial's whole config, as it is run."""

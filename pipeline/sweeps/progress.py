@@ -1,5 +1,6 @@
 """A sweep on the terminal and in MLflow while it runs: a line a trial, a table at the end."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from ray import tune
 
 from pipeline import tracking
+from pipeline.run_state import database
 from pipeline.sweeps import trials
 from pipeline.sweeps.plan import Sweep
 from pipeline.sweeps.trials import validation
@@ -67,8 +69,9 @@ class Progress(tune.Callback):
         result = trial.last_result or {}
         run = _run_of(self.sweep, trial)
         if run is not None and run.info.status == "RUNNING":  # its process is gone
-            tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
-            tracking.end(run.info.run_id, "FAILED")
+            with contextlib.suppress(database.UnreachableError, database.RefusedError):
+                tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
+                tracking.end(run.info.run_id, "FAILED")
         row = outcome(self.sweep, trial.config, trial.trial_id, result, failed=True)
         self._say(trials, trial, row)
 
@@ -98,7 +101,7 @@ def outcome(
 ) -> Row:
     """A row from what Tune knows of a trial."""
     known = [*scores, *([result[sweep.space.metric]] if sweep.space.metric in result else [])]
-    status = "failed" if failed else "finished" if result.get("finished") else "stopped early"
+    status = "failed" if failed else trials.FINISHED if result.get("finished") else trials.STOPPED
     return Row(
         label=sweep.label(settings, trial),
         seed=sweep.seed(settings),
@@ -140,20 +143,26 @@ def _mean(rows: Sequence[Row]) -> float:
 
 
 def _close(sweep: Sweep, trial: Any, rows: Sequence[dict[str, float]]) -> None:
-    """What a stopped trial can no longer do itself: send its history, note how far it came."""
-    run = _run_of(sweep, trial)
-    if run is None:
-        return  # stopped before it began
-    history = trials.stopped_history(trial.last_result)
-    if history:
-        tracking.complete(run.info.run_id, history)
+    """What a stopped trial can no longer do itself: keep its result, send its history."""
+    folder = sweep.trial_folder(trial.config, trial.trial_id)
+    history = trials.history(folder)
     epochs = [row for row in history if "epoch" in row] or list(rows)
+    if not epochs:
+        return  # stopped before it began
     config = sweep.config(trial.config)
-    trials.finish(run.info.run_id, sweep, config, epochs, "stopped early", "KILLED")
+    trials.keep(sweep, config, folder, epochs, trials.STOPPED)
+    try:
+        run = _run_of(sweep, trial)
+        if run is None:
+            return
+        tracking.complete(run.info.run_id, history)
+        trials.finish(run.info.run_id, sweep, config, epochs, trials.STOPPED, "KILLED")
+    except (database.UnreachableError, database.RefusedError) as error:
+        print(f"{error}; it is sent at the end of the sweep", flush=True)
 
 
 def _run_of(sweep: Sweep, trial: Any) -> Any:
-    return tracking.run_of(f"{sweep.trials}/{sweep.run(trial.config, trial.trial_id)}")
+    return tracking.run_of(sweep.trial_folder(trial.config, trial.trial_id))
 
 
 def seconds_since(start: float) -> str:

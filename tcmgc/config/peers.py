@@ -110,6 +110,11 @@ class WtiHead(HeadOptions):
         require(1 <= self.layers <= 3, f"head.layers must be 1, 2 or 3; got {self.layers}")
 
     @property
+    def uses_padding(self) -> bool:
+        """As published: the decorrelation of channels may then pair a word with a padded frame."""
+        return self.as_published
+
+    @property
     def weighs_tokens(self) -> bool:
         """Learnt or not."""
         return True

@@ -16,6 +16,8 @@ class TokenOptions(Kind):
     default: ClassVar[str] = "NoTokens"
     gives: ClassVar[tuple[str, ...]] = ()
     """What the tower gives then besides frames: ``patches``."""
+    learns: ClassVar[bool] = False
+    """It has weights of its own that start at random."""
 
     @property
     def patches_given(self) -> int:
@@ -49,6 +51,7 @@ class ShiftSelect(TokenOptions):
 
     module: ClassVar[str] = "tcmgc.towers.tokens.selection:ShiftSelect"
     gives: ClassVar[tuple[str, ...]] = ("patches",)
+    learns: ClassVar[bool] = True
 
     blocks: tuple[int, ...] = (-2, -1)
     """Blocks with the shift, counted from 0; negative numbers count from the end."""

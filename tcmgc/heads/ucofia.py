@@ -63,7 +63,8 @@ class Ucofia(Head):
 
         self.sentence_product, self.video_product = identity(sizes.dim), identity(sizes.dim)
         self.word_product = identity(sizes.dim)
-        self.token_product = identity(sizes.dim) if options.tree == "train" else None
+        self.token_product = identity(sizes.dim)
+        self.leaves_out = options.tree == "eval"
         self.frame_sentence = identity(sizes.frames)
         self.first_words, self.then_words = identity(sizes.words), identity(sizes.words)
         self.first_tokens, self.then_tokens = identity(tokens), identity(tokens)
@@ -85,7 +86,7 @@ class Ucofia(Head):
         return UcofiaVideos(
             whole @ self.video_product,
             F.normalize(video.frames, dim=-1),
-            tokens if self.token_product is None else tokens @ self.token_product,
+            tokens if self.leaves_out else tokens @ self.token_product,
         )
 
     def prepare_texts(self, text: TextFeatures) -> _Texts:

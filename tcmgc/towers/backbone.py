@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from tcmgc.config.tokens import NoTokens, TokenOptions
-from tcmgc.towers import weights
+from tcmgc.towers import freezing, weights
 from tcmgc.towers.activation import QuickGELU
 from tcmgc.towers.embedding import WordEmbedding
 from tcmgc.towers.names import (
@@ -76,7 +76,7 @@ def load_towers(
     visual = VisualTower(clip, operation, mean=mean, std=std)
     for tower in (text, visual):
         _lighten(tower)
-    _freeze(text, visual, freeze)
+    freezing.freeze(text, visual, freeze)
     return text, visual, width(name)
 
 
@@ -95,6 +95,8 @@ def _create(name: str, pretrained: str | None) -> Any:
     if pretrained is not None:
         try:
             what = weights.into_clip(clip, weights.read(pretrained), name)
+        except weights.WholeModelError:
+            raise
         except ValueError as error:
             raise ValueError(f"towers.pretrained: {error}") from error
         log.info("%s: %s", pretrained, what)
@@ -124,16 +126,3 @@ def _lighten(tower: nn.Module) -> None:
     ]
     for parent, name in theirs:
         setattr(parent, name, QuickGELU())
-
-
-def _freeze(text: TextTower, visual: VisualTower, what: str) -> None:
-    if what == "all":
-        text.requires_grad_(False)
-        visual.requires_grad_(False)
-    elif what == "embeddings":
-        # CLIP4Clip's list: what turns pixels and ids into vectors stays as CLIP has it.
-        names = ("conv1", "class_embedding", "positional_embedding", "ln_pre")
-        parts = [getattr(visual.visual, name, None) for name in names]
-        for part in (text.token_embedding, text.positional_embedding, *parts):
-            if part is not None:
-                part.requires_grad_(False)

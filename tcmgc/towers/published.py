@@ -1,7 +1,8 @@
 """The published systems' names of weights, and what they are called here: one small table a system.
 
 A table is a list of (pattern, name); the first pattern that a name begins with decides, and what
-follows it stays. None as the name: their code keeps the weight and never uses it.
+follows it stays. None as the name: their code keeps the weight and never uses it. A name that ends in
+"^T": the weight is transposed, for they multiply from the left.
 """
 
 import re
@@ -49,8 +50,75 @@ SELECTION: Table = (
 )
 """TS2-Net's selector, which UCoFiA took over."""
 
-REST: tuple[str, str] = ("^", "head.")
-"""What no other pattern knows is the head's, under its own name."""
+
+def _block(start: str) -> Table:
+    """X-Pool's attention block below ``start``."""
+    names = {
+        "cross_attn.q_proj": "query",
+        "cross_attn.k_proj": "key",
+        "cross_attn.v_proj": "value",
+        "cross_attn.out_proj": "out",
+        "layer_norm1": "norm_inputs",
+        "layer_norm2": "norm_attended",
+        "layer_norm3": "norm_output",
+        "linear_proj": "linear",
+    }
+    return tuple(
+        (re.escape(f"{start}.{theirs}."), f"head.attention.{ours}.")
+        for theirs, ours in names.items()
+    )
+
+
+TCMGC: Table = (
+    (r"conditional_transformer\.pool_frames\.cross_attn\.", None),
+    *_block("conditional_transformer.pool_frames"),
+    (r"global_mat_weight$", "head.sentence_product"),
+    (r"local_mat_weight$", "head.word_product"),
+    (r"attentive_word_logit_weight$", "head.video_word.weight^T"),
+    (r"concat_frame_word_logit_weight$", "head.sentence_frame.weight^T"),
+    (r"attentive_word_mat_weight$", "head.frame_word.first_words.weight^T"),
+    (r"attentive_frame_word_mat_weight2$", "head.frame_word.then_frames.weight^T"),
+    (r"attentive_frame_word_mat_weight$", "head.frame_word.first_frames.weight^T"),
+    (r"attentive_word_mat_weight2$", "head.frame_word.then_words.weight^T"),
+    (r"logit_weight$", "head.aggregate.weight^T"),
+)
+XCLIP: Table = (
+    (r"global_mat_weight$", "head.sentence_product"),
+    (r"local_mat_weight$", "head.word_product"),
+    (r"word_logit_weight$", "head.video_word.weight"),
+    (r"frame_logit_weight$", "head.sentence_frame.weight"),
+    (r"word_mat_weight$", "head.first_words.weight"),
+    (r"frame_mat_weight2$", "head.then_frames.weight"),
+    (r"frame_mat_weight$", "head.first_frames.weight"),
+    (r"word_mat_weight2$", "head.then_words.weight"),
+)
+UCOFIA: Table = (
+    (r"global_mat_weight$", "head.sentence_product"),
+    (r"global_mat_weight_1$", "head.video_product"),
+    (r"local_mat_weight$", "head.word_product"),
+    (r"local_mat_weight1$", "head.token_product"),
+    (r"frame_logit_weight$", "head.frame_sentence"),
+    (r"word_mat_weight$", "head.first_words"),
+    (r"pixel_mat_weight2$", "head.then_tokens"),
+    (r"pixel_mat_weight$", "head.first_tokens"),
+    (r"word_mat_weight2$", "head.then_words"),
+    (r"(word_logit_weight|frame_mat_weight2?|word_mat_weight_for_pixel)$", None),
+)
+DRL: Table = (
+    (r"text_weight_fc\.(?=weight|bias)", "head.word_network.0."),
+    (r"video_weight_fc\.(?=weight|bias)", "head.frame_network.0."),
+    (r"text_weight_fc\.", "head.word_network."),
+    (r"video_weight_fc\.", "head.frame_network."),
+)
+TIGHT: Table = (
+    (r"clip\.logit_scale$", None),
+    (r"cross\.embeddings\.position_embeddings\.", "head.positions."),
+    (r"cross\.transformer\.resblocks\.", "head.blocks."),
+    (r"cross\.pooler\.ln_pool\.", "head.norm."),
+    (r"cross\.pooler\.dense\.", "head.dense."),
+    (r"similarity_dense\.", "head.out."),
+)
+"""Its scores have no scale, though its files do."""
 
 
 @dataclass(frozen=True)
@@ -59,24 +127,24 @@ class System:
 
     name: str
     table: Table
-    """Of all weights but the towers'."""
+    """Of its own weights; it comes before the towers'."""
     marks: tuple[str, ...]
     """Its files are known by weights whose names begin with these."""
 
 
 SYSTEMS: tuple[System, ...] = (
-    System("TC-MGC", FRAMES, ("conditional_transformer.pool_frames.",)),
-    System("X-Pool", (), ("pool_frames.",)),
+    System("TC-MGC", FRAMES + TCMGC, ("conditional_transformer.pool_frames.",)),
+    System("X-Pool", _block("pool_frames"), ("pool_frames.",)),
     System("TS2-Net", FRAMES + SELECTION, ("visual_token_selector.", "text_token_selector.")),
-    System("UCoFiA", FRAMES + SELECTION, ("visual_token_selector.", "pixel_mat_weight")),
-    System("X-CLIP", FRAMES, ("local_mat_weight", "word_logit_weight")),
-    System("DRL", FRAMES, ("text_weight_fc.",)),
+    System("UCoFiA", FRAMES + SELECTION + UCOFIA, ("visual_token_selector.", "pixel_mat_weight")),
+    System("X-CLIP", FRAMES + XCLIP, ("local_mat_weight", "word_logit_weight")),
+    System("DRL", FRAMES + DRL, ("text_weight_fc.",)),
     System(
         "CLIP4Clip, seqLSTM",
         ((r"lstm_visual\.", "temporal.lstm."), (r"frame_position_embeddings\.", None)),
         ("lstm_visual.",),
     ),
-    System("CLIP4Clip, tightTransf", (), ("cross.transformer.",)),
+    System("CLIP4Clip, tightTransf", TIGHT, ("cross.transformer.",)),
     System("CenterCLIP", FRAMES, ("clip.visual.position_ids",)),
     System("CLIP4Clip", FRAMES, ("clip.",)),
 )
@@ -97,12 +165,15 @@ def translate(state: State, system: System) -> State:
         inner = {name[5:]: value for name, value in state.items() if name.startswith("clip.")}
         others = {name: value for name, value in state.items() if not name.startswith("clip.")}
         state = {f"clip.{name}": value for name, value in from_huggingface(inner).items()} | others
-    table = [(re.compile(pattern), name) for pattern, name in (*CLIP, *system.table, REST)]
+    table = [(re.compile(pattern), name) for pattern, name in (*system.table, *CLIP)]
     out: State = {}
     for theirs, value in state.items():
-        pattern, ours = next((p, name) for p, name in table if p.match(theirs))
-        if ours is not None:
-            out[pattern.sub(ours, theirs, count=1)] = value
+        found = next(((p, name) for p, name in table if p.match(theirs)), None)
+        if found is None:
+            out[theirs] = value  # stays under its name, so that it is said to be unknown
+        elif (name := found[1]) is not None:
+            ours = found[0].sub(name.removesuffix("^T"), theirs, count=1)
+            out[ours] = value.T if name.endswith("^T") else value
     return out
 
 

@@ -29,6 +29,15 @@ class TextTower(nn.Module):
         self.text_projection = source.text_projection
         self.register_buffer("attn_mask", source.attn_mask, persistent=False)
 
+    def train(self, mode: bool = True) -> "TextTower":
+        """The encoder runs as in evaluation in training, too: dropout would draw from PyTorch's generator."""
+        return super().train(False)
+
+    @property
+    def embeddings(self) -> list[nn.Module | nn.Parameter]:
+        """The tables of words and positions."""
+        return [self.token_embedding, self.positional_embedding]
+
     def forward(self, tokens: Int[Tensor, "texts words"]) -> tuple[Tensor, Tensor, Tensor]:
         """Sentence (texts, dim), words (texts, words, dim) and the mask of words up to the end token."""
         words = tokens.shape[1]

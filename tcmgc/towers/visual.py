@@ -38,6 +38,17 @@ class VisualTower(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
+    def train(self, mode: bool = True) -> "VisualTower":
+        """Training mode reaches the token operation; the encoder runs as in evaluation.
+
+        So batch normalisation keeps the statistics that it has, and features depend neither on the
+        other frames of a batch nor on workers, chunks or pieces; nor is there dropout, which would
+        draw from PyTorch's generator.
+        """
+        super().train(mode)
+        self.visual.eval()
+        return self
+
     def forward(
         self,
         pixels: Pixels,

@@ -11,9 +11,6 @@ from tcmgc.config import ChannelDecorrelation as Options
 from tcmgc.heads.parts.pooling import mean_of_frames
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 
-Tokens = Float[Tensor, "pairs tokens dim"]
-Mask = Bool[Tensor, "pairs tokens"]
-
 
 class ChannelDecorrelation:
     """``weight (diagonal sum_i (C_ii - 1)^2 + rest sum_ij C_ij^2)``, C the channels' cross-correlation (Wang et al. 2022).
@@ -56,7 +53,11 @@ class ChannelDecorrelation:
 
     @torch.no_grad()
     def _best(
-        self, words: Tokens, frames: Tokens, word_mask: Mask, frame_mask: Mask
+        self,
+        words: Float[Tensor, "pairs words dim"],
+        frames: Float[Tensor, "pairs frames dim"],
+        word_mask: Bool[Tensor, "pairs words"],
+        frame_mask: Bool[Tensor, "pairs frames"],
     ) -> tuple[Int[Tensor, "pairs words"], Int[Tensor, "pairs frames"]]:
         """The frame of each word and the word of each frame, in its own pair."""
         products = words @ frames.mT
@@ -83,6 +84,6 @@ def _standardised(x: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
 
 
 def _taken(
-    tokens: Tokens, places: Int[Tensor, "pairs others"]
+    tokens: Float[Tensor, "pairs tokens dim"], places: Int[Tensor, "pairs others"]
 ) -> Float[Tensor, "pairs others dim"]:
     return tokens.take_along_dim(places.unsqueeze(2), 1)

@@ -15,6 +15,9 @@ from tcmgc.towers.tokens.shift import token_shift
 class FrameScore(nn.Module):
     """TS2-Net's score of each token, which sees the token and its frame's class token."""
 
+    added = True
+    """New weights, which learn at the rate of new ones."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         half = dim // 2
@@ -40,6 +43,9 @@ class VideoScore(nn.Module):
     It sees each token beside its frame's class token from the start, and the sum over the video's
     frames of what the first layer makes of class tokens.
     """
+
+    added = True
+    """New weights, which learn at the rate of new ones."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Weights from files: what a file is, by its content, and its tensors, without executing anything."""
 
-from tcmgc.towers.weights.clip import into_clip
+from tcmgc.towers.weights.clip import WholeModelError, into_clip
 from tcmgc.towers.weights.files import Weights, exists, read
 from tcmgc.towers.weights.model import into_model
 
-__all__ = ["Weights", "exists", "into_clip", "into_model", "read"]
+__all__ = ["Weights", "WholeModelError", "exists", "into_clip", "into_model", "read"]

@@ -13,6 +13,14 @@ _OURS = "visual.visual."
 _PROJECT = "the towers of a checkpoint of this project"
 
 
+class WholeModelError(ValueError):
+    """The file is a published system's whole model; :attr:`weights` holds it."""
+
+    def __init__(self, message: str, weights: Weights) -> None:
+        super().__init__(message)
+        self.weights = weights
+
+
 def into_clip(clip: nn.Module, weights: Weights, name: str) -> str:
     """Load the weights into an open_clip model; in words, whose they are.
 
@@ -26,8 +34,8 @@ def into_clip(clip: nn.Module, weights: Weights, name: str) -> str:
         name: The model's name, for messages.
 
     Raises:
-        ValueError: a whole model of a published system; weights of something else; weights
-            that do not fit, with the keys that are missing, unknown or of another shape.
+        WholeModelError: a whole model of a published system.
+        ValueError: weights of something else; weights that do not fit, with the keys that are missing, unknown or of another shape.
     """
     state, whose = _open_clip_names(weights)
     state = _adapted(clip, state)
@@ -86,9 +94,10 @@ def _open_clip_names(weights: Weights) -> tuple[dict[str, Tensor], str]:
         return towers, _PROJECT
     system = published.recognise(state)
     if system is not None:
-        raise ValueError(
-            f"{weights.path} is a whole model of {system.name} and not a tower's weights alone; build that method "
-            "and load the file into it with tcmgc.towers.weights.into_model"
+        raise WholeModelError(
+            f"{weights.path} is a whole model of {system.name} and not a tower's weights alone; give it to that "
+            "method's config, which takes all of it",
+            weights,
         )
     if all(name in state for name in _OPENAI):
         state = {name: value for name, value in state.items() if name not in _OPENAI}
