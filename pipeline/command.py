@@ -56,7 +56,7 @@ def commands() -> dict[str, str]:
     found = {}
     for path in sorted(HERE.glob("*.py")):
         text = path.read_text()
-        if "\nif __name__ ==" in text:
+        if "\nif __name__ ==" in text and path.stem != Path(__file__).stem:
             about = ast.get_docstring(ast.parse(text)) or ""
             found[path.stem] = about.splitlines()[0]
     return found
