@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -203,7 +204,7 @@ def parse(
         if asks:
             usage.show(description, prog, "[--field value ...]", {"": kind})
             sys.exit(0)
-        refuse_unknown(words, _known(None, {f.name: _default(f) for f in dataclasses.fields(kind)}))  # type: ignore[arg-type]
+        refuse_unknown(words, _known(None, _spelled(kind)))
         return _read(kind, args=words, prog=prog, description=description)
     name = words.pop(0) if words and not words[0].startswith("-") else None
     if (file := _taken(words, "--config")) is not None:
@@ -289,12 +290,12 @@ def _sentence(box: str) -> str:
     sections: list[list[str]] = [[]]
     for line in box.splitlines():
         content = line.strip("│ ")
-        if content.strip("╭╮╰╯─-"):
+        # A box has its title in its upper edge; without one it is a paragraph of its own.
+        if content.strip("╭╮╰╯─-") and not content.startswith("╭"):
             sections[-1].append(content)
         else:
             sections.append([])
-    # A box has its title in its upper edge; without one it is a paragraph of its own.
-    sections = [section for section in sections if section and not section[0].startswith("╭")]
+    sections = [section for section in sections if section]
     told = sections if "│" in box else sections[1:]
     text = " ".join(told[0]) if told else ""
     text = re.sub(r"^Error parsing (config\.?\w*|[\w.]+): (?=\S+\.)", "", text)
@@ -366,6 +367,17 @@ def _refuse_passwords(words: Sequence[str]) -> None:
                 f"an address {address.partition('://')[0]}://... was given with a password in it, which checkpoints "
                 "and MLflow would keep; leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile"
             )
+
+
+def _spelled(kind: Any) -> dict[str, Any]:
+    """A command's own fields by the name that the command line has for them, with their defaults."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in dataclasses.fields(kind):
+        notes = getattr(hints[field.name], "__metadata__", ())
+        names = [note.name for note in notes if getattr(note, "name", None)]
+        found[names[0] if names else field.name] = _default(field)
+    return found
 
 
 def _known(config: Config | None, others: dict[str, Any]) -> list[str]:

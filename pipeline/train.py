@@ -251,8 +251,12 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
     return outcome
 
 
-def check(config: Config) -> Corpus:
+def check(config: Config, splits: Sequence[str] | None = None) -> Corpus:
     """The corpus, once everything is known to fit that can be known without Ray.
+
+    Args:
+        config: The experiment.
+        splits: Those whose data have to be fit; None: all.
 
     Raises:
         ValueError: data, towers, words, batch or head that cannot be had or do not go together.
@@ -263,7 +267,7 @@ def check(config: Config) -> Corpus:
     )
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
-    prepare.look(config, corpus)
+    prepare.look(config, corpus, splits)
     each = order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
     prepare.say_same_video(config, corpus["train"])
     if len(corpus["val"]) < config.train.workers:

@@ -198,7 +198,7 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
     cli.refuse_folder("--run.folder", sweep.folder)
     lock.refuse_if_held(sweep.place)
-    corpus = train.check(config)
+    corpus = train.check(config, ("train", "val"))
     tracking.check(config.data.dataset)
     cluster.connect(sweep=True)
     room(config, max_concurrent, frozen=sweep.frozen)
