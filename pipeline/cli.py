@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import typing
@@ -76,10 +77,27 @@ def _expanded(path: str) -> Path:
 
 def command(script: str, *words: str) -> str:
     """A command of this project for the user to type, as it works from the working directory."""
-    path = CHECKOUT / "pipeline" / script
-    here = Path.cwd()
-    shown = path.relative_to(here) if path.is_relative_to(here) else path
-    return shlex.join(["python", str(shown), *words])
+    if (
+        in_job()
+    ):  # its copy of the checkout is thrown away: from the user's own, with the job's folder
+        place = f"TCMGC_HOME={shlex.quote(str(home()))} "
+        return place + shlex.join(["python", f"pipeline/{script}", *words])
+    return shlex.join([python(), _from_here(CHECKOUT / "pipeline" / script), *words])
+
+
+def python() -> str:
+    """What the user types for the interpreter that runs this."""
+    found = shutil.which("python")
+    if found and Path(found).parent == Path(sys.executable).parent:
+        return "python"
+    return _from_here(Path(sys.executable))
+
+
+def _from_here(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+        return str(path)
 
 
 def refuse_output(option: str, path: str | None) -> None:

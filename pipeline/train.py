@@ -224,7 +224,7 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
             page, listed = Path(made) / "validation.html", Path(made) / "unreadable.tsv"
             listed.write_text("".join(f"{clip}\t{reason}\n" for clip, reason in unreadable.items()))
             with checkpoints.local(chosen) as local:
-                inspect_run.small_page(config, local, corpus["val"], page)
+                inspect_run.small_page(config, local, corpus["val"], page, shown=chosen)
             tracking.attach(run_id, page, inspect_run.ARTIFACTS)
             for file in profiling.fetch(place, Path(made)):
                 tracking.attach(run_id, file, profiling.FOLDER)
@@ -365,7 +365,8 @@ def _show(outcome: dict[str, Any]) -> None:
     print(format_table(outcome["metrics"]), format_chance(outcome["metrics"]), sep="\n")
     print(f"\nrun:         {outcome['run']}")
     print(f"checkpoint:  {outcome['checkpoint']}")
-    print(f"MLflow:      {outcome['mlflow']} (make ui), run {outcome['mlflow_run']}")
+    print(f"MLflow:      {tracking.look()}")
+    print(f"             run {outcome['mlflow_run']}")
     if outcome["page"]:
         print(f"             {outcome['page']}")
         print("             with a page of retrievals and attention among its artifacts")

@@ -496,7 +496,8 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     config = storage.join(sweep.place, BEST)
     print(f"\ntrain:   {cli.command('train.py', '--config', config)}")
     print(f"report:  {_report_command(sweep)}")
-    print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
+    print(f"MLflow:  {tracking.look()}")
+    print(f"         run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
     if "table" in outcome:
         print(f"trials:  {outcome['table']}")
