@@ -180,12 +180,12 @@ def parse(
     """
     words = _with_flags(kind, sys.argv[1:] if argv is None else argv)
     _refuse_passwords(words)
-    asks = bool({"-h", "--help"} & set(words))
+    if {"-h", "--help"} & set(words):
+        show_help(kind, words, prog, description, default_recipe=default_recipe, base=base)
+        sys.exit(0)
     if default_recipe is None:
-        if asks:
-            usage.show(description, prog, "[--field value ...]", {"": kind})
-            sys.exit(0)
-        refuse_unknown(words, [f.name for f in dataclasses.fields(kind)])  # type: ignore[arg-type]
+        others = {f.name: _default(f) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        refuse_unknown(words, _fields(others))
         return tyro.cli(kind, args=words, prog=prog, description=description, config=_TYRO)
     name = words.pop(0) if words and not words[0].startswith("-") else None
     if (file := _taken(words, "--config")) is not None:
@@ -196,16 +196,8 @@ def parse(
         config = base or recipes.recipe(name or default_recipe)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
     make: Callable[..., Arguments] = kind
-    if asks:
-        about = (
-            f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
-            "NAME:smoke shrinks one to seconds on the demo corpus"
-        )
-        default = make(config=config, **others)
-        forms = "[RECIPE | --config FILE] [--field.name value ...]"
-        usage.show(about, prog, forms, usage.groups(default))
-        sys.exit(0)
-    refuse_unknown(words, _known(config, others))
+    known = [path for path in flatten(config) if not path.endswith(".kind")]
+    refuse_unknown(words, [*known, *_fields(others)])
     found: Any = tyro.cli(
         kind,
         default=make(config=config, **others),
@@ -215,6 +207,31 @@ def parse(
         config=_TYRO,
     )
     return dataclasses.replace(found, config=_towers(found.config))
+
+
+def show_help(
+    kind: type,
+    words: Sequence[str],
+    prog: str,
+    description: str,
+    *,
+    default_recipe: str | None = "demo",
+    base: Config | None = None,
+) -> None:
+    """Print what ``--help`` shows; the values are those of the recipe that the words begin with."""
+    fields = dataclasses.fields(kind)
+    if not any(f.name == "config" for f in fields):
+        usage.show(description, prog, "[--field value ...]", {"": kind})
+        return
+    name = words[0] if words and not words[0].startswith("-") else default_recipe or "demo"
+    config = base or recipes.recipe(name)
+    default = kind(config=config, **{f.name: _default(f) for f in fields if f.name != "config"})
+    about = (
+        f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
+        "NAME:smoke shrinks one to seconds on the demo corpus"
+    )
+    forms = "[RECIPE | --config FILE] [--field.name value ...]"
+    usage.show(about, prog, forms, usage.groups(default))
 
 
 def given(words: Sequence[str]) -> set[str]:
@@ -314,9 +331,13 @@ def _refuse_passwords(words: Sequence[str]) -> None:
             )
 
 
-def _known(config: Config, others: dict[str, Any]) -> list[str]:
-    """Every field of a command line, by dotted path."""
-    known = [path for path in flatten(config) if not path.endswith(".kind")]
+def _fields(others: dict[str, Any]) -> list[str]:
+    """The fields of a command line beside the config's, by dotted path.
+
+    Args:
+        others: their usual values; a dataclass stands for its own fields.
+    """
+    known = []
     for name, value in others.items():
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]
