@@ -3,8 +3,11 @@
 import contextlib
 import dataclasses
 import difflib
+import io
 import logging
+import math
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -90,6 +93,21 @@ def refuse_output(option: str, path: str | None) -> None:
     if Path(place).is_dir():
         raise ValueError(f"{option} {path}: {place} is a folder; expected the path of a file")
     there = next(parent for parent in Path(place).parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{option} {path}: {there} is not a folder that can be written to")
+
+
+def refuse_folder(option: str, path: str) -> None:
+    """Raise now where a folder could not be made or written to later.
+
+    Raises:
+        ValueError: it is a file, or lies where nothing can be written.
+    """
+    place = resolve(path)
+    if storage.is_uri(place):
+        storage.resolve(place)
+        return
+    there = next(parent for parent in (Path(place), *Path(place).parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f"{option} {path}: {there} is not a folder that can be written to")
 
@@ -185,8 +203,8 @@ def parse(
         sys.exit(0)
     if default_recipe is None:
         others = {f.name: _default(f) for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        refuse_unknown(words, _fields(others))
-        return tyro.cli(kind, args=words, prog=prog, description=description, config=_TYRO)
+        refuse_unknown(words, _known(None, others))
+        return _read(kind, args=words, prog=prog, description=description)
     name = words.pop(0) if words and not words[0].startswith("-") else None
     if (file := _taken(words, "--config")) is not None:
         if name is not None:
@@ -196,16 +214,12 @@ def parse(
         config = base or recipes.recipe(name or default_recipe)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
     make: Callable[..., Arguments] = kind
-    known = [path for path in flatten(config) if not path.endswith(".kind")]
-    refuse_unknown(words, [*known, *_fields(others)])
-    found: Any = tyro.cli(
-        kind,
-        default=make(config=config, **others),
-        args=words,
-        prog=prog,
-        description=description,
-        config=_TYRO,
-    )
+    default = make(config=config, **others)
+    refuse_unknown(words, _known(config, others))
+    found: Any = _read(kind, default=default, args=words, prog=prog, description=description)
+    for path, value in flatten(found.config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{path.replace('_', '-')} must be a finite number; got {value}")
     return dataclasses.replace(found, config=_towers(found.config))
 
 
@@ -267,6 +281,46 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+
+
+def _read(kind: Any, **options: Any) -> Any:
+    """What tyro reads; what it refuses is a sentence and not a box of lines."""
+    said = io.StringIO()
+    width = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "2000"
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, config=_TYRO, **options)
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise ValueError(_sentence(said.getvalue())) from None
+    finally:
+        os.environ.pop("COLUMNS")
+        if width is not None:
+            os.environ["COLUMNS"] = width
+
+
+def _sentence(box: str) -> str:
+    """The first paragraph of tyro's message, which stands in a box or between rules."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        content = line.strip("│ ")
+        if content.strip("╭╮╰╯─-"):
+            sections[-1].append(content)
+        else:
+            sections.append([])
+    # A box has its title in its upper edge; without one it is a paragraph of its own.
+    sections = [section for section in sections if section and not section[0].startswith("╭")]
+    told = sections if "│" in box else sections[1:]
+    text = " ".join(told[0]) if told else ""
+    text = re.sub(r"^Error parsing (config\.?\w*|[\w.]+): (?=\S+\.)", "", text)
+    text = re.sub(r"^Error parsing ", "", text).replace(". Expected ", "; expected ").rstrip(".")
+    text = re.sub(
+        r"invalid literal for int\(\) with base 10: ", "expected a whole number; got ", text
+    )
+    text = re.sub(r"could not convert string to float: ", "expected a number; got ", text)
+    return text[:1].lower() + text[1:] if text else box.strip()
 
 
 def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
@@ -331,13 +385,9 @@ def _refuse_passwords(words: Sequence[str]) -> None:
             )
 
 
-def _fields(others: dict[str, Any]) -> list[str]:
-    """The fields of a command line beside the config's, by dotted path.
-
-    Args:
-        others: their usual values; a dataclass stands for its own fields.
-    """
-    known = []
+def _known(config: Config | None, others: dict[str, Any]) -> list[str]:
+    """Every field of a command line, by dotted path."""
+    known = [path for path in flatten(config) if not path.endswith(".kind")] if config else []
     for name, value in others.items():
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]

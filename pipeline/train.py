@@ -95,6 +95,7 @@ def _outcome(
     if outcome:
         print(f"run {name} is finished already; --run.name starts another")
         return outcome
+    cli.refuse_folder("--run.folder", folder)
     lock.refuse_if_held(place)
     terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
     terminal.header("results", storage.plain(place))
@@ -258,6 +259,7 @@ def check(config: Config) -> Corpus:
     Raises:
         ValueError: data, towers, words, batch or head that cannot be had or do not go together.
     """
+    cli.refuse_folder("--data.cache", config.data.cache)
     freezing.check(
         config.towers.pretrained, config.towers.freeze, learns_tokens=config.tokens.learns
     )

@@ -198,6 +198,7 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     terminal.header("results", storage.plain(sweep.place))
     terminal.header("MLflow", tracking.shown())
     terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
+    cli.refuse_folder("--run.folder", sweep.folder)
     lock.refuse_if_held(sweep.place)
     corpus = train.check(config)
     tracking.check(config.data.dataset)

@@ -165,3 +165,9 @@ def test_an_evaluation_without_mlflow_still_says_its_numbers(monkeypatch, tmp_pa
     said = evaluate.record(recipes.recipe("demo"), "/runs/a/checkpoint_1", "val", {"SumR": 300.0})
     assert said.startswith("not logged at nonsense://nowhere: ")
     assert "\n" not in said
+
+
+def test_the_best_epoch_is_none_of_step_0():
+    history = [{"step": 0, "val/SumR": 90.0}, {"step": 8, "epoch": 1, "val/SumR": 80.0}]
+    assert describe.best_epoch(history) == history[1]
+    assert describe.best_epoch(history[:1]) == {}

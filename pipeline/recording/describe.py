@@ -142,8 +142,12 @@ def _fields(config: Config) -> dict[str, Any]:
 
 
 def best_epoch(history: Iterable[Mapping[str, float]], score: str = SCORE) -> Mapping[str, float]:
-    """The row of the epoch with the highest validation score; empty where none was validated."""
-    return max((row for row in history if score in row), key=lambda row: row[score], default={})
+    """The row of the epoch with the highest validation score; empty where none was validated.
+
+    What was validated before the first step is no epoch: there is no checkpoint of it.
+    """
+    epochs = (row for row in history if "epoch" in row and score in row)
+    return max(epochs, key=lambda row: row[score], default={})
 
 
 def best(row: Mapping[str, float]) -> Metrics:

@@ -56,9 +56,13 @@ class Encoder:
                 "video, so that no index can be made with it; choose a checkpoint of another head"
             )
         self.size = backbone.image_size(settings.towers.name)
+        self.spell = backbone.spelling(settings.towers.name, settings.data.max_words)
+        """A query's words as the model sees them, each with the positions it takes."""
         self._count = backbone.counter(settings.towers.name)
         self._tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
-        self.layout = record_layout(self.head, settings.data.max_frames)
+        self.layout = record_layout(
+            self.head, settings.tokens.frames_after(settings.data.max_frames)
+        )
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Encoder":
