@@ -10,6 +10,8 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.front  # isort: skip  # noqa: F401
+
 import ray
 
 from pipeline import cli, terminal

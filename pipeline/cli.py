@@ -217,11 +217,10 @@ def parse(
     """
     words = _with_flags(kind, sys.argv[1:] if argv is None else argv)
     _refuse_passwords(words)
-    asks = bool({"-h", "--help"} & set(words))
+    if {"-h", "--help"} & set(words):
+        show_help(kind, words, prog, description, default_recipe=default_recipe, base=base)
+        sys.exit(0)
     if default_recipe is None:
-        if asks:
-            usage.show(description, prog, "[--field value ...]", {"": kind})
-            sys.exit(0)
         refuse_unknown(words, _known(None, _spelled(kind)))
         return _read(kind, args=words, prog=prog, description=description)
     name = words.pop(0) if words and not words[0].startswith("-") else None
@@ -234,20 +233,37 @@ def parse(
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
     make: Callable[..., Arguments] = kind
     default = make(config=config, **others)
-    if asks:
-        about = (
-            f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
-            "NAME:smoke shrinks one to seconds on the demo corpus"
-        )
-        forms = "[RECIPE | --config FILE] [--field.name value ...]"
-        usage.show(about, prog, forms, usage.groups(default))
-        sys.exit(0)
     refuse_unknown(words, _known(config, others))
     found: Any = _read(kind, default=default, args=words, prog=prog, description=description)
     for path, value in flatten(found.config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{path.replace('_', '-')} must be a finite number; got {value}")
     return dataclasses.replace(found, config=_towers(found.config))
+
+
+def show_help(
+    kind: type,
+    words: Sequence[str],
+    prog: str,
+    description: str,
+    *,
+    default_recipe: str | None = "demo",
+    base: Config | None = None,
+) -> None:
+    """Print what ``--help`` shows; the values are those of the recipe that the words begin with."""
+    fields = dataclasses.fields(kind)
+    if not any(f.name == "config" for f in fields):
+        usage.show(description, prog, "[--field value ...]", {"": kind})
+        return
+    name = words[0] if words and not words[0].startswith("-") else default_recipe or "demo"
+    config = base or recipes.recipe(name)
+    default = kind(config=config, **{f.name: _default(f) for f in fields if f.name != "config"})
+    about = (
+        f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
+        "NAME:smoke shrinks one to seconds on the demo corpus"
+    )
+    forms = "[RECIPE | --config FILE] [--field.name value ...]"
+    usage.show(about, prog, forms, usage.groups(default))
 
 
 def given(words: Sequence[str]) -> set[str]:

@@ -65,8 +65,9 @@ def commands() -> dict[str, str]:
 def _run(name: str, words: list[str]) -> None:
     # As if the script had been called: messages, MLflow's source and jobs name it.
     sys.argv = [str(HERE / f"{name}.py"), *words]
-    from pipeline import cli
+    from pipeline import cli, front
 
+    front.begin(HERE / f"{name}.py", words)
     cli.run(importlib.import_module(f"pipeline.{name}").main)
 
 

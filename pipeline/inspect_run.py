@@ -9,6 +9,8 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.front  # isort: skip  # noqa: F401
+
 import numpy as np
 import torch
 

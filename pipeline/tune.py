@@ -12,6 +12,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.front  # isort: skip  # noqa: F401
+
 import ray
 from ray import tune
 

@@ -94,7 +94,7 @@ def test_mlflow_has_config_history_and_result(outcome):
         f"test/{key}": value for key, value in reported(outcome.result["metrics"]).items()
     }.items() <= run.data.metrics.items()
     assert run.data.tags["checkpoint"] == outcome.result["checkpoint"]
-    assert {"git.commit", "version.torch", "version.ray"} <= run.data.tags.keys()
+    assert {"mlflow.source.git.commit", "version.torch", "version.ray"} <= run.data.tags.keys()
     assert any(key.startswith("system/") for key in run.data.metrics)
 
 
