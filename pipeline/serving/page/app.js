@@ -46,7 +46,12 @@ async function ask(path, options) {
     throw new Error("the server does not answer; is serve.py still running?");
   }
   let content = null;
-  try { content = await response.json(); } catch { /* said below */ }
+  try {
+    content = await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if (response.ok) throw new Error("the server's answer cannot be read");
+  }
   if (!response.ok) {
     const detail = content && (content.error || (content.detail && content.detail.map((one) => `${one.loc.at(-1)}: ${one.msg}`).join("; ")));
     throw new Error(detail || `the server answered with ${response.status}`);
