@@ -3,7 +3,6 @@
 import csv
 import functools
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ray
 
-from pipeline import cli
+from pipeline import cli, terminal
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.inputs.survive import map_surviving
@@ -48,6 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     config = arguments.config
     listed = arguments.list or f"runs/check-{config.data.dataset}.tsv"
     cli.refuse_output("--list", listed)
+    for name in ("allow_missing", "allow_leaks"):
+        if (value := getattr(arguments, name)) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} must not be negative; got {value}")
     backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
     words = True
     try:
@@ -93,7 +95,7 @@ def inspect_files(config: Config, corpus: Corpus, cache: FrameCache | None) -> l
     """Look into every file over the cluster's CPUs; without a cache's settings, at headers alone."""
     groups = list(inspection.by_file(corpus).values())
     look = functools.partial(_look, cache=cache, timeout=config.data.decode_timeout)
-    bar = Progress("videos", len(groups))
+    bar = terminal.Progress("videos", len(groups))
     reports: list[FileReport] = []
     for index, seen in map_surviving(
         look, groups, workers=workers(config), batch=16, node=config.cluster.decode_node
@@ -116,7 +118,7 @@ def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
         return {}
     chunks = [captions[at : at + CAPTIONS] for at in range(0, len(captions), CAPTIONS)]
     count = functools.partial(backbone.caption_lengths, config.towers.name)
-    bar = Progress("captions", len(captions))
+    bar = terminal.Progress("captions", len(captions))
     positions: dict[str, int] = {}
     for index, lengths in map_surviving(count, chunks, workers=workers(config), batch=1):
         positions |= dict(zip(chunks[index], lengths, strict=True))
@@ -134,29 +136,6 @@ def write_problems(place: Path, rows: Sequence[tuple[str, str, str, str]]) -> No
     with place.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows([("split", "id", "problem", "details"), *rows])
-
-
-class Progress:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total = what, total
-        self.done = self.bad = 0
-        self.start = self.said = time.monotonic()
-
-    def step(self, by: int = 1, bad: bool = False) -> None:
-        """Count, and show where it stands."""
-        self.done, self.bad = self.done + by, self.bad + bad
-        now, last, terminal = time.monotonic(), self.done >= self.total, sys.stderr.isatty()
-        if not last and now - self.said < (0.1 if terminal else 10):
-            return
-        self.said = now
-        filled = 30 * self.done // self.total
-        pace = self.done / max(now - self.start, 1e-3)
-        text = f"[{'#' * filled:30}] {self.done} of {self.total} {self.what}, "
-        text += f"{pace:.0f} a second" if pace >= 1 else f"{1 / pace:.0f} s each"
-        text += f", {self.bad} unreadable" if self.bad else ""
-        print(text, end="\r" if terminal and not last else "\n", file=sys.stderr, flush=True)
 
 
 def _look(clips: Sequence[Clip], cache: FrameCache | None, timeout: float) -> FileReport:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
@@ -14,14 +15,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 from ray import tune
 
-from pipeline import cli, tracking, train
+from pipeline import cli, terminal, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.recording import describe, views
 from pipeline.run_state import database, lock, run_folder
 from pipeline.sweeps import features, progress, trials
-from pipeline.sweeps.plan import Sweep, describe, encode, starting_point
+from pipeline.sweeps.plan import Sweep, as_dict, encode, starting_point
 from tcmgc import storage
 from tcmgc.config import Config, from_dict, replace, to_dict
+from tcmgc.datasets import Corpus
+from tcmgc.retrieval.metrics import chance
 
 PROG = "python pipeline/tune.py SPACE"
 OUTCOME, BEST = "search.json", "best_config.json"
@@ -57,6 +61,8 @@ class Arguments:
     """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
     """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
+    quiet: bool = False
+    """Show nothing but the result and errors."""
     run: Place = field(default_factory=Place)
 
 
@@ -66,16 +72,11 @@ def main(argv: list[str] | None = None) -> int:
     if words[:1] in (["-h"], ["--help"]):
         cli.parse(Arguments, words, PROG, f"{__doc__}\n\nspaces:\n{_spaces()}")
     space, checker = pick(words.pop(0) if words and not words[0].startswith("-") else None)
-    if "--frozen" in words and words[words.index("--frozen") + 1 :][:1] not in (
-        ["True"],
-        ["False"],
-    ):
-        words.insert(words.index("--frozen") + 1, "True")
     about = f"{__doc__}\n\n{space.name}: {space.title} ({space.source})"
     arguments = cli.parse(Arguments, words, PROG, about)
     sweep = plan(space, arguments, given=cli.given(words))
     checker(space, from_dict(sweep.base))
-    return run(sweep, arguments.max_concurrent)
+    return run(sweep, arguments.max_concurrent, quiet=arguments.quiet)
 
 
 def _spaces() -> str:
@@ -172,47 +173,93 @@ def _refuse_moving_towers(space: Any) -> None:
         )
 
 
-def run(sweep: Sweep, max_concurrent: int) -> int:
+def run(sweep: Sweep, max_concurrent: int, *, quiet: bool = False) -> int:
     """The whole sweep, or what is left of it."""
+    with terminal.silent(quiet):
+        outcome = _read(sweep)
+        if outcome is None:
+            outcome = _run(sweep, max_concurrent)
+        else:
+            print("finished already; --run.folder starts another")
+            if not outcome.get("recorded", True) or tracking.run_of(sweep.place) is None:
+                outcome = _record(sweep, outcome)
+    _show(sweep, outcome)
+    return 0
+
+
+def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     begin = time.monotonic()
-    print(
-        f"sweep {sweep.name}: {sweep.total} trials of {sweep.epochs} epochs, in {storage.plain(sweep.place)}"
-    )
-    if finished := _read(sweep):
-        print("finished already; --run.folder starts another")
-        if not finished.get("recorded", True) or tracking.run_of(sweep.place) is None:
-            finished = _record(sweep, finished)
-        _show(sweep, finished)
-        return 0
-    lock.refuse_if_held(sweep.place)
     config = from_dict(sweep.base)
+    space = sweep.space
+    terminal.header("sweep", f"{space.name}: {space.title} ({space.source})")
+    terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
+    terminal.header("results", storage.plain(sweep.place))
+    terminal.header("MLflow", tracking.shown())
+    terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
+    cli.refuse_folder("--run.folder", sweep.folder)
+    lock.refuse_if_held(sweep.place)
     corpus = train.check(config)
-    tracking.check()
+    tracking.check(config.data.dataset)
     cluster.connect(sweep=True)
     room(config, max_concurrent, frozen=sweep.frozen)
     prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
     corpus, _ = prepare.usable(config, corpus)
     with lock.held(sweep.place):
-        parent = _parent(sweep, config)
+        parent = _parent(sweep, config, corpus)
         try:
             rows = _tune(sweep, corpus, parent, max_concurrent)
-            outcome = _conclude(sweep, rows)
+            outcome = _conclude(sweep, rows, len(corpus["val"]))
             outcome = _record(sweep, outcome)
         except BaseException as error:
             tracking.end_failed(parent, error)
             raise
-    print(f"\ntook {progress.seconds_since(begin)}")
-    _show(sweep, outcome)
-    return 0
+    print(f"\ntook {terminal.duration(time.monotonic() - begin)}")
+    return outcome
 
 
-def _parent(sweep: Sweep, config: Config) -> str:
+def _parent(sweep: Sweep, config: Config, corpus: Corpus) -> str:
     tags = {"kind": "sweep", "space": sweep.space.name, "metric": sweep.space.metric}
     tags |= {"frozen": "yes, a screening" if sweep.frozen else "no", "data": config.data.dataset}
+    tags |= {"candidates": str(len(corpus["val"]))}
     params = {"trials": sweep.total, "epochs": sweep.epochs, "seeds": sweep.seeds}
-    run_id = tracking.start(config, sweep.name, sweep.place, tags, params)
-    tracking.client().log_dict(run_id, describe(sweep), "search.json")
+    title = describe.sweep_name(
+        sweep.space.name, config, sweep.seeds, sweep.samples, frozen=sweep.frozen
+    )
+    run_id = tracking.start(config, title, sweep.place, tags, params)
+    tracking.inputs(run_id, config, {name: corpus[name] for name in ("train", "val")})
+    tracking.save_views(tracking.experiment(config.data.dataset), views.sweep(run_id, sweep.varied))
+    tracking.describe_run(run_id, _about(sweep))
+    tracking.client().log_dict(run_id, as_dict(sweep), OUTCOME)
     return run_id
+
+
+def _about(sweep: Sweep, found: str | None = None) -> str:
+    return describe.sweep(
+        from_dict(sweep.base),
+        sweep.space.title,
+        sweep.space.source,
+        sweep.total,
+        sweep.epochs,
+        frozen=sweep.frozen,
+        found=found,
+        report=_report_command(sweep),
+    )
+
+
+def _report_command(sweep: Sweep) -> str:
+    frozen = ["--frozen"] if sweep.frozen else []
+    return cli.command("report.py", sweep.space.name, *frozen)
+
+
+def _attach_report(sweep: Sweep, parent: str) -> None:
+    """Make the sweep's report, its page and figures among them, artifacts of its own run."""
+    # Here and not above: matplotlib is not needed before.
+    from pipeline import report
+    from pipeline.sweeps import results
+
+    found = results.collect(sweep.space, run_id=parent)
+    with tempfile.TemporaryDirectory() as made:
+        report.log(found, report.write([found], Path(made)))
 
 
 def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, float]:
@@ -367,7 +414,7 @@ def _row(sweep: Sweep, result: Any) -> progress.Row:
     )
 
 
-def _conclude(sweep: Sweep, rows: list[progress.Row]) -> dict[str, Any]:
+def _conclude(sweep: Sweep, rows: list[progress.Row], candidates: int) -> dict[str, Any]:
     """Write down the result and the best config.
 
     Raises:
@@ -384,7 +431,7 @@ def _conclude(sweep: Sweep, rows: list[progress.Row]) -> dict[str, Any]:
     first = next(row for row in rows if row.label == best and row.score is not None)
     run_folder.write(sweep.place, BEST, to_dict(sweep.chosen(first.settings)))
     outcome = {"rows": [asdict(row) for row in rows], "best": best, "recorded": False}
-    outcome |= {"mlflow_run": None, "page": None}
+    outcome |= {"mlflow_run": None, "page": None, "candidates": candidates}
     run_folder.write(sweep.place, OUTCOME, outcome)
     return outcome
 
@@ -401,13 +448,16 @@ def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
     score = max(row.score for row in rows if row.label == best and row.score is not None)
     try:
         known = tracking.run_of(sweep.place)
-        parent = known.info.run_id if known else _parent(sweep, from_dict(sweep.base))
+        parent = known.info.run_id if known else _parent_anew(sweep)
         trials.settle(sweep, [(row.settings, row.trial) for row in rows], parent)
         name = "best/" + sweep.space.metric.removeprefix("val/")
         tracking.finish(parent, {name: score}, {"variant": best})
         tracking.client().log_dict(parent, run_folder.read(sweep.place, BEST), BEST)
+        tracking.describe_run(parent, _about(sweep, progress.finding(sweep, rows)))
         tracking.end(parent, "FINISHED")
+        _attach_report(sweep, parent)
         outcome = outcome | {"mlflow_run": parent, "page": tracking.page(parent), "recorded": True}
+        outcome |= {"table": tracking.table(parent, parent)}
     except ValueError as error:
         raise ValueError(
             f"the sweep is finished and its result is in {storage.plain(sweep.place)}/{OUTCOME}, but MLflow does not "
@@ -415,6 +465,11 @@ def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
         ) from error
     run_folder.write(sweep.place, OUTCOME, outcome)
     return outcome
+
+
+def _parent_anew(sweep: Sweep) -> str:
+    config = from_dict(sweep.base)
+    return _parent(sweep, config, prepare.usable(config, prepare.splits(config))[0])
 
 
 def _ended(sweep: Sweep, row: progress.Row) -> bool:
@@ -433,13 +488,18 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     rows = [progress.Row(**row) for row in outcome["rows"]]
     print()
     print(progress.table(rows, sweep.space.metric))
+    if candidates := outcome.get("candidates"):
+        by_chance = chance(candidates)[sweep.space.metric.removeprefix("val/")]
+        print(f"chance: {by_chance:.1f}, {candidates} candidates")
     print("\nvalidation scores; the test split was not touched")
+    print(progress.finding(sweep, rows))
     config = storage.join(sweep.place, BEST)
-    print(f"best:    {outcome['best']}: {cli.command('train.py', '--config', config)}")
-    frozen = ["--frozen"] if sweep.frozen else []
-    print(f"report:  {cli.command('report.py', sweep.space.name, *frozen)}")
+    print(f"\ntrain:   {cli.command('train.py', '--config', config)}")
+    print(f"report:  {_report_command(sweep)}")
     print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
+    if "table" in outcome:
+        print(f"trials:  {outcome['table']}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tcmgc.config import XClipHead, XPoolHead
-from tcmgc.heads import Sizes, TcMgc, XClip, XPool, score_tiled
+from tcmgc.config import XPoolHead
+from tcmgc.heads import Sizes, TcMgc, XPool, score_tiled
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training.losses import info_nce, similarity_decorrelation
 
@@ -129,60 +129,3 @@ def test_golden_xpool(path: Path) -> None:
     record = head.record(VideoFeatures(frames, frames, all_true(frames)))
     similarity = head.score(text, record).similarity
     assert torch.allclose(similarity, golden["output.similarity"], atol=1e-4), path.name
-
-
-@each("peers/xclip.safetensors")
-def test_golden_xclip(path: Path) -> None:
-    golden = load_file(path)
-    words, frames = golden["input.words"], golden["input.frames"]
-    mask = golden["input.frame_mask"].bool()
-    sizes = Sizes(words.shape[2], words.shape[1], frames.shape[1])
-    head = XClip(XClipHead(), sizes)
-    names = {
-        "sentence_product": "global_mat_weight",
-        "word_product": "local_mat_weight",
-        "video_word.weight": "word_logit_weight",
-        "sentence_frame.weight": "frame_logit_weight",
-        "first_frames.weight": "frame_mat_weight",
-        "then_words.weight": "word_mat_weight2",
-        "first_words.weight": "word_mat_weight",
-        "then_frames.weight": "frame_mat_weight2",
-    }
-    head.load_state_dict({mine: golden[f"param.{theirs}"] for mine, theirs in names.items()})
-    with safe_open(path, "pt") as opened:
-        heads = json.loads(opened.metadata()["dims"])["heads"]
-    video = VideoFeatures(frames, seq_transf(golden, frames, mask, heads), mask)
-    text = TextFeatures(golden["input.sentence"], words, golden["input.word_mask"].bool())
-    scale = golden["param.clip.logit_scale"].exp()
-    for scores in (
-        head.score(text, head.record(video)),
-        score_tiled(head, text, head.record(video), memory=20_000),
-    ):
-        difference = (scores.similarity * scale - golden["output.similarity"]).abs().max()
-        assert difference <= 1e-4 * golden["output.similarity"].abs().max()
-
-
-def seq_transf(golden: dict[str, Tensor], frames: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """CLIP4Clip's temporal encoder, from the golden's own weights."""
-    width = frames.shape[2]
-    x = frames + golden["param.frame_position_embeddings.weight"][: frames.shape[1]]
-    layer = 0
-    while f"param.transformerClip.resblocks.{layer}.ln_1.weight" in golden:
-        state = {
-            name.split(f"resblocks.{layer}.")[1]: value
-            for name, value in golden.items()
-            if f"transformerClip.resblocks.{layer}." in name
-        }
-        attention = torch.nn.MultiheadAttention(width, heads, batch_first=True)
-        attention.load_state_dict(
-            {k.removeprefix("attn."): v for k, v in state.items() if k.startswith("attn.")}
-        )
-        norm = torch.nn.functional.layer_norm
-        y = norm(x, (width,), state["ln_1.weight"], state["ln_1.bias"])
-        x = x + attention(y, y, y, key_padding_mask=~mask, need_weights=False)[0]
-        y = norm(x, (width,), state["ln_2.weight"], state["ln_2.bias"])
-        y = y @ state["mlp.c_fc.weight"].T + state["mlp.c_fc.bias"]
-        y = y * torch.sigmoid(1.702 * y)
-        x = x + y @ state["mlp.c_proj.weight"].T + state["mlp.c_proj.bias"]
-        layer += 1
-    return x + frames

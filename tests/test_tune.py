@@ -82,7 +82,7 @@ def test_a_trials_config_has_the_variants_changes_its_seed_and_the_budget():
         },
     )
     assert made == expected
-    assert planned.params(made) == {"attention.residual": False}
+    assert planned.varied == ("head.attention.residual", "train.seed")
     assert planned.total == 4
 
 
@@ -179,7 +179,7 @@ def tower(tmp_path_factory):
 def children(planned):
     parent = tracking.run_of(str(planned.place)).info.run_id
     where = f"tags.`mlflow.parentRunId` = '{parent}'"
-    return parent, tracking.client().search_runs([tracking.experiment()], where)
+    return parent, tracking.find_runs(where)
 
 
 def check_search(planned, text):
@@ -190,15 +190,24 @@ def check_search(planned, text):
         assert run.info.status == "FINISHED"
         assert {"space", "variant", "seed", "kind"} <= set(run.data.tags)
         assert run.data.tags["status"] == "finished"
-        assert set(run.data.params) == {"attention.residual", "seed"}
+        # As a training's: the same fields by the same names.
+        assert run.data.params.keys() == config.flatten(planned.chosen({"variant": "with"})).keys()
+        assert next(iter(run.data.metrics)) == "best/SumR"
         assert run.data.metrics["isa_parameters"] > 0
         assert not [name for name in run.data.metrics if name.startswith("test/")]
         points = tracking.client().get_metric_history(run.info.run_id, "val/SumR")
-        assert len(points) == planned.epochs
-        best = max(point.value for point in points)
+        first, *epochs = points
+        assert first.step == 0  # the weights that training starts from: no epoch, and no candidate
+        assert len(epochs) == planned.epochs
+        best = max(point.value for point in epochs)
         assert run.data.metrics["best/SumR"] == pytest.approx(best)
     best = max(runs, key=lambda run: run.data.metrics["best/SumR"])
     assert best.data.tags["variant"] in text
+    reported = {file.path for file in tracking.client().list_artifacts(parent, "report")}
+    assert {"report/residual.html", "report/residual.csv"} <= reported
+    sweep = tracking.client().get_run(parent)
+    assert sweep.info.run_name.startswith("residual, 1 seed, demo")
+    assert "best:" in sweep.data.tags["mlflow.note.content"]
     place = tracking.client().download_artifacts(parent, "best_config.json")
     again = cli.parse(train.Arguments, ["--config", place], "train", "about").config
     assert again == planned.chosen({"variant": best.data.tags["variant"], "seed": 0})
@@ -266,7 +275,7 @@ class FakeTrial:
 
 @pytest.mark.parametrize(
     ("how", "state", "status"),
-    [("complete", "KILLED", "stopped early"), ("error", "FAILED", "failed: see Ray's log")],
+    [("complete", "FINISHED", "stopped early"), ("error", "FAILED", "failed: see Ray's log")],
 )
 def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state, status):
     planned = tune.plan(SPACES["residual"], arguments("--run.folder", str(tmp_path)))

@@ -95,21 +95,11 @@ class Sweep:
         config = self.space.apply(from_dict(self.base), changes)
         return replace(config, {"train.seed": self.seed(settings), "train.epochs": self.epochs})
 
-    def params(self, config: Config) -> dict[str, Any]:
-        """What varies in this sweep, by the shortest name that is clear."""
-        flat = flatten(config)
-        paths = self.axes or self.space.paths
-        return {short(path, flat): flat[path] for path in paths}
-
-
-def short(path: str, known: Any) -> str:
-    """The shortest end of a dotted path that no other field has: ``attention.heads``, ``alpha``."""
-    parts = path.split(".")
-    for start in reversed(range(len(parts))):
-        end = ".".join(parts[start:])
-        if sum(other == end or other.endswith(f".{end}") for other in known) == 1:
-            return end
-    return path
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The fields that differ between trials, by dotted path."""
+        seeds = ("train.seed",) if self.seeds > 1 else ()
+        return (*(self.axes or self.space.paths), *seeds)
 
 
 def encode(value: Any) -> Any:
@@ -122,7 +112,7 @@ def decode(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
-def describe(sweep: Sweep) -> dict[str, Any]:
+def as_dict(sweep: Sweep) -> dict[str, Any]:
     """What goes into MLflow as the sweep's own description."""
     return {
         "space": asdict(sweep.space),

@@ -16,6 +16,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
+from pipeline.recording import describe
 from pipeline.run_state import checkpoints, database, run_folder
 from pipeline.sweeps.plan import Sweep
 from tcmgc import model, storage
@@ -85,11 +86,15 @@ def frozen_trial(
     def work(config: Config, name: str, run_id: str) -> list[Row]:
         device = "cuda" if gpu else "cpu"
         run = frozen.FrozenTrainer(config, _features(features), device, pairs=sweep.pairs)
-        history = []
+
+        def scores() -> Row:
+            return {f"val/{key}": value for key, value in run.evaluate().items()}
+
+        history = [{"step": 0, "time": time.time(), **scores()}]
+        tracking.complete(run_id, history)
         for epoch in range(1, config.train.epochs + 1):
             terms = {f"train/{key}": value for key, value in run.epoch().items()}
-            scores = {f"val/{key}": value for key, value in run.evaluate().items()}
-            row = {"step": run.done, "time": time.time(), "epoch": epoch, **terms, **scores}
+            row = {"step": run.done, "time": time.time(), "epoch": epoch, **terms, **scores()}
             history.append(row)
             tracking.complete(run_id, [row])
             ray.tune.report(validation(row))
@@ -219,7 +224,7 @@ def start(sweep: Sweep, settings: dict[str, Any], trial: str, parent: str) -> st
     }
     name = f"{label}, seed {seed}" if sweep.seeds > 1 else label
     folder = sweep.trial_folder(settings, trial)
-    return tracking.start(config, name, folder, tags, {**sweep.params(config), "seed": seed})
+    return tracking.start(config, name, folder, tags)
 
 
 def finish(
@@ -228,9 +233,7 @@ def finish(
     """The best epoch's metrics under ``best/``, parameter counts, and how the trial ended."""
     summary: Row = {}
     if epochs:
-        row = best(epochs, sweep)
-        summary = {key.replace("val/", "best/"): value for key, value in validation(row).items()}
-        summary["best/epoch"] = summary.pop("epoch")
+        summary = describe.best(best(epochs, sweep))
     if (count := model.aggregation_parameters(config)) is not None:
         summary["isa_parameters"] = float(count)
     tracking.finish(run_id, summary, {"status": status})
