@@ -16,6 +16,7 @@ import ray
 import tyro
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
 
 from pipeline import cli
 from pipeline.cluster import placement as cluster
@@ -83,13 +84,16 @@ def start(arguments: Arguments) -> str:
         labels = cli.resolve("labels") if storage.is_uri(path) else f"{path.rstrip('/')}.labels"
     cluster.connect()
     cpus = ray.cluster_resources().get("CPU", 1.0)
-    serve.start(http_options=HTTPOptions(host=arguments.host, port=arguments.port))
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(
+        http_options=HTTPOptions(host=arguments.host, port=arguments.port), logging_config=quiet
+    )
     each = min(1.0, 0.5 * cpus / arguments.replicas)
     threads = max(1, (os.cpu_count() or 1) // arguments.replicas)
     options = {"num_cpus": each, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
     deployment: Any = Replica
     deployment = deployment.options(num_replicas=arguments.replicas, ray_actor_options=options)
-    serve.run(deployment.bind(path, labels, token, threads), name="search")
+    serve.run(deployment.bind(path, labels, token, threads), name="search", logging_config=quiet)
     shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     query = f"/?token={token}" if token else ""
     return f"http://{shown}:{arguments.port}{query}"
