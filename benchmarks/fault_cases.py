@@ -96,7 +96,9 @@ class Home:
             raise RuntimeError(f"the run did not finish; see {self.folder / 'log'} (with --keep)")
         result = json.loads((self.runs / "run" / "result.json").read_text())
         client = MlflowClient(result["mlflow"])
-        (experiment,) = client.search_experiments(filter_string="name = 'text-video retrieval'")
+        (experiment,) = client.search_experiments(
+            filter_string="name = 'text-video retrieval: demo'"
+        )
         runs = client.search_runs([experiment.experiment_id])
         history = client.get_metric_history(result["mlflow_run"], "train/loss")
         tags = runs[0].data.tags

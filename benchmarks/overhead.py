@@ -41,7 +41,7 @@ from tcmgc.towers import backbone
 from tcmgc.training import checkpoint, memory, optim, order
 from tcmgc.training.batch import Batch
 from tcmgc.training.distributed import share
-from tcmgc.training.step import backward
+from tcmgc.training.step import How, Whole, backward
 
 EVERY = 50
 """Steps between checkpoints that the share is given for."""
@@ -120,7 +120,8 @@ def bare(
         start = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
         batch, words = batches[step % len(batches)]
-        backward(retriever, batch, size, objective, pieces=settings.train.pieces, words=words)
+        how = How(pieces=settings.train.pieces)
+        backward(retriever, batch, size, objective, how, whole=Whole(words))
         optim.clip_gradients(retriever, settings.optim.clip_norm)
         optimiser.step()
         seconds.append(time.perf_counter() - start)

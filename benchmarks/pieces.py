@@ -22,24 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tcmgc import model, recipes
 from tcmgc.config import Config
-from tcmgc.towers.backbone import image_size, tokenizer
+from tcmgc.retrieval.costs import made_up
 from tcmgc.training import memory, optim
-from tcmgc.training.batch import Batch
-from tcmgc.training.step import backward
+from tcmgc.training.step import How, backward
 from tcmgc.training.threads import ONE, Threads
-
-
-def made_up(settings: Config) -> Batch:
-    """A batch of noise, with captions that differ."""
-    data, side, size = settings.data, image_size(settings.towers.name), settings.train.batch_size
-    random = torch.Generator().manual_seed(0)
-    shape = (size, data.max_frames, 3, side, side)
-    captions = [f"a red circle moves over picture {i}" for i in range(size)]
-    return Batch(
-        tokenizer(settings.towers.name, data.max_words)(captions),
-        torch.randint(256, shape, dtype=torch.uint8, generator=random),
-        torch.ones(size, data.max_frames, dtype=torch.bool),
-    )
 
 
 def stepper(settings: Config) -> Callable[[int, Threads], float]:
@@ -51,7 +37,7 @@ def stepper(settings: Config) -> Callable[[int, Threads], float]:
     def step(pieces: int, threads: Threads) -> float:
         start = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
-        backward(retriever, batch, len(batch), objective, pieces=pieces, threads=threads)
+        backward(retriever, batch, len(batch), objective, How(0, pieces, threads))
         optim.clip_gradients(retriever, settings.optim.clip_norm)
         optimiser.step()
         return time.perf_counter() - start

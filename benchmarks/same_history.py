@@ -1,7 +1,8 @@
 """Whether two runs took the same steps, to the bit: their losses, learning rates, norms and metrics.
 
 ``python benchmarks/same_history.py runs/ONE runs/OTHER`` compares the last checkpoints. Clock
-times and speeds are left out. Exits 1 where anything differs.
+times and speeds are left out, and so is the validation before the first step where one of the runs
+is older than that row. Exits 1 where anything differs.
 """
 
 import argparse
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file to write the result to")
     arguments = parser.parse_args()
     one, other = history(arguments.one), history(arguments.other)
+    if (one[0]["step"] == 0) != (other[0]["step"] == 0):
+        one, other = ([row for row in rows if row["step"] > 0] for rows in (one, other))
     differ = [(a, b) for a, b in zip(one, other, strict=False) if a != b]
     result = {"rows": [len(one), len(other)], "different": len(differ) + abs(len(one) - len(other))}
     if differ:

@@ -57,7 +57,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tcmgc.heads import TcMgc, native, score_tiled
+from tcmgc.config import Attention, Reorganise, TcMgcHead
+from tcmgc.heads import Sizes, TcMgc, native, score_tiled
 from tcmgc.heads.literal import literal_score
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training.losses import info_nce, similarity_decorrelation
@@ -80,6 +81,13 @@ def features(
         TextFeatures(draw(texts, DIM), draw(texts, words, DIM), torch.ones(texts, words) > 0),
         VideoFeatures(seen, seen, torch.ones(videos, frames) > 0),
     )
+
+
+def tcmgc(words: int = 32, frames: int = 12, kept: int = 3, heads: int = 1) -> TcMgc:
+    options = TcMgcHead(
+        attention=Attention(heads=heads), reorganise=Reorganise(keep_rate=kept / words)
+    )
+    return TcMgc(options, Sizes(DIM, words, frames))
 
 
 def interleaved(methods: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -158,7 +166,7 @@ def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: boo
     small = frames <= 16
     texts, videos = (128, 512) if small else (64, 128)
     text, video = features(texts, videos, words, frames)
-    head = TcMgc(DIM, words=words, frames=frames, heads=heads, keep_rate=kept / words).eval()
+    head = tcmgc(words, frames, kept, heads).eval()
     part = (32, 128) if small else (4, 32)
     few_texts, few_videos = text[: part[0]], video[: part[1]]
 
@@ -227,7 +235,7 @@ def agreement() -> Iterator[Row]:
         0.5 * text.sentence + video.encoded.mean(1), 0.5 * text.words + video.encoded.mean(1, True),
         text.word_mask,
     )  # fmt: skip
-    head = TcMgc(DIM, words=32, frames=12).eval()
+    head = tcmgc().eval()
     with torch.no_grad():
         record = head.record(video)
         exact = score_tiled(head, text, record, compile=False).similarity
@@ -250,7 +258,7 @@ def _training_step(
 ) -> None:
     torch.set_num_threads(threads)
     text, video = features(batch, batch, 32, 12)
-    head = TcMgc(DIM, words=32, frames=12)
+    head = tcmgc()
     for leaf in (text.sentence, text.words, video.encoded):
         leaf.requires_grad_()
 
@@ -259,8 +267,8 @@ def _training_step(
             scores = literal_score(head, text, video)
         else:
             scores = head.score(text, head.record(video))
-        loss = info_nce(scores.similarity, 100.0) + 0.5 * similarity_decorrelation(scores.grains)
-        loss.backward()
+        t2v, v2t = info_nce(scores.similarity, 100.0)
+        (t2v + v2t + 0.5 * similarity_decorrelation(scores.grains)).backward()
 
     step()
     forget_peak()
@@ -316,7 +324,7 @@ def _retrieval(
 ) -> None:
     torch.set_num_threads(threads)
     text, video = features(texts, videos, 32, 12)
-    head = TcMgc(DIM, words=32, frames=12).eval()
+    head = tcmgc().eval()
     with torch.no_grad():  # compile, or read what was compiled before
         score_tiled(head, text[:128], head.record(video[:128]), compile=True)
     forget_peak()

@@ -8,26 +8,22 @@ process holds says little: it keeps what earlier steps freed.)
 """
 
 import argparse
-import itertools
 import json
 import logging
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pieces import made_up
-
 from tcmgc import config, model, recipes
-from tcmgc.training.step import backward
+from tcmgc.retrieval.costs import made_up, most_memory
+from tcmgc.training.step import How, backward
 
 WAYS: dict[str, dict[str, Any]] = {
     "all at once": {},
@@ -46,23 +42,14 @@ def measure(changes: dict[str, Any], size: int, pipe: Any) -> None:
 
     def step() -> None:
         retriever.zero_grad(set_to_none=True)
-        backward(retriever, batch, size, objective, chunk_size=settings.train.chunk_size)
+        backward(retriever, batch, size, objective, How(settings.train.chunk_size))
 
     step()
     start = time.perf_counter()
     step()
     seconds = time.perf_counter() - start
     retriever.zero_grad(set_to_none=True)
-    pipe.send((seconds, most_memory(step)))
-
-
-def most_memory(function: Callable[[], None]) -> int:
-    """Bytes that tensors made in a call take at their most."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    result = profiler.profiler.kineto_results  # type: ignore[union-attr]
-    sizes = [event.nbytes() for event in result.events() if event.name() == "[memory]"]
-    return max(itertools.accumulate(sizes))
+    pipe.send((seconds, most_memory(step, torch.device("cpu"))))
 
 
 def main() -> None:

@@ -36,9 +36,7 @@ def main() -> None:
 
 def measure() -> dict[str, list[float] | float]:
     client = tracking.client()
-    trials = client.search_runs(
-        [tracking.experiment()], "tags.kind = 'trial'", order_by=["attributes.start_time ASC"]
-    )
+    trials = tracking.find_runs("tags.kind = 'trial'")[::-1]
     before, training, after = [], [], []
     for run in trials:
         steps = client.get_metric_history(run.info.run_id, "train/loss")

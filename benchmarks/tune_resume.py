@@ -71,9 +71,7 @@ def kill_half_way(process: subprocess.Popen[str]) -> bool:
 
 def trials(folder: Path) -> dict[str, int]:
     """When each finished trial below the folder ended, by its own folder."""
-    runs = tracking.client().search_runs(
-        [tracking.experiment()], "tags.kind = 'trial' and attributes.status = 'FINISHED'"
-    )
+    runs = tracking.find_runs("tags.kind = 'trial' and tags.status = 'finished'")
     return {
         run.data.tags["folder"]: run.info.end_time
         for run in runs

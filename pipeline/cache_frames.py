@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     config = arguments.config
     listed = arguments.list or f"runs/unreadable-{config.data.dataset}.tsv"
     cli.refuse_output("--list", listed)
+    cli.refuse_folder("--data.cache", config.data.cache)
     cache = prepare.frame_cache(config)
     corpus = prepare.splits(config, captions=False)
     unknown = [name for name in arguments.splits if name not in corpus]

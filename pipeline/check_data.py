@@ -3,7 +3,6 @@
 import csv
 import functools
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ray
 
-from pipeline import cli
+from pipeline import cli, terminal
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.inputs.survive import map_surviving
@@ -48,11 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     config = arguments.config
     listed = arguments.list or f"runs/check-{config.data.dataset}.tsv"
     cli.refuse_output("--list", listed)
+    for name in ("allow_missing", "allow_leaks"):
+        if (value := getattr(arguments, name)) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} must not be negative; got {value}")
     backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
+    words = True
     try:
         corpus = prepare.splits(config)
     except NoCaptionsError as error:
-        corpus = prepare.splits(config, captions=False)
+        corpus, words = prepare.splits(config, captions=False), False
         print(f"looking at the videos alone: {error}")
     cluster.connect()
     cluster.require_decoding(config)
@@ -83,7 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     for line in against:
         print(f"NOT fit: {line}")
     if not against:
-        print("fit for training" + (", as far as headers tell" if cache is None else ""))
+        fit = "fit for training" if words else "whole; without captions it is not fit for training"
+        print(fit + (", as far as headers tell" if cache is None else ""))
     return 1 if against else 0
 
 
@@ -91,7 +95,7 @@ def inspect_files(config: Config, corpus: Corpus, cache: FrameCache | None) -> l
     """Look into every file over the cluster's CPUs; without a cache's settings, at headers alone."""
     groups = list(inspection.by_file(corpus).values())
     look = functools.partial(_look, cache=cache, timeout=config.data.decode_timeout)
-    bar = Progress("videos", len(groups))
+    bar = terminal.Progress("videos", len(groups))
     reports: list[FileReport] = []
     for index, seen in map_surviving(
         look, groups, workers=workers(config), batch=16, node=config.cluster.decode_node
@@ -110,9 +114,11 @@ def inspect_files(config: Config, corpus: Corpus, cache: FrameCache | None) -> l
 def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
     """Token positions that every caption takes, uncut."""
     captions = list(dict.fromkeys(text for split in corpus.values() for _, text in split.pairs()))
+    if not captions:
+        return {}
     chunks = [captions[at : at + CAPTIONS] for at in range(0, len(captions), CAPTIONS)]
     count = functools.partial(backbone.caption_lengths, config.towers.name)
-    bar = Progress("captions", len(captions))
+    bar = terminal.Progress("captions", len(captions))
     positions: dict[str, int] = {}
     for index, lengths in map_surviving(count, chunks, workers=workers(config), batch=1):
         positions |= dict(zip(chunks[index], lengths, strict=True))
@@ -130,29 +136,6 @@ def write_problems(place: Path, rows: Sequence[tuple[str, str, str, str]]) -> No
     with place.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows([("split", "id", "problem", "details"), *rows])
-
-
-class Progress:
-    """A bar on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total = what, total
-        self.done = self.bad = 0
-        self.start = self.said = time.monotonic()
-
-    def step(self, by: int = 1, bad: bool = False) -> None:
-        """Count, and show where it stands."""
-        self.done, self.bad = self.done + by, self.bad + bad
-        now, last, terminal = time.monotonic(), self.done >= self.total, sys.stderr.isatty()
-        if not last and now - self.said < (0.1 if terminal else 10):
-            return
-        self.said = now
-        filled = 30 * self.done // self.total
-        pace = self.done / max(now - self.start, 1e-3)
-        text = f"[{'#' * filled:30}] {self.done} of {self.total} {self.what}, "
-        text += f"{pace:.0f} a second" if pace >= 1 else f"{1 / pace:.0f} s each"
-        text += f", {self.bad} unreadable" if self.bad else ""
-        print(text, end="\r" if terminal and not last else "\n", file=sys.stderr, flush=True)
 
 
 def _look(clips: Sequence[Clip], cache: FrameCache | None, timeout: float) -> FileReport:

@@ -3,8 +3,12 @@
 import contextlib
 import dataclasses
 import difflib
+import io
 import logging
+import math
 import os
+import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from pipeline import usage
 from tcmgc import recipes, storage
 from tcmgc.config import Cluster, Config, flatten, load
 
@@ -68,6 +73,14 @@ def _expanded(path: str) -> Path:
         ) from None
 
 
+def command(script: str, *words: str) -> str:
+    """A command of this project for the user to type, as it works from the working directory."""
+    path = CHECKOUT / "pipeline" / script
+    here = Path.cwd()
+    shown = path.relative_to(here) if path.is_relative_to(here) else path
+    return shlex.join(["python", str(shown), *words])
+
+
 def refuse_output(option: str, path: str | None) -> None:
     """Raise now where a file could not be written at the end; None is no file.
 
@@ -80,6 +93,21 @@ def refuse_output(option: str, path: str | None) -> None:
     if Path(place).is_dir():
         raise ValueError(f"{option} {path}: {place} is a folder; expected the path of a file")
     there = next(parent for parent in Path(place).parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{option} {path}: {there} is not a folder that can be written to")
+
+
+def refuse_folder(option: str, path: str) -> None:
+    """Raise now where a folder could not be made or written to later.
+
+    Raises:
+        ValueError: it is a file, or lies where nothing can be written.
+    """
+    place = resolve(path)
+    if storage.is_uri(place):
+        storage.resolve(place)
+        return
+    there = next(parent for parent in (Path(place), *Path(place).parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f"{option} {path}: {there} is not a folder that can be written to")
 
@@ -168,10 +196,15 @@ def parse(
     Raises:
         ValueError: an unknown recipe, a config file that is none, or an address with a password.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = _with_flags(kind, sys.argv[1:] if argv is None else argv)
     _refuse_passwords(words)
+    asks = bool({"-h", "--help"} & set(words))
     if default_recipe is None:
-        return tyro.cli(kind, args=words, prog=prog, description=description, config=_TYRO)
+        if asks:
+            usage.show(description, prog, "[--field value ...]", {"": kind})
+            sys.exit(0)
+        refuse_unknown(words, _known(None, {f.name: _default(f) for f in dataclasses.fields(kind)}))  # type: ignore[arg-type]
+        return _read(kind, args=words, prog=prog, description=description)
     name = words.pop(0) if words and not words[0].startswith("-") else None
     if (file := _taken(words, "--config")) is not None:
         if name is not None:
@@ -180,21 +213,28 @@ def parse(
     else:
         config = base or recipes.recipe(name or default_recipe)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
-    usage = (
-        f"{description}\n\nusage: {prog} [RECIPE | --config FILE] [--field.name value ...]\n"
-        f"recipes: {', '.join(recipes.RECIPES)}; NAME:smoke shrinks one to seconds on the demo corpus"
-    )
-    _refuse_unknown(words, config, others)
     make: Callable[..., Arguments] = kind
-    found: Any = tyro.cli(
-        kind,
-        default=make(config=config, **others),
-        args=words,
-        prog=prog,
-        description=usage,
-        config=_TYRO,
-    )
+    default = make(config=config, **others)
+    if asks:
+        about = (
+            f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
+            "NAME:smoke shrinks one to seconds on the demo corpus"
+        )
+        forms = "[RECIPE | --config FILE] [--field.name value ...]"
+        usage.show(about, prog, forms, usage.groups(default))
+        sys.exit(0)
+    refuse_unknown(words, _known(config, others))
+    found: Any = _read(kind, default=default, args=words, prog=prog, description=description)
+    for path, value in flatten(found.config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{path.replace('_', '-')} must be a finite number; got {value}")
     return dataclasses.replace(found, config=_towers(found.config))
+
+
+def given(words: Sequence[str]) -> set[str]:
+    """The fields that stand on a command line, by dotted path."""
+    names = (word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--"))
+    return {name.replace("-", "_") for name in names}
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -202,6 +242,9 @@ def run(main: Callable[[], int | None]) -> None:
     quiet()
     try:
         code = main()
+    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -217,8 +260,64 @@ def quiet() -> None:
     """Keep off the terminal what libraries say through the root logger about every model they make."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger().setLevel(logging.WARNING)
+    for name in ("mlflow.store.db.utils", "alembic"):  # that tables of a database are made
+        logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+
+
+def _read(kind: Any, **options: Any) -> Any:
+    """What tyro reads; what it refuses is a sentence and not a box of lines."""
+    said = io.StringIO()
+    width = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "2000"
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, config=_TYRO, **options)
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise ValueError(_sentence(said.getvalue())) from None
+    finally:
+        os.environ.pop("COLUMNS")
+        if width is not None:
+            os.environ["COLUMNS"] = width
+
+
+def _sentence(box: str) -> str:
+    """The first paragraph of tyro's message, which stands in a box or between rules."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        content = line.strip("│ ")
+        if content.strip("╭╮╰╯─-"):
+            sections[-1].append(content)
+        else:
+            sections.append([])
+    # A box has its title in its upper edge; without one it is a paragraph of its own.
+    sections = [section for section in sections if section and not section[0].startswith("╭")]
+    told = sections if "│" in box else sections[1:]
+    text = " ".join(told[0]) if told else ""
+    text = re.sub(r"^Error parsing (config\.?\w*|[\w.]+): (?=\S+\.)", "", text)
+    text = re.sub(r"^Error parsing ", "", text).replace(". Expected ", "; expected ").rstrip(".")
+    text = re.sub(
+        r"invalid literal for int\(\) with base 10: ", "expected a whole number; got ", text
+    )
+    text = re.sub(r"could not convert string to float: ", "expected a number; got ", text)
+    return text[:1].lower() + text[1:] if text else box.strip()
+
+
+def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
+    """The words, a value added to each switch that stands without: ``--quiet`` means ``--quiet True``."""
+    switches = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(kind) if f.type is bool}
+    words: list[str] = []
+    for at, word in enumerate(argv):
+        words.append(word)
+        if word.replace("_", "-") in switches and argv[at + 1 : at + 2] not in (
+            ["True"],
+            ["False"],
+        ):
+            words.append("True")
+    return words
 
 
 def _taken(words: list[str], option: str) -> str | None:
@@ -269,17 +368,22 @@ def _refuse_passwords(words: Sequence[str]) -> None:
             )
 
 
-def _refuse_unknown(words: Sequence[str], config: Config, others: dict[str, Any]) -> None:
-    known = [path for path in flatten(config) if not path.endswith(".kind")]
+def _known(config: Config | None, others: dict[str, Any]) -> list[str]:
+    """Every field of a command line, by dotted path."""
+    known = [path for path in flatten(config) if not path.endswith(".kind")] if config else []
     for name, value in others.items():
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]
+    return known
+
+
+def refuse_unknown(words: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a ValueError for a field that there is not, with those that are spelt nearly so."""
     spelled = {path.replace("_", "-") for path in known} | {"help"}
     for word in words:
         name = word.removeprefix("--").partition("=")[0].replace("_", "-")
         if word.startswith("--") and name not in spelled:
             near = difflib.get_close_matches(name, spelled, n=3)
-            hint = f"near it: {', '.join('--' + match for match in near)}. " if near else ""
-            raise ValueError(
-                f"there is no field --{name}; {hint}Known are: {', '.join(sorted(spelled))}"
-            )
+            shown = ", ".join(f"--{match}" for match in near)
+            hint = f"near it: {shown}" if near else "--help lists them all"
+            raise ValueError(f"there is no field --{name}; {hint}")

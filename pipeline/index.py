@@ -46,7 +46,7 @@ class Arguments:
     towers: Towers = field(default_factory=lambda: Towers(freeze="all"))
     """Bare towers for a new index without a checkpoint."""
     pooling: Pooling = "mean"
-    """How the bare towers score: `mean` of the frames, or `max`: the best frame."""
+    """How the bare towers score: the sentence with the `mean` of the frames, or `mean-max`: each word with its best frame."""
     settings: Settings = field(default_factory=Settings)
     """Windows, precision, strips: decided when an index is made."""
     workers: int = 0

@@ -16,8 +16,9 @@ import torch
 from pipeline import cli, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.recording import describe
 from pipeline.run_state import checkpoints
-from tcmgc import storage
+from tcmgc import model, storage
 from tcmgc.config import Config
 from tcmgc.datasets import Split
 from tcmgc.frames.cache import FrameReader
@@ -38,7 +39,7 @@ class Arguments:
     """All of the command line."""
 
     checkpoint: str
-    """Folder of the checkpoint, as training names it at its end."""
+    """Folder of a checkpoint, or of a run, of which the best one by validation score is taken."""
     split: Literal["val", "test"] = "val"
     """Split to look at. What you learn from the test split must not decide anything."""
     against: str | None = None
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if arguments.pairs < 1:
         raise ValueError(f"--pairs must be at least 1; got {arguments.pairs}")
-    folder = cli.resolve(arguments.checkpoint)
+    folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
     name = Path(storage.plain(folder)).name
     # Beside the checkpoint, or in a folder of reports where that is on a URI.
     beside = f"reports/{name}" if storage.is_uri(folder) else folder
@@ -82,13 +83,16 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
         stack: Holds local copies of checkpoints on URIs.
     """
     folder = stack.enter_context(checkpoints.local(shown))
-    config = _moved(checkpoint.read_config(folder), arguments)
+    # Whatever is wrong with the checkpoint shows here, before anything is decoded.
+    config, retriever = checkpoint.load(folder)
+    config = _moved(config, arguments)
     split = _split(config, arguments.split)
     split, reader = _readable(config, split, arguments.split)
-    subject = look(config, folder, split, reader)
+    subject = look(config, retriever, split, reader)
     other = None
     if arguments.against is not None:
-        against = stack.enter_context(checkpoints.local(cli.resolve(arguments.against)))
+        named = checkpoints.chosen(cli.resolve(arguments.against))
+        against = stack.enter_context(checkpoints.local(named))
         other = _other(config, against, split, arguments)
         subject = replace(subject, name=f"checkpoint, {subject.name}")
     parts = [
@@ -100,7 +104,7 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
     ]
     facts = _facts(config, folder, split, arguments.split) | {"checkpoint": storage.plain(shown)}
     if arguments.against is not None:
-        facts["compared with"] = cli.resolve(arguments.against)
+        facts["compared with"] = storage.plain(named)
     run_id = tracking.find(shown)
     with cli.output(out) as place:
         page.write(page.page(f"Inside {_title(storage.plain(shown))}", facts, parts), place)
@@ -127,7 +131,7 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
     places = np.random.default_rng(0).permutation(len(split))[:SMALL_VIDEOS]
     few = replace(split, clips=tuple(split.clips[place] for place in np.sort(places)))
     reader = prepare.frame_cache(config).open(few.clips)
-    subject = look(config, folder, few, reader)
+    subject = look(config, checkpoint.load(folder)[1], few, reader)
     parts = [
         *pairs.retrieval(subject, reader, 3, 0),
         pairs.attention(subject, reader, 2, 0),
@@ -142,10 +146,9 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
     return page.write(page.page(f"A look into {_title(folder)}", facts, parts), out)
 
 
-def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subject:
-    """Load a checkpoint and encode a split with it, in this process, on its GPU where it has one."""
+def look(config: Config, retriever: model.Retriever, split: Split, reader: FrameReader) -> Subject:
+    """Encode a split with a checkpoint's model, in this process, on its GPU where it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _, retriever = checkpoint.load(folder)
     retriever = retriever.to(device).eval()
     captions = [caption for _, caption in split.pairs()]
     words = config.data.max_words
@@ -162,6 +165,7 @@ def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subj
         captions=captions,
         owner=np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips]),
         spell=backbone.spelling(config.towers.name, words),
+        words=words,
         text=text,
         video=video,
     )
@@ -215,14 +219,15 @@ def _other(config: Config, folder: str, split: Split, arguments: Arguments) -> S
     Raises:
         ValueError: it was trained on other data, or has one score.
     """
-    other = _moved(checkpoint.read_config(folder), arguments)
+    other, retriever = checkpoint.load(folder)
+    other = _moved(other, arguments)
     if other.data.dataset != config.data.dataset:
         raise ValueError(
             f"--against {folder} was trained on {other.data.dataset}, --checkpoint on "
             f"{config.data.dataset}; compare trainings on the same data"
         )
     same, reader = _readable(other, split, arguments.split)
-    subject = look(other, folder, same, reader)
+    subject = look(other, retriever, same, reader)
     if len(subject.head.grains) == 1:
         raise ValueError(
             f"--against {folder} has one score (its head is {type(subject.head).__name__}), and "
@@ -237,7 +242,7 @@ def _facts(config: Config, folder: str, split: Split, name: str) -> dict[str, st
     return {
         "checkpoint": folder,
         "data": f"{config.data.dataset}, {name} split: {len(split)} videos, {captions} captions",
-        "model": f"{config.towers.name}, {type(config.head).__name__.removesuffix('Head')}",
+        "model": f"{describe.method(config)}, towers {config.towers.name}",
         "training": f"step {training['step']}, α = {config.loss.alpha:g}, seed {config.train.seed}",
     }
 

@@ -22,6 +22,10 @@ from pipeline.sweeps import figures, results
 from pipeline.sweeps.results import COLUMN_NAMES, SpaceResult, VariantResult
 from tcmgc import storage
 from tcmgc.reports.pages import page
+from tcmgc.retrieval.metrics import chance
+
+ARTIFACTS = "report"
+"""The folder of a report's files among the artifacts of its sweep's run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +44,8 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if "--frozen" in words and words[words.index("--frozen") + 1 :][:1] not in (
-        ["True"],
-        ["False"],
-    ):
-        words.insert(words.index("--frozen") + 1, "True")
     arguments = cli.parse(
-        Arguments, words, "python pipeline/report.py", str(__doc__), default_recipe=None
+        Arguments, argv, "python pipeline/report.py", str(__doc__), default_recipe=None
     )
     known = importlib.import_module("tune_spaces").SPACES
     unknown = [name for name in arguments.spaces if name not in known]
@@ -60,14 +58,26 @@ def main(argv: list[str] | None = None) -> int:
         results.collect(known[name], run_id=arguments.run, frozen=arguments.frozen)
         for name in arguments.spaces
     ]
+    for one in found:
+        print(f"{one.space.title} ({one.space.source})\n\n{text(one)}\n")
     folder = cli.resolve(arguments.folder)
     with tempfile.TemporaryDirectory() as made:
-        for place in write(found, Path(made) if storage.is_uri(folder) else Path(folder)):
+        places = write(found, Path(made) if storage.is_uri(folder) else Path(folder))
+        for place in places:
             final = storage.join(folder, place.name)
             if storage.is_uri(folder):
                 storage.upload(place, final)
             print(storage.plain(final))
+        for one in found:
+            log(one, places)
+            print(f"MLflow:  {tracking.page(one.run_id)}, {ARTIFACTS}/")
     return 0
+
+
+def log(found: SpaceResult, places: Sequence[Path]) -> None:
+    """Make files of a report artifacts of its sweep's own run."""
+    for place in places:
+        tracking.attach(found.run_id, place, ARTIFACTS)
 
 
 def write(found: Sequence[SpaceResult], folder: Path) -> list[Path]:
@@ -78,10 +88,49 @@ def write(found: Sequence[SpaceResult], folder: Path) -> list[Path]:
     for place, one in zip(places, found, strict=True):
         with place.open("w", newline="") as file:
             csv.writer(file).writerows(csv_rows(one))
-    text = "\n\n".join(markdown(one) for one in found)
-    (folder / f"{name}.md").write_text(text + "\n")
+    joined = "\n\n".join(markdown(one) for one in found)
+    (folder / f"{name}.md").write_text(joined + "\n")
     page.write(html(found), folder / f"{name}.html")
-    return [*places, folder / f"{name}.md", folder / f"{name}.html"]
+    drawn = []
+    for one in found:
+        for number, picture in enumerate(figures.pictures(one), 1):
+            drawn.append(folder / f"{one.space.name}-{number}.svg")
+            drawn[-1].write_text(standalone(picture))
+    return [*places, folder / f"{name}.md", folder / f"{name}.html", *drawn]
+
+
+def text(found: SpaceResult) -> str:
+    """The table for a terminal: the column that decides, ours and the paper's, and how far from the best."""
+    target = found.target
+    rows = []
+    for row in found.rows:
+        one, paper = row.measured[target], row.paper.get(target)
+        ours = "" if math.isnan(one.mean) else f"{one.mean:.1f}"
+        ours += "" if math.isnan(one.spread) else f" ± {one.spread:.1f}"
+        told = "" if paper is None else f"{paper:.1f}"
+        rows.append([row.label, ours, told, verdict(row, found), str(row.seeds)])
+    titles = ["variant", f"{COLUMN_NAMES[target]}", "paper", "to the best", "seeds"]
+    widths = [max(len(line[n]) for line in [titles, *rows]) for n in range(len(titles))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [titles, *rows]
+    ]
+    if found.candidates:
+        by_chance = chance(found.candidates)[target]
+        lines.append(f"chance: {by_chance:.1f}, {found.candidates} candidates")
+    lines.append(f"ours: {found.data}, validation; paper: MSR-VTT 1k-A, test")
+    for row in found.rows:
+        if row is found.best and row.values:
+            lines += ["", f"{row.label}, the best:"]
+            lines += [f"  --{path.replace('_', '-')} {value}" for path, value in row.values.items()]
+    return "\n".join(lines)
+
+
+def standalone(svg: str) -> str:
+    """A page's drawing as a file of its own."""
+    if "xmlns=" not in svg.partition(">")[0]:
+        svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return svg
 
 
 def about(found: SpaceResult) -> str:
@@ -96,21 +145,29 @@ def about(found: SpaceResult) -> str:
     )
     if found.frozen:
         text += " A SCREENING on frozen towers: not the paper's setting, which trains them."
+    if found.candidates:
+        text += (
+            f" Each text was ranked against {found.candidates} videos; chance gives "
+            f"{COLUMN_NAMES[found.target]} {chance(found.candidates)[found.target]:.1f}."
+        )
     if not found.finished or counted < found.trials:
         text += f" The sweep has {counted} of {found.trials} trials so far."
     return text
 
 
 def header(found: SpaceResult) -> list[str]:
-    """Titles of the table's columns."""
-    shown = [COLUMN_NAMES[column] for column in found.space.columns]
-    return ["variant", "seeds", "to the best", *shown]
+    """Titles of the table's columns: the one that decides stands second."""
+    others = [COLUMN_NAMES[column] for column in found.space.columns if column != found.target]
+    sampled = [path.removeprefix("head.") for path in found.varied]
+    return ["variant", COLUMN_NAMES[found.target], "to the best", "seeds", *sampled, *others]
 
 
 def cells(row: VariantResult, found: SpaceResult) -> list[str]:
-    """How far the row is from the best one, then ``ours ± spread · paper`` a column."""
-    shown = [_cell(row, column) for column in found.space.columns]
-    return [row.label, str(row.seeds), verdict(row, found), *shown]
+    """A row below :func:`header`: ``ours ± spread · paper`` where it is a metric."""
+    others = [_cell(row, column) for column in found.space.columns if column != found.target]
+    sampled = [row.values.get(path, "") for path in found.varied]
+    decides = _cell(row, found.target)
+    return [row.label, decides, verdict(row, found), str(row.seeds), *sampled, *others]
 
 
 def verdict(row: VariantResult, found: SpaceResult) -> str:
@@ -149,13 +206,14 @@ def markdown(found: SpaceResult) -> str:
 def csv_rows(found: SpaceResult) -> list[list[Any]]:
     """The table for other programs: one number a cell."""
     ours = f"ours ({found.data} validation)"
-    titles: list[Any] = ["variant", "seeds", "stopped early"]
+    titles: list[Any] = ["variant", "seeds", "stopped early", *found.varied]
     for column in found.space.columns:
         titles += [f"{column} {ours} mean", f"{column} {ours} standard deviation"]
         titles += [f"{column} paper (MSR-VTT 1k-A test)"]
     rows = [titles]
     for row in found.rows:
         line: list[Any] = [row.label, row.seeds, row.stopped]
+        line += [row.values.get(path, "") for path in found.varied]
         for column in found.space.columns:
             one = row.measured[column]
             line += ["" if math.isnan(value) else value for value in (one.mean, one.spread)]
@@ -169,8 +227,13 @@ def html(found: Sequence[SpaceResult]) -> str:
     sections = []
     for one in found:
         rows = {row.label: cells(row, one)[1:] for row in one.rows}
-        drawn = "".join(page.card(picture) for picture in figures.pictures(one))
-        table = page.card("<p>Cells: ours · the paper's.</p>" + page.table(header(one)[1:], rows))
+        drawn = "".join(
+            page.card(page.plot(picture, f"figure {number}: {one.space.title}"))
+            for number, picture in enumerate(figures.pictures(one), 1)
+        )
+        first, *titles = header(one)
+        listed = page.table(titles, rows, f"{one.space.title}: scores by variant", first)
+        table = page.card("<p>Cells: ours · the paper's.</p>" + listed)
         sections.append(page.Section(one.space.title, about(one), drawn + table))
     facts = {
         "spaces": ", ".join(one.space.name for one in found),

@@ -1,90 +1,81 @@
 """What runs leave in MLflow."""
 
 import contextlib
+import hashlib
+import json
 import logging
-import platform
+import math
 import queue
-import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from ray.train import Checkpoint, UserCallback
 
-from pipeline.cli import CHECKOUT, home
+from pipeline.recording import describe, origin
+from pipeline.recording.experiments import (
+    check,
+    experiment,
+    experiments,
+    find_runs,
+    page,
+    save_views,
+    table,
+)
 from pipeline.run_state import database, run_folder
 from pipeline.run_state.database import client, shown, uri
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
+from tcmgc.datasets import Corpus
+from tcmgc.retrieval.metrics import reported
 
-EXPERIMENT = "text-video retrieval"
-_PACKAGES = ("torch", "open_clip_torch", "av", "ray", "mlflow", "pyarrow")
+FIRST = ("best/SumR", "best/t2v/R1", "best/v2t/R1")
+"""Metrics that stand first in MLflow's lists and comparisons, which keep the order of arrival."""
+DESCRIPTION = "mlflow.note.content"
+_CONTEXTS = {"train": "training", "val": "validation", "test": "testing"}
+"""MLflow's words for what a split is used for."""
 _BATCH = 900
 """Metrics a request; the server takes 1,000."""
 log = logging.getLogger(__name__)
-
-
-def page(run_id: str) -> str:
-    """Address of a run's page on the server, or on the one that ``make ui`` starts over the database.
-
-    Unless an address asks for training, MLflow (3.17) opens its pages about language models.
-    """
-    server = shown().rstrip("/") if uri().startswith("http") else "http://127.0.0.1:5000"
-    number = client().get_run(run_id).info.experiment_id
-    return f"{server}/#/experiments/{number}/runs/{run_id}?workflowType=machine_learning"
-
-
-def experiment(name: str = EXPERIMENT) -> str:
-    """The experiment's id; made where it is not there.
-
-    Raises:
-        ValueError: it was deleted in MLflow; says how to restore it.
-    """
-    there = client()
-    found = there.get_experiment_by_name(name)
-    if found is None:
-        # A database has no place for files of its own; a server does.
-        place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
-        try:
-            return there.create_experiment(name, artifact_location=place)
-        except database.RefusedError:
-            found = there.get_experiment_by_name(name)  # another run was faster
-            if found is None:
-                raise
-    if found.lifecycle_stage == "deleted":
-        raise ValueError(
-            f"the MLflow experiment {name!r} (id {found.experiment_id}) at {shown()} was deleted; restore it: "
-            f"{database.command('experiments', 'restore', '--experiment-id', found.experiment_id)}"
-        )
-    return found.experiment_id
-
-
-def check() -> None:
-    """Make sure, before long work, that runs can be recorded.
-
-    Raises:
-        ValueError: MLflow cannot be reached, or its experiment was deleted; says what to do.
-    """
-    database.check()
-    if database.is_there():
-        experiment()
-
-
-def experiments() -> list[str]:
-    """Ids of all experiments that are not deleted; nothing is made."""
-    if not database.is_there():
-        return []
-    return [found.experiment_id for found in client().search_experiments()]
+__all__ = [
+    "MlflowCallback",
+    "Recorder",
+    "attach",
+    "check",
+    "children",
+    "client",
+    "complete",
+    "describe_run",
+    "end",
+    "end_failed",
+    "evaluation",
+    "experiment",
+    "experiments",
+    "find",
+    "find_runs",
+    "finish",
+    "folder_of",
+    "inputs",
+    "interrupted",
+    "page",
+    "run_of",
+    "save_views",
+    "shown",
+    "start",
+    "system_metrics",
+    "table",
+    "uri",
+]
 
 
 def run_of(folder: str) -> Run | None:
     """The MLflow run of a run folder, where there is one."""
-    return _one(_tagged("folder", folder))
+    known = find_runs(_tagged("folder", folder), 1)
+    return known[0] if known else None
 
 
 def start(
@@ -101,7 +92,7 @@ def start(
         name: Shown in MLflow.
         folder: Of the run; known again by it.
         tags: More of them.
-        params: What the run is compared by; None: every field of the config.
+        params: What the run is compared by beside every field of the config.
     """
     if known := run_of(folder):
         run_id = known.info.run_id
@@ -109,15 +100,47 @@ def start(
         resumed = int(known.data.tags.get("resumed", 0)) + 1
         client().set_tag(run_id, "resumed", str(resumed))
         return run_id
+    described = {"method": describe.method(config), "recipe": describe.recipe(config)}
     run = client().create_run(
-        experiment(), run_name=name, tags={"folder": folder, **_origin(), **(tags or {})}
+        experiment(config.data.dataset),
+        run_name=name,
+        tags={"folder": folder, **described, **origin.tags(), **(tags or {})},
     )
-    compared = flatten(config) if params is None else params
+    compared = flatten(config) | (params or {})
     client().log_batch(
-        run.info.run_id, params=[Param(k, storage.plain(str(v))) for k, v in compared.items()]
+        run.info.run_id,
+        # Not a number until the first validation: they only take their place in the lists.
+        metrics=[Metric(key, math.nan, 0, 0) for key in FIRST],
+        params=[Param(k, storage.plain(str(v))) for k, v in compared.items()],
     )
     client().log_dict(run.info.run_id, to_dict(config), "config.json")
     return run.info.run_id
+
+
+def describe_run(run_id: str, text: str) -> None:
+    """Set the description that MLflow shows on a run's page, as Markdown."""
+    client().set_tag(run_id, DESCRIPTION, text)
+
+
+def inputs(run_id: str, config: Config, corpus: Corpus) -> None:
+    """Log the splits as the run's data sets: name, size, and a digest of videos and captions."""
+    root = storage.plain(config.data.root)
+    made = []
+    for name, split in corpus.items():
+        content = hashlib.sha256()
+        for clip in split.clips:
+            content.update(repr((clip.id, clip.captions)).encode("utf-8", "replace"))
+        captions = sum(len(clip.captions) for clip in split.clips)
+        dataset = Dataset(
+            name=f"{config.data.dataset} {name}",
+            digest=content.hexdigest()[:8],
+            source_type="uri",
+            source=json.dumps({"uri": root}),
+            profile=json.dumps({"videos": len(split), "captions": captions}),
+        )
+        context = _CONTEXTS.get(name, name)
+        made.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+    client().log_inputs(run_id, made)
 
 
 @contextlib.contextmanager
@@ -151,6 +174,7 @@ class Recorder:
         self._made: Any = None
         self._rows: queue.Queue[Sequence[dict[str, float]] | None] = queue.Queue()
         self._seen: dict[str, set[int]] = {}
+        self._best: float | None = None
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._thread.start()
 
@@ -205,10 +229,26 @@ class Recorder:
             self._client().log_batch(self.run_id, metrics=batch)
             for metric in batch:
                 self._seen[metric.key].add(metric.step)
+        self._send_best(describe.best_epoch(rows))
+
+    def _send_best(self, row: Mapping[str, float]) -> None:
+        """The best epoch so far under ``best/``: what tables of runs are sorted by."""
+        if not row:
+            return
+        if self._best is None:
+            known = self._client().get_run(self.run_id).data.metrics.get(FIRST[0], math.nan)
+            self._best = -math.inf if math.isnan(known) else known
+        if row[describe.SCORE] > self._best:
+            moment = int(row["time"] * 1000)
+            found = reported(describe.best(row)).items()
+            self._client().log_batch(
+                self.run_id, metrics=[Metric(key, value, moment, 0) for key, value in found]
+            )
+            self._best = row[describe.SCORE]
 
     def _metrics(self, row: dict[str, float]) -> Iterable[Metric]:
         step, moment = int(row["step"]), int(row["time"] * 1000)
-        for key, value in row.items():
+        for key, value in reported(row).items():
             if key in ("step", "time"):
                 continue
             if key not in self._seen:
@@ -283,32 +323,55 @@ def complete(run_id: str, history: Sequence[dict[str, float]]) -> None:
 
 
 def finish(
-    run_id: str, metrics: dict[str, float], tags: dict[str, str], files: Sequence[Path] = ()
+    run_id: str, metrics: Mapping[str, float], tags: dict[str, str], files: Sequence[Path] = ()
 ) -> None:
     """Final metrics, tags and artifacts."""
     now = int(time.time() * 1000)
     client().log_batch(
         run_id,
-        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        metrics=[Metric(key, value, now, 0) for key, value in reported(metrics).items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     for file in files:
         client().log_artifact(run_id, str(file))
 
 
+def evaluation(config: Config, checkpoint: str, split: str, metrics: Mapping[str, float]) -> str:
+    """Log an evaluation as a run of its own, below the one that made the checkpoint, if that is here.
+
+    Gives its id.
+    """
+    parent = find(checkpoint)
+    tags = {"kind": "evaluation", "evaluated": checkpoint, "split": split}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent
+    described = {"method": describe.method(config), "recipe": describe.recipe(config)}
+    run = client().create_run(
+        experiment(config.data.dataset),
+        run_name=f"evaluation, {split} split, {describe.run_name(config)}",
+        tags={**described, **origin.tags(), **tags},
+    )
+    params = {**flatten(config), "checkpoint": checkpoint, "split": split}
+    client().log_batch(
+        run.info.run_id, params=[Param(k, storage.plain(str(v))) for k, v in params.items()]
+    )
+    finish(run.info.run_id, {f"{split}/{key}": value for key, value in metrics.items()}, {})
+    end(run.info.run_id, "FINISHED")
+    return run.info.run_id
+
+
 def find(checkpoint: str) -> str | None:
     """The MLflow run that made a checkpoint: by its tag, or by the run folder that holds it."""
     folder = run_folder.split(checkpoint)[0]
     for tag, value in (("checkpoint", checkpoint), ("folder", folder)):
-        if known := _one(_tagged(tag, value)):
-            return known.info.run_id
+        if known := find_runs(_tagged(tag, value), 1):
+            return known[0].info.run_id
     return None
 
 
-def _one(where: str) -> Run | None:
-    known = experiments()
-    found = client().search_runs(known, where, max_results=1) if known else []
-    return found[0] if found else None
+def children(parent: str) -> list[Run]:
+    """The runs below a sweep's."""
+    return find_runs(f"tags.`mlflow.parentRunId` = '{parent}'")
 
 
 def _tagged(tag: str, value: str) -> str:
@@ -333,24 +396,3 @@ def end_failed(run_id: str, error: BaseException) -> None:
         end(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
     except ValueError as trouble:
         log.warning("the run stays open in MLflow: %s", trouble)
-
-
-def _origin() -> dict[str, str]:
-    def git(*words: str) -> str:
-        try:
-            answer = subprocess.run(
-                ["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
-            )
-        except OSError:  # no git on this machine
-            return ""
-        return answer.stdout.strip() if answer.returncode == 0 else ""
-
-    versions = {f"version.{package}": version(package) for package in _PACKAGES}
-    commit = git("rev-parse", "HEAD")
-    changed = "yes" if git("status", "--porcelain") else "no"
-    code = (
-        {"git.commit": commit, "git.changed": changed}
-        if commit
-        else {"git.commit": "not a git checkout"}
-    )
-    return {**versions, **code, "version.python": platform.python_version()}

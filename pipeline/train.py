@@ -13,11 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 import ray.train
 
-from pipeline import cli, evaluate, tracking
+from pipeline import cli, evaluate, terminal, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
-from pipeline.run_state import checkpoints, lock, notices, run_folder
+from pipeline.recording import describe
+from pipeline.run_state import checkpoints, lock, news, notices, run_folder
 from pipeline.training import loop, profiling
 from tcmgc import model, storage
 from tcmgc.config import Cluster, Config, fingerprint, flatten, replace, to_dict
@@ -45,6 +46,10 @@ class Arguments:
     run: Run = field(default_factory=Run)
     resume: str | None = None
     """Run to go on with, by its folder or its MLflow run id, with its own config."""
+    dry_run: bool = False
+    """Show the config, the data that is there, memory and steps, and write nothing."""
+    quiet: bool = False
+    """Show nothing but the result and errors."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,22 +67,41 @@ def main(argv: list[str] | None = None) -> int:
         given = arguments.run.name or f"{config.data.dataset}-{fingerprint(config)}"
         name = run_folder.checked_name(given)
     place = storage.join(folder, name)
-    outcome = run_folder.read(place, run_folder.RESULT) if run_folder.agree(place, config) else None
-    if outcome:
-        print(f"run {name} is finished already; --run.name starts another")
-    else:
-        lock.refuse_if_held(place)
-        config, corpus, lost = _prepare(config, base)
-        with run_folder.forgotten_if_refused(place), lock.held(place):
-            run_folder.enter(place, config)
-            outcome = _train(config, corpus, name, folder, lost)
+    if arguments.dry_run:
+        from pipeline import rehearsal
+
+        rehearsal.show(config, place)
+        return 0
+    title = arguments.run.name or describe.run_name(config)
+    with terminal.silent(arguments.quiet):
+        outcome = _outcome(config, base, title, name, folder)
     try:
         if not outcome.get("recorded", True):
-            with lock.held(place):
-                outcome = _record(config, name, place, outcome)
+            with terminal.silent(arguments.quiet), lock.held(place):
+                outcome = _record(config, title, place, outcome)
     finally:
         _show(outcome)
     return 0
+
+
+def _outcome(
+    config: Config, base: Config | None, title: str, name: str, folder: str
+) -> dict[str, Any]:
+    """The result of a run: what is there of a finished one, or what training gives."""
+    place = storage.join(folder, name)
+    outcome = run_folder.read(place, run_folder.RESULT) if run_folder.agree(place, config) else None
+    if outcome:
+        print(f"run {name} is finished already; --run.name starts another")
+        return outcome
+    cli.refuse_folder("--run.folder", folder)
+    lock.refuse_if_held(place)
+    terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
+    terminal.header("results", storage.plain(place))
+    terminal.header("MLflow", tracking.shown())
+    config, corpus, lost = _prepare(config, base)
+    with run_folder.forgotten_if_refused(place), lock.held(place):
+        run_folder.enter(place, config)
+        return _train(config, corpus, title, name, folder, lost)
 
 
 def _refuse_a_place(run: Run) -> None:
@@ -119,16 +143,17 @@ def _prepare(config: Config, base: Config | None) -> tuple[Config, Corpus, int]:
         base: As the run was started, where it is resumed.
     """
     corpus = check(config)
-    tracking.check()
+    tracking.check(config.data.dataset)
     cluster.connect()
     try:
-        cluster.require(config)
+        found = cluster.require(config)
     except ValueError as error:
         if base is None or (placed := _placed_anew(config, base)) == config:
             raise
         print(f"the run's own placement does not fit here, and is left out: {error}")
         config = placed
-        cluster.require(config)
+        found = cluster.require(config)
+    terminal.header("device", found.words(config))
     clips = [*corpus["train"].clips, *corpus["val"].clips]
     lost = prepare.fill(config, clips, "training and validation")
     return config, prepare.usable(config, corpus)[0], lost
@@ -142,10 +167,14 @@ def _placed_anew(config: Config, base: Config) -> Config:
     return replace(config, {path: usual[path] for path in usual if mine[path] == theirs[path]})
 
 
-def _train(config: Config, corpus: Corpus, name: str, folder: str, lost: int) -> dict[str, Any]:
+def _train(
+    config: Config, corpus: Corpus, title: str, name: str, folder: str, lost: int
+) -> dict[str, Any]:
     """Train and evaluate in a folder that is ours; the result is written there."""
     place = storage.join(folder, name)
-    run_id = tracking.start(config, name, place)
+    run_id = tracking.start(config, title, place)
+    tracking.inputs(run_id, config, corpus)
+    tracking.describe_run(run_id, describe.training(config, storage.plain(place)))
     if lost:
         what = f"{lost} batches of videos lost their decoding process and were tried again"
         tracking.interrupted(run_id, what)
@@ -170,7 +199,7 @@ def _train(config: Config, corpus: Corpus, name: str, folder: str, lost: int) ->
     return outcome
 
 
-def _record(config: Config, name: str, place: str, outcome: dict[str, Any]) -> dict[str, Any]:
+def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> dict[str, Any]:
     """Send a finished run's history, metrics and pages to MLflow, and note that in its result.
 
     A run that MLflow has lost is made anew.
@@ -181,9 +210,10 @@ def _record(config: Config, name: str, place: str, outcome: dict[str, Any]) -> d
     """
     try:
         known = tracking.run_of(place)
-        run_id = known.info.run_id if known else tracking.start(config, name, place)
+        run_id = known.info.run_id if known else tracking.start(config, title, place)
         with checkpoints.local(checkpoints.latest(place)) as last:
-            tracking.complete(run_id, checkpoint.read_training(last)["history"])
+            history = checkpoint.read_training(last)["history"]
+        tracking.complete(run_id, history)
         corpus, unreadable = prepare.usable(config, prepare.splits(config))
         # Here and not above: a trial of a sweep draws no page, and starts sooner without matplotlib.
         from pipeline import inspect_run
@@ -200,9 +230,18 @@ def _record(config: Config, name: str, place: str, outcome: dict[str, Any]) -> d
                 tracking.attach(run_id, file, profiling.FOLDER)
             results = {f"test/{key}": value for key, value in outcome["metrics"].items()}
             tracking.finish(run_id, results, tags, [listed] if unreadable else [])
+        found = describe.best(describe.best_epoch(history))
+        text = describe.training(
+            config,
+            storage.plain(place),
+            validation={key.removeprefix("best/"): value for key, value in found.items()},
+            test=outcome["metrics"],
+            checkpoint=storage.plain(chosen),
+        )
+        tracking.describe_run(run_id, text)
         tracking.end(run_id, "FINISHED")
         outcome = outcome | {"mlflow": tracking.shown(), "mlflow_run": run_id, "recorded": True}
-        outcome |= {"page": tracking.page(run_id)}
+        outcome |= {"page": tracking.page(run_id), "table": tracking.table(run_id)}
     except ValueError as error:
         raise ValueError(
             f"the run is finished and its result is in {storage.plain(place)}/{run_folder.RESULT}, but MLflow does not "
@@ -218,13 +257,14 @@ def check(config: Config) -> Corpus:
     Raises:
         ValueError: data, towers, words, batch or head that cannot be had or do not go together.
     """
+    cli.refuse_folder("--data.cache", config.data.cache)
     freezing.check(
         config.towers.pretrained, config.towers.freeze, learns_tokens=config.tokens.learns
     )
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
     prepare.look(config, corpus)
-    order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
+    each = order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
     prepare.say_same_video(config, corpus["train"])
     if len(corpus["val"]) < config.train.workers:
         raise ValueError(
@@ -233,8 +273,14 @@ def check(config: Config) -> Corpus:
         )
     weights = list(model.build(config).parameters())
     trained = sum(p.numel() for p in weights if p.requires_grad)
-    print(
-        f"model: {sum(p.numel() for p in weights) / 1e6:.2f} M weights, {trained / 1e6:.2f} M trained"
+    terminal.header(
+        "model",
+        f"{sum(p.numel() for p in weights) / 1e6:.2f} M weights, {trained / 1e6:.2f} M trained",
+    )
+    terminal.header(
+        "steps",
+        f"{each * config.train.epochs}: {config.train.epochs} epochs of {each}, "
+        f"{config.train.batch_size} pairs a step",
     )
     return corpus
 
@@ -267,6 +313,7 @@ def fit(
     train, place = config.train, storage.join(folder, name)
     checkpoints.settle(place, loop.SCORE)
     board = notices.Board()
+    wire = news.Wire(board.key)
     trainer = Trainer(
         loop.train_worker,
         train_loop_config={
@@ -283,13 +330,13 @@ def fit(
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=train.keep_checkpoints, checkpoint_score_attribute=loop.SCORE
             ),
-            callbacks=callbacks,
+            callbacks=[*callbacks, news.Report(board.key)],
             worker_runtime_env=cluster.WORKERS,
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
-        with notices.on_stop_signals(board) as came:
+        with notices.on_stop_signals(board) as came, terminal.following(wire):
             result = trainer.fit()
         if came:
             raise notices.Stopped(came[0], result.return_value)
@@ -301,6 +348,7 @@ def fit(
         raise
     finally:
         board.wipe()
+        wire.wipe()
 
 
 def best(result: ray.train.Result) -> ray.train.Checkpoint:
@@ -317,6 +365,8 @@ def _show(outcome: dict[str, Any]) -> None:
     if outcome["page"]:
         print(f"             {outcome['page']}")
         print("             with a page of retrievals and attention among its artifacts")
+    if "table" in outcome:
+        print(f"all runs:    {outcome['table']}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """A sweep: a table or figure of the paper, or all fields at once, chosen by validation score."""
 
 import importlib
-import json
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ray
 from ray import tune
 
-from pipeline import cli, tracking, train
+from pipeline import cli, terminal, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
+from pipeline.recording import describe, views
+from pipeline.run_state import database, lock, run_folder
 from pipeline.sweeps import features, progress, trials
-from pipeline.sweeps.plan import Sweep, describe, encode, starting_point
-from tcmgc.config import Config, from_dict, replace, save, to_dict
+from pipeline.sweeps.plan import Sweep, as_dict, encode, starting_point
+from tcmgc import storage
+from tcmgc.config import Config, from_dict, replace, to_dict
+from tcmgc.datasets import Corpus
+from tcmgc.retrieval.metrics import chance
 
 PROG = "python pipeline/tune.py SPACE"
+OUTCOME, BEST = "search.json", "best_config.json"
+"""In the sweep's folder: how it came out, and a config to train with."""
 _DEMO_PAIRS = 1024
 """Enough to tell settings of the made-up corpus apart, and few enough for many trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where sweeps are kept."""
+
+    folder: str = "runs/sweeps"
+    """Folder or URI of all sweeps; each has one of its own below, named after what decides its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +61,9 @@ class Arguments:
     """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
     """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
-    run: train.Run = field(default_factory=lambda: train.Run(folder="runs/sweeps"))
+    quiet: bool = False
+    """Show nothing but the result and errors."""
+    run: Place = field(default_factory=Place)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,16 +72,11 @@ def main(argv: list[str] | None = None) -> int:
     if words[:1] in (["-h"], ["--help"]):
         cli.parse(Arguments, words, PROG, f"{__doc__}\n\nspaces:\n{_spaces()}")
     space, checker = pick(words.pop(0) if words and not words[0].startswith("-") else None)
-    if "--frozen" in words and words[words.index("--frozen") + 1 :][:1] not in (
-        ["True"],
-        ["False"],
-    ):
-        words.insert(words.index("--frozen") + 1, "True")
     about = f"{__doc__}\n\n{space.name}: {space.title} ({space.source})"
     arguments = cli.parse(Arguments, words, PROG, about)
-    sweep = plan(space, arguments)
+    sweep = plan(space, arguments, given=cli.given(words))
     checker(space, from_dict(sweep.base))
-    return run(sweep, arguments.max_concurrent)
+    return run(sweep, arguments.max_concurrent, quiet=arguments.quiet)
 
 
 def _spaces() -> str:
@@ -86,13 +99,27 @@ def pick(name: str | None) -> tuple[Any, Any]:
     return known.SPACES[name], known.check
 
 
-def plan(space: Any, arguments: Arguments) -> Sweep:
+def plan(space: Any, arguments: Arguments, *, given: Collection[str] = ()) -> Sweep:
     """What the command line asks for.
+
+    Args:
+        space: What is varied.
+        arguments: Of the command line.
+        given: Fields that stand on it, by dotted path.
 
     Raises:
         ValueError: what does not go together.
     """
-    epochs = space.budget(arguments.config) if arguments.epochs is None else arguments.epochs
+    epochs = arguments.epochs
+    if "train.epochs" in given:
+        if epochs not in (None, arguments.config.train.epochs):
+            raise ValueError(
+                f"--epochs {epochs} and --train.epochs {arguments.config.train.epochs} both set a trial's epochs; "
+                "give one of them"
+            )
+        epochs = arguments.config.train.epochs
+    if epochs is None:
+        epochs = space.budget(arguments.config)
     if epochs < 1:
         raise ValueError(
             f"--epochs is {epochs}: validation comes after each epoch, so a trial needs at least one"
@@ -114,6 +141,11 @@ def plan(space: Any, arguments: Arguments) -> Sweep:
         name = "towers" if arguments.towers else "pairs"
         raise ValueError(
             f"--{name} goes with --frozen; a trial that trains does as the recipe says"
+        )
+    if arguments.pairs and not base.train.batch_size <= arguments.pairs:
+        raise ValueError(
+            f"--pairs {arguments.pairs}: an epoch needs a batch of {base.train.batch_size} pairs or more "
+            "(train.batch_size), or 0 for all"
         )
     usual = _DEMO_PAIRS if base.data.dataset == "demo" else 0
     pairs = usual if arguments.pairs is None else arguments.pairs
@@ -141,41 +173,93 @@ def _refuse_moving_towers(space: Any) -> None:
         )
 
 
-def run(sweep: Sweep, max_concurrent: int) -> int:
+def run(sweep: Sweep, max_concurrent: int, *, quiet: bool = False) -> int:
     """The whole sweep, or what is left of it."""
-    begin = time.monotonic()
-    print(f"sweep {sweep.name}: {sweep.total} trials of {sweep.epochs} epochs, in {sweep.place}")
-    if finished := _read(sweep):
-        print("finished already; --run.folder starts another")
-        _show(sweep, finished)
-        return 0
-    config = from_dict(sweep.base)
-    corpus = prepare.corpus(config)
-    prepare.look(config, corpus)
-    cluster.connect(sweep=True)
-    prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
-    corpus, _ = prepare.usable(config, corpus)
-    parent = _parent(sweep, config)
-    try:
-        rows = _tune(sweep, corpus, parent, max_concurrent)
-        outcome = _conclude(sweep, rows, parent)
-    except BaseException as error:
-        tracking.end(parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
-    tracking.end(parent, "FINISHED")
-    print(f"\nsearched for {progress.seconds_since(begin)}")
+    with terminal.silent(quiet):
+        outcome = _read(sweep)
+        if outcome is None:
+            outcome = _run(sweep, max_concurrent)
+        else:
+            print("finished already; --run.folder starts another")
+            if not outcome.get("recorded", True) or tracking.run_of(sweep.place) is None:
+                outcome = _record(sweep, outcome)
     _show(sweep, outcome)
     return 0
 
 
-def _parent(sweep: Sweep, config: Config) -> str:
-    sweep.place.mkdir(parents=True, exist_ok=True)
+def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
+    begin = time.monotonic()
+    config = from_dict(sweep.base)
+    space = sweep.space
+    terminal.header("sweep", f"{space.name}: {space.title} ({space.source})")
+    terminal.header("run", f"{describe.method(config)}, recipe {describe.recipe(config)}")
+    terminal.header("results", storage.plain(sweep.place))
+    terminal.header("MLflow", tracking.shown())
+    terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
+    cli.refuse_folder("--run.folder", sweep.folder)
+    lock.refuse_if_held(sweep.place)
+    corpus = train.check(config)
+    tracking.check(config.data.dataset)
+    cluster.connect(sweep=True)
+    room(config, max_concurrent, frozen=sweep.frozen)
+    prepare.fill(config, [*corpus["train"].clips, *corpus["val"].clips], "training and validation")
+    corpus, _ = prepare.usable(config, corpus)
+    with lock.held(sweep.place):
+        parent = _parent(sweep, config, corpus)
+        try:
+            rows = _tune(sweep, corpus, parent, max_concurrent)
+            outcome = _conclude(sweep, rows, len(corpus["val"]))
+            outcome = _record(sweep, outcome)
+        except BaseException as error:
+            tracking.end_failed(parent, error)
+            raise
+    print(f"\ntook {terminal.duration(time.monotonic() - begin)}")
+    return outcome
+
+
+def _parent(sweep: Sweep, config: Config, corpus: Corpus) -> str:
     tags = {"kind": "sweep", "space": sweep.space.name, "metric": sweep.space.metric}
     tags |= {"frozen": "yes, a screening" if sweep.frozen else "no", "data": config.data.dataset}
+    tags |= {"candidates": str(len(corpus["val"]))}
     params = {"trials": sweep.total, "epochs": sweep.epochs, "seeds": sweep.seeds}
-    run_id = tracking.start(config, sweep.name, str(sweep.place), tags, params)
-    tracking.client().log_dict(run_id, describe(sweep), "search.json")
+    title = describe.sweep_name(
+        sweep.space.name, config, sweep.seeds, sweep.samples, frozen=sweep.frozen
+    )
+    run_id = tracking.start(config, title, sweep.place, tags, params)
+    tracking.inputs(run_id, config, {name: corpus[name] for name in ("train", "val")})
+    tracking.save_views(tracking.experiment(config.data.dataset), views.sweep(run_id, sweep.varied))
+    tracking.describe_run(run_id, _about(sweep))
+    tracking.client().log_dict(run_id, as_dict(sweep), OUTCOME)
     return run_id
+
+
+def _about(sweep: Sweep, found: str | None = None) -> str:
+    return describe.sweep(
+        from_dict(sweep.base),
+        sweep.space.title,
+        sweep.space.source,
+        sweep.total,
+        sweep.epochs,
+        frozen=sweep.frozen,
+        found=found,
+        report=_report_command(sweep),
+    )
+
+
+def _report_command(sweep: Sweep) -> str:
+    frozen = ["--frozen"] if sweep.frozen else []
+    return cli.command("report.py", sweep.space.name, *frozen)
+
+
+def _attach_report(sweep: Sweep, parent: str) -> None:
+    """Make the sweep's report, its page and figures among them, artifacts of its own run."""
+    # Here and not above: matplotlib is not needed before.
+    from pipeline import report
+    from pipeline.sweeps import results
+
+    found = results.collect(sweep.space, run_id=parent)
+    with tempfile.TemporaryDirectory() as made:
+        report.log(found, report.write([found], Path(made)))
 
 
 def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, float]:
@@ -215,14 +299,22 @@ def _tune(sweep: Sweep, corpus: Any, parent: str, asked: int) -> list[progress.R
         )
         path = features.make(sweep, config, corpus)
         trainable: Any = tune.with_parameters(
-            trials.frozen_trial, sweep=sweep, features=path, parent=parent
+            trials.frozen_trial,
+            sweep=sweep,
+            features=path,
+            parent=parent,
+            variables=database.environment(),
         )
         needs = {"CPU": 1.0}
     else:
         base = replace(config, {"cluster.cpus_per_worker": cpus})
         sweep = _with_base(sweep, base)
         trainable = tune.with_parameters(
-            trials.train_trial, sweep=sweep, corpus=train.shared(corpus), parent=parent
+            trials.train_trial,
+            sweep=sweep,
+            corpus=train.shared(corpus),
+            parent=parent,
+            variables=database.environment(),
         )
         needs = {"memory": 1.0}  # the driver waits: its workers hold the CPUs
     trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([needs]))
@@ -239,11 +331,16 @@ def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
     # A driver that is killed loses what it has not written down.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    path = str(sweep.place / "tune")
-    if tune.Tuner.can_restore(path):
+    system, place = storage.resolve(sweep.place)
+    path = f"{place}/tune"
+    if tune.Tuner.can_restore(path, storage_filesystem=system):
         print("going on with what there is")
         return tune.Tuner.restore(
-            path, trainable=trainable, resume_unfinished=True, resume_errored=True
+            path,
+            trainable=trainable,
+            resume_unfinished=True,
+            resume_errored=True,
+            storage_filesystem=system,
         )
     space = sweep.space
     seed = sweep.base["train"]["seed"]
@@ -286,7 +383,8 @@ def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(sweep.place),
+            storage_path=place,
+            storage_filesystem=system,
             failure_config=tune.FailureConfig(max_failures=2),
             callbacks=[progress.Progress(sweep)],
             verbose=0,
@@ -316,7 +414,7 @@ def _row(sweep: Sweep, result: Any) -> progress.Row:
     )
 
 
-def _conclude(sweep: Sweep, rows: list[progress.Row], parent: str) -> dict[str, Any]:
+def _conclude(sweep: Sweep, rows: list[progress.Row], candidates: int) -> dict[str, Any]:
     """Write down the result and the best config.
 
     Raises:
@@ -328,32 +426,61 @@ def _conclude(sweep: Sweep, rows: list[progress.Row], parent: str) -> dict[str, 
     best = progress.best_label(rows)
     if best is None:
         raise ValueError(
-            f"all {len(rows)} trials failed; their errors are in {sweep.trials}/*/result.json"
+            f"all {len(rows)} trials failed; their errors are in {storage.plain(sweep.trials)}/*/{run_folder.RESULT}"
         )
     first = next(row for row in rows if row.label == best and row.score is not None)
-    config = sweep.chosen(first.settings)
-    save(config, sweep.place / "best_config.json")
-    score = max(row.score for row in rows if row.label == best and row.score is not None)
-    tracking.finish(
-        parent, {"best/" + sweep.space.metric.removeprefix("val/"): score}, {"variant": best}
-    )
-    tracking.client().log_artifact(parent, str(sweep.place / "best_config.json"))
-    outcome = {"rows": [asdict(row) for row in rows], "best": best, "mlflow_run": parent}
-    outcome |= {"page": tracking.page(parent)}
-    (sweep.place / "search.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    run_folder.write(sweep.place, BEST, to_dict(sweep.chosen(first.settings)))
+    outcome = {"rows": [asdict(row) for row in rows], "best": best, "recorded": False}
+    outcome |= {"mlflow_run": None, "page": None, "candidates": candidates}
+    run_folder.write(sweep.place, OUTCOME, outcome)
     return outcome
 
 
+def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Send a finished sweep's result, and whatever MLflow lacks of its trials.
+
+    Raises:
+        ValueError: MLflow does not take it; the result is in the sweep's folder, and the same
+            command tries again.
+    """
+    rows = [progress.Row(**row) for row in outcome["rows"]]
+    best = outcome["best"]
+    score = max(row.score for row in rows if row.label == best and row.score is not None)
+    try:
+        known = tracking.run_of(sweep.place)
+        parent = known.info.run_id if known else _parent_anew(sweep)
+        trials.settle(sweep, [(row.settings, row.trial) for row in rows], parent)
+        name = "best/" + sweep.space.metric.removeprefix("val/")
+        tracking.finish(parent, {name: score}, {"variant": best})
+        tracking.client().log_dict(parent, run_folder.read(sweep.place, BEST), BEST)
+        tracking.describe_run(parent, _about(sweep, progress.finding(sweep, rows)))
+        tracking.end(parent, "FINISHED")
+        _attach_report(sweep, parent)
+        outcome = outcome | {"mlflow_run": parent, "page": tracking.page(parent), "recorded": True}
+        outcome |= {"table": tracking.table(parent, parent)}
+    except ValueError as error:
+        raise ValueError(
+            f"the sweep is finished and its result is in {storage.plain(sweep.place)}/{OUTCOME}, but MLflow does not "
+            f"have it: {error}; the same command sends it again"
+        ) from error
+    run_folder.write(sweep.place, OUTCOME, outcome)
+    return outcome
+
+
+def _parent_anew(sweep: Sweep) -> str:
+    config = from_dict(sweep.base)
+    return _parent(sweep, config, prepare.usable(config, prepare.splits(config))[0])
+
+
 def _ended(sweep: Sweep, row: progress.Row) -> bool:
-    """Whether a trial came to its end: one that Ctrl-C broke off has a run that is still open."""
-    run = tracking.run_of(f"{sweep.trials}/{sweep.run(row.settings, row.trial)}")
-    return row.status == "failed" or (run is not None and run.info.status != "RUNNING")
+    """Whether a trial came to its end: one that Ctrl-C broke off has no result in its folder."""
+    folder = sweep.trial_folder(row.settings, row.trial)
+    return row.status == "failed" or run_folder.exists(folder, run_folder.RESULT)
 
 
 def _read(sweep: Sweep) -> dict[str, Any] | None:
     """The finished sweep's outcome; one with failed trials is not finished."""
-    place = sweep.place / "search.json"
-    found = json.loads(place.read_text()) if place.is_file() else None
+    found = run_folder.read(sweep.place, OUTCOME)
     return None if found and any(row["status"] == "failed" for row in found["rows"]) else found
 
 
@@ -361,13 +488,18 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     rows = [progress.Row(**row) for row in outcome["rows"]]
     print()
     print(progress.table(rows, sweep.space.metric))
+    if candidates := outcome.get("candidates"):
+        by_chance = chance(candidates)[sweep.space.metric.removeprefix("val/")]
+        print(f"chance: {by_chance:.1f}, {candidates} candidates")
     print("\nvalidation scores; the test split was not touched")
-    print(
-        f"best:    {outcome['best']}: python pipeline/train.py --config {sweep.place}/best_config.json"
-    )
-    print(f"report:  python pipeline/report.py {sweep.space.name}")
+    print(progress.finding(sweep, rows))
+    config = storage.join(sweep.place, BEST)
+    print(f"\ntrain:   {cli.command('train.py', '--config', config)}")
+    print(f"report:  {_report_command(sweep)}")
     print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
+    if "table" in outcome:
+        print(f"trials:  {outcome['table']}")
 
 
 if __name__ == "__main__":

@@ -180,11 +180,11 @@ def build(settings: config.Config) -> Retriever:
         kind = settings.temporal.implementation()
         encoder = kind(settings.temporal, dim, _frames(settings))
         if settings.temporal.starts_from_text:
-            encoder.initialise_from(text.transformer.resblocks, text.positional_embedding)
+            encoder.initialise_from(*text.start())
     head = build_head(settings, dim)
     if settings.head.starts_from_text:
         start: Any = head
-        start.initialise_from(text.transformer.resblocks, text.positional_embedding)
+        start.initialise_from(*text.start())
     retriever = Retriever(
         text,
         visual,

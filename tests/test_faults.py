@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from pipeline import cli, tracking, train
 from pipeline.inputs import prepare
-from pipeline.run_state import checkpoints, notices
+from pipeline.run_state import checkpoints, database, notices
 from tcmgc import config, model, recipes
 from tcmgc.config import Config
 from tcmgc.training import checkpoint
@@ -141,8 +141,6 @@ def test_rows_wait_while_mlflow_is_away(monkeypatch: pytest.MonkeyPatch):
     away.set()
 
     class Server:
-        tracking_uri = "http://127.0.0.1:1"
-
         def get_metric_history(self, run_id: str, key: str) -> list[Any]:
             if away.is_set():
                 raise ConnectionError("refused")
@@ -154,7 +152,7 @@ def test_rows_wait_while_mlflow_is_away(monkeypatch: pytest.MonkeyPatch):
         def set_tag(self, run_id: str, key: str, value: str) -> None:
             tags[key] = value
 
-    monkeypatch.setattr(tracking, "MlflowClient", lambda uri: Server())
+    monkeypatch.setattr(tracking, "client", lambda uri, patience: Server())
     recorder = tracking.Recorder("run", "http://127.0.0.1:1")
     rows = [{"step": step, "time": 1.0, "train/loss": 0.5} for step in range(1, 6)]
     recorder.put(rows[:3])
@@ -165,6 +163,35 @@ def test_rows_wait_while_mlflow_is_away(monkeypatch: pytest.MonkeyPatch):
     recorder.close(timeout=30)
     assert kept == [("train/loss", step) for step in range(1, 6)]
     assert "mlflow_away" in tags
+
+
+def test_rows_of_a_run_that_mlflow_has_lost_are_given_up(monkeypatch: pytest.MonkeyPatch):
+    class Server:
+        def get_metric_history(self, run_id: str, key: str) -> list[Any]:
+            raise database.RefusedError("MLflow at here: Run with id=run not found")
+
+    monkeypatch.setattr(tracking, "client", lambda uri, patience: Server())
+    recorder = tracking.Recorder("run", "http://127.0.0.1:1")
+    recorder.put([{"step": 1, "time": 1.0, "train/loss": 0.5}])
+    with pytest.raises(database.RefusedError, match="Run with id=run not found"):
+        recorder.close(timeout=30)
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_a_first_signal_leaves_word_and_a_second_one_ends(which: signal.Signals, capfd: Any):
+    left: list[str] = []
+
+    class Board:
+        def leave(self, word: str) -> None:
+            left.append(word)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    with notices.on_stop_signals(Board()) as came:  # type: ignore[arg-type]
+        os.kill(os.getpid(), which)
+        assert came == left == [which.name]
+        assert {one: signal.getsignal(one) for one in before} == before
+    assert "stopping after this step" in capfd.readouterr().err
+    assert {one: signal.getsignal(one) for one in before} == before
 
 
 @pytest.fixture

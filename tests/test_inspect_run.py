@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from mlflow.tracking import MlflowClient
 
 from pipeline import inspect_run, tracking
 from pipeline.inputs import prepare
+from pipeline.run_state import checkpoints
+from tcmgc import config as configs
 from tcmgc import model, recipes
 from tcmgc.config import Config, Reorganise, TcMgcHead, XClipHead, XPoolHead, replace
 from tcmgc.datasets import Split
@@ -72,7 +75,13 @@ def test_the_whole_page_is_made_and_logged(
     assert "step 7" in text
     failures = body(place, "Failures")
     assert failures.count('class="hit"') == 2
-    assert failures.count('class="miss"') == 6
+    # Six others, of which those above the right one are wrong.
+    assert failures.count('class="miss"') + failures.count('class="other"') == 6
+    ranks = re.findall(r'class="(\w+)"><img.*?>(?:[✓✗] )?rank (\d+)<', failures)
+    owns = [int(rank) for kind, rank in ranks if kind == "hit"]
+    for start, own in zip((0, 4), owns, strict=True):
+        for kind, rank in ranks[start + 1 : start + 4]:
+            assert kind == ("miss" if int(rank) < own else "other")
     attention = body(place, "Attention over frames")
     assert attention.count("whole sentence") == 2
     similarities = body(place, "Similarities of matching pairs")
@@ -170,6 +179,21 @@ def test_refusals(config: Config, words: list[str], message: str, tmp_path: Path
     words = [folders.get(word, word) for word in words]
     with pytest.raises(ValueError, match=re.escape(message)):
         inspect_run.main(["--checkpoint", folder, *words])
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint(config: Config, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for step, score in ((1, 100.0), (2, 140.0), (3, 120.0), (4, None)):
+        folder = run / f"checkpoint_{step}"
+        folder.mkdir(parents=True)
+        checkpoint.save(folder, config, model.build(config), None, {"step": step, "score": score})
+    configs.save(config, run / "config.json")
+    assert checkpoints.chosen(str(run)) == f"{run}/checkpoint_2"
+    assert checkpoints.chosen(f"{run}/checkpoint_3") == f"{run}/checkpoint_3"
+    for step in (1, 2, 3):
+        shutil.rmtree(run / f"checkpoint_{step}")
+    with pytest.raises(ValueError, match=r"run .*/run has no checkpoint with a validation score"):
+        checkpoints.chosen(str(run))
 
 
 def test_a_split_that_is_not_there(config: Config, tmp_path: Path) -> None:

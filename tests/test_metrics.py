@@ -5,7 +5,14 @@ import golden_files
 import numpy as np
 import pytest
 
-from tcmgc.retrieval.metrics import format_table, retrieval_metrics, text_to_video, video_to_text
+from tcmgc.retrieval.metrics import (
+    chance,
+    format_table,
+    reported,
+    retrieval_metrics,
+    text_to_video,
+    video_to_text,
+)
 
 ORDER = ("R1", "R5", "R10", "MdR", "MnR")
 
@@ -106,3 +113,26 @@ def test_the_table() -> None:
     ]
     tied = format_table(retrieval_metrics(np.zeros((2, 2)), np.array([0, 1])))
     assert "text-to-video: the right item is tied in 100.0% of queries; R@1 is 0.0" in tied
+
+
+def test_chance_is_what_rankings_at_random_give() -> None:
+    rng = np.random.default_rng(0)
+    found = [retrieval_metrics(rng.normal(size=(24, 12)), np.arange(24) % 12) for _ in range(2000)]
+    expected = chance(12)
+    for name in ("t2v/R1", "t2v/R5", "v2t/R10", "t2v/MnR", "v2t/MnR", "SumR"):
+        mean = np.mean([one[name] for one in found])
+        assert mean == pytest.approx(expected[name], rel=0.05), name
+    assert chance(3)["t2v/R5"] == 100
+    with pytest.raises(ValueError, match="candidates must be at least 1; got 0"):
+        chance(0)
+
+
+def test_lists_show_what_decides_first_and_ties_where_there_are_some() -> None:
+    metrics = retrieval_metrics(np.eye(4), np.arange(4))
+    row = {"train/loss": 1.0, **{f"val/{name}": value for name, value in metrics.items()}}
+    shown = list(reported(row))
+    assert shown[:4] == ["val/SumR", "val/t2v/R1", "val/v2t/R1", "val/t2v/R5"]
+    assert "train/loss" in shown[-3:]
+    assert not [name for name in shown if "ties" in name or "pessimistic" in name]
+    tied = reported(retrieval_metrics(np.zeros((2, 2)), np.array([0, 1])))
+    assert {"t2v/ties", "t2v/R1_pessimistic", "v2t/MnR_pessimistic"} <= tied.keys()

@@ -70,7 +70,7 @@ def test_markdown_is_the_papers_table_with_both_sources_named(swept):
     text = report.markdown(results.collect(SPACES["heads"]))
     assert "validation split of demo" in text
     assert "MSR-VTT 1k-A test split" in text
-    header = "| variant | seeds | to the best | T2V R@1 | T2V R@5 | T2V R@10 | T2V RSum | V2T R@1 "
+    header = "| variant | SumR | to the best | seeds | T2V R@1 | T2V R@5 | T2V R@10 | T2V RSum | V2T R@1 "
     assert header in text
     line = next(line for line in text.splitlines() if line.startswith("| 1 head "))
     assert "| 302.0 ± 2.8 · 410.1 |" in line
@@ -79,13 +79,17 @@ def test_markdown_is_the_papers_table_with_both_sources_named(swept):
 
 def test_the_command_writes_all_files(swept, home, capsys):
     assert report.main(["keep_rate", "heads"]) == 0
-    said = capsys.readouterr().out.split()
-    assert [place.rsplit("/", 1)[1] for place in said] == [
-        "keep_rate.csv",
-        "heads.csv",
-        "report.md",
-        "report.html",
-    ]
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if line.startswith("/")]
+    names = [place.rsplit("/", 1)[1] for place in said]
+    assert names[:4] == ["keep_rate.csv", "heads.csv", "report.md", "report.html"]
+    assert names[4:] == ["keep_rate-1.svg", "keep_rate-2.svg", "heads-1.svg"]
+    shown = next(line for line in lines if line.startswith("1 head "))
+    assert shown.split() == ["1", "head", "302.0", "±", "2.8", "410.1", "best", "2"]
+    for space in ("keep_rate", "heads"):
+        run_id = results.collect(SPACES[space]).run_id
+        logged = tracking.client().list_artifacts(run_id, report.ARTIFACTS)
+        assert {f"report/{name}" for name in names} == {file.path for file in logged}
     with open(said[0]) as file:
         table = list(csv.DictReader(file))
     assert table[0]["variant"] == "r=0.1"

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import ray
@@ -81,7 +82,7 @@ def test_a_trials_config_has_the_variants_changes_its_seed_and_the_budget():
         },
     )
     assert made == expected
-    assert planned.params(made) == {"attention.residual": False}
+    assert planned.varied == ("head.attention.residual", "train.seed")
     assert planned.total == 4
 
 
@@ -94,6 +95,14 @@ def test_a_sample_starts_from_the_recipe_and_leaves_out_what_frozen_towers_do_no
     assert "optim.lr_clip" not in planned.axes
     assert "optim.lr_clip" in sweep("joint").axes
     assert planned.total == 7
+
+
+def pretend(monkeypatch, resources, role=None):
+    """A cluster of one node."""
+    labels = {"node-role": role} if role else {}
+    node = {"Alive": True, "Resources": resources, "Labels": labels}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    monkeypatch.setattr(ray, "nodes", lambda: [node])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_a_sample_starts_from_the_recipe_and_leaves_out_what_frozen_towers_do_no
     ],
 )
 def test_no_more_trials_at_a_time_than_have_room(monkeypatch, resources, words, asked, expected):
-    monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
+    pretend(monkeypatch, resources)
     chosen = arguments(*words).config
     at_once, cpus = tune.room(chosen, asked)
     assert (at_once, cpus) == expected
@@ -170,7 +179,7 @@ def tower(tmp_path_factory):
 def children(planned):
     parent = tracking.run_of(str(planned.place)).info.run_id
     where = f"tags.`mlflow.parentRunId` = '{parent}'"
-    return parent, tracking.client().search_runs([tracking.experiment()], where)
+    return parent, tracking.find_runs(where)
 
 
 def check_search(planned, text):
@@ -181,15 +190,24 @@ def check_search(planned, text):
         assert run.info.status == "FINISHED"
         assert {"space", "variant", "seed", "kind"} <= set(run.data.tags)
         assert run.data.tags["status"] == "finished"
-        assert set(run.data.params) == {"attention.residual", "seed"}
+        # As a training's: the same fields by the same names.
+        assert run.data.params.keys() == config.flatten(planned.chosen({"variant": "with"})).keys()
+        assert next(iter(run.data.metrics)) == "best/SumR"
         assert run.data.metrics["isa_parameters"] > 0
         assert not [name for name in run.data.metrics if name.startswith("test/")]
         points = tracking.client().get_metric_history(run.info.run_id, "val/SumR")
-        assert len(points) == planned.epochs
-        best = max(point.value for point in points)
+        first, *epochs = points
+        assert first.step == 0  # the weights that training starts from: no epoch, and no candidate
+        assert len(epochs) == planned.epochs
+        best = max(point.value for point in epochs)
         assert run.data.metrics["best/SumR"] == pytest.approx(best)
     best = max(runs, key=lambda run: run.data.metrics["best/SumR"])
     assert best.data.tags["variant"] in text
+    reported = {file.path for file in tracking.client().list_artifacts(parent, "report")}
+    assert {"report/residual.html", "report/residual.csv"} <= reported
+    sweep = tracking.client().get_run(parent)
+    assert sweep.info.run_name.startswith("residual, 1 seed, demo")
+    assert "best:" in sweep.data.tags["mlflow.note.content"]
     place = tracking.client().download_artifacts(parent, "best_config.json")
     again = cli.parse(train.Arguments, ["--config", place], "train", "about").config
     assert again == planned.chosen({"variant": best.data.tags["variant"], "seed": 0})
@@ -211,9 +229,9 @@ def test_a_screening_on_frozen_towers_and_again(cluster, without_test_videos, to
     assert "finished already" in capsys.readouterr().out
 
     # Whatever Tune and the driver knew is lost: no trial is trained again.
-    (planned.place / "search.json").unlink()
-    shutil.rmtree(planned.place / "tune")
-    features = planned.place / "features.safetensors"
+    Path(planned.place, "search.json").unlink()
+    shutil.rmtree(Path(planned.place, "tune"))
+    features = Path(planned.place, "features.safetensors")
     features.unlink()
     features.write_bytes(b"whoever reads this fails")
     assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
@@ -257,7 +275,7 @@ class FakeTrial:
 
 @pytest.mark.parametrize(
     ("how", "state", "status"),
-    [("complete", "KILLED", "stopped early"), ("error", "FAILED", "failed: see Ray's log")],
+    [("complete", "FINISHED", "stopped early"), ("error", "FAILED", "failed: see Ray's log")],
 )
 def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state, status):
     planned = tune.plan(SPACES["residual"], arguments("--run.folder", str(tmp_path)))
@@ -281,7 +299,10 @@ def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state
     if how == "complete":
         assert run.data.metrics["best/SumR"] == 120.0
         assert run.data.metrics["best/epoch"] == 1
-    assert tune._ended(planned, progress.Row(**{**vars(unfinished), "settings": FakeTrial.config}))
+    ended = {**vars(unfinished), "settings": FakeTrial.config}
+    if how == "error":
+        ended["status"] = "failed"
+    assert tune._ended(planned, progress.Row(**ended))
 
 
 @pytest.mark.slow
@@ -296,8 +317,8 @@ def test_a_search_that_trains(cluster, without_test_videos, tower, capsys):
 def test_elastic_workers_on_labelled_nodes_need_gpus(monkeypatch):
     words = ["--train.min-workers", "1", "--train.workers", "2", "--cluster.train-node", "train"]
     chosen = arguments(*words).config
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    pretend(monkeypatch, {"CPU": 8.0}, role="train")
     with pytest.raises(ValueError, match=r"needs workers on GPUs; leave cluster.train_node empty"):
         cluster.placement(chosen)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    pretend(monkeypatch, {"CPU": 8.0, "GPU": 2.0}, role="train")
     assert cluster.placement(chosen).gpu

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +38,7 @@ def connect(*, sweep: bool = False) -> None:
 
     Args:
         sweep: Start the dashboard with a cluster that is started here (nine processes), since
-            Ray Train asks it whether a trial that was stopped still holds its workers' place; and
-            keep what workers print off the terminal, which shows how trials come out.
+            Ray Train asks it whether a trial that was stopped still holds its workers' place.
 
     Raises:
         ValueError: the cluster that RAY_ADDRESS names does not answer, or Ray cannot be started.
@@ -68,10 +66,12 @@ def connect(*, sweep: bool = False) -> None:
         # a worker trains on.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
         options["include_dashboard"] = sweep
+    _hush()
+    print(f"joining Ray at {where}" if where else "starting Ray…", flush=True)
     try:
         ray.init(
             runtime_env={"env_vars": variables},
-            log_to_driver=not sweep,
+            log_to_driver=False,  # what workers have to say comes by way of `run_state.news`
             logging_level="WARNING",
             **options,
         )
@@ -79,8 +79,27 @@ def connect(*, sweep: bool = False) -> None:
         what = f"the Ray cluster at {where} cannot be joined" if where else "Ray cannot be started"
         raise ValueError(f"{what}: {str(error).strip().splitlines()[0]}") from error
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
+    context.enable_progress_bars = False  # `terminal.Progress` shows how far the work is
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _hush() -> None:
+    """Keep two standing remarks off the terminal: that tokens are used, and how to see Data's bars."""
+    for name, remark in (
+        (
+            "ray._private.authentication.authentication_token_setup",
+            "Token authentication is enabled",
+        ),
+        ("ray.data._internal.progress", "Progress bars"),
+    ):
+        logging.getLogger(name).addFilter(_Without(remark))
+
+
+class _Without(logging.Filter):
+    """Leaves out messages that begin so."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(self.name)
 
 
 def tell_which() -> None:
@@ -99,6 +118,14 @@ class Placement:
 
     cpus: float
     gpu: bool
+
+    def words(self, config: Config) -> str:
+        """For a person: ``GPU, 4 workers``."""
+        train = config.train
+        fewest = f"{train.min_workers} to " if train.min_workers else ""
+        each = " each" if train.workers > 1 else ""
+        count = f"{fewest}{train.workers} worker{'s' if train.workers > 1 else ''}"
+        return f"{'GPU' if self.gpu else 'CPU'}, {count} with {self.cpus:g} CPUs{each}"
 
     def scaling(self, config: Config) -> ray.train.ScalingConfig:
         """Ray Train's description of the workers."""

@@ -75,7 +75,7 @@ class Job:
     settings: Settings
     timeout: float
     known: Any
-    """Reference to the keys of contents that are indexed: a sorted array of 16 bytes each."""
+    """Keys of contents that are indexed: a sorted array of 16 bytes each, or Ray's reference to one."""
     encode: bool
     """Encode where it is decoded."""
 
@@ -229,7 +229,7 @@ def sorted_keys(keys: Sequence[bytes]) -> np.ndarray:
 
 
 def _is_known(job: Job, key: bytes) -> bool:
-    known = _fetched(job.known)
+    known = job.known if isinstance(job.known, np.ndarray) else _fetched(job.known)
     wanted = np.array([key], dtype=known.dtype)
     at = np.searchsorted(known, wanted)[0]
     return bool(at < len(known) and known[at] == wanted[0])

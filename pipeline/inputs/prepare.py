@@ -1,12 +1,12 @@
 """Before the first step: the corpus is read, and every video of it is decoded once."""
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ray
 
+from pipeline import terminal
 from pipeline.cli import resolve
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import stages
@@ -32,7 +32,8 @@ def corpus(config: Config) -> Corpus:
     """
     data = config.data
     found = splits(config)
-    print(datasets.describe(found))
+    for line in datasets.describe(found).splitlines():
+        terminal.header("data", line)
     if "val" not in found or not len(found["val"]):
         raise ValueError(
             f"{data.dataset} has no validation split, and checkpoints are never chosen on the test split; "
@@ -148,8 +149,7 @@ def fill(
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(config.cluster.decode_workers or cpus, len(todo))
     print(f"decoding {len(todo)} of {len(clips)} {what} videos with {workers} workers into {place}")
-    start = said = time.monotonic()
-    failed, lost = 0, list[int]()
+    bar, lost = terminal.Progress("videos", len(todo)), list[int]()
     results = stages.decode(
         todo,
         cache,
@@ -158,15 +158,8 @@ def fill(
         node=config.cluster.decode_node,
         on_lost=lost.append,
     )
-    for done, (_, error) in enumerate(results, start=1):
-        failed += bool(error)
-        if time.monotonic() - said > 5 or done == len(todo):
-            said = time.monotonic()
-            pace = done / (said - start)
-            print(
-                f"  {done} of {len(todo)} videos, {pace:.0f} a second, {failed} unreadable",
-                flush=True,
-            )
+    for _, error in results:
+        bar.step(bad=bool(error))
     return sum(lost)
 
 

@@ -114,6 +114,27 @@ def local(folder: str) -> Iterator[str]:
         yield copy
 
 
+def chosen(folder: str) -> str:
+    """The checkpoint that a folder names: itself, or the best one of a run by its validation score.
+
+    Raises:
+        ValueError: a run without a checkpoint that has a score.
+    """
+    if run_folder.exists(folder, WEIGHTS) or not run_folder.exists(folder, CONFIG):
+        return folder
+    scores = {}
+    for name, files in storage.folders(folder).items():
+        if name.startswith(PREFIX) and files >= {CONFIG, TRAINING, WEIGHTS}:
+            training = run_folder.read(storage.join(folder, name), TRAINING) or {}
+            if training.get("score") is not None:
+                scores[name] = (training["score"], training["step"])
+    if not scores:
+        raise ValueError(
+            f"run {storage.plain(folder)} has no checkpoint with a validation score yet: an epoch has to end first"
+        )
+    return storage.join(folder, max(scores, key=lambda name: scores[name]))
+
+
 def latest(folder: str) -> str:
     """The run's checkpoint with the most steps.
 

@@ -1,6 +1,8 @@
 """The features of frozen towers, made once for a whole sweep."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import torch
 from pipeline import cli
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.run_state import checkpoints
+from pipeline.run_state import checkpoints, run_folder
 from pipeline.sweeps.plan import Sweep
 from tcmgc import model, storage
 from tcmgc.config import Config, from_dict, replace
 from tcmgc.datasets import Corpus, Split
 from tcmgc.towers import backbone
 from tcmgc.training import checkpoint, frozen
+
+FILE = "features.safetensors"
 
 
 def make(sweep: Sweep, config: Config, corpus: Corpus) -> str:
@@ -25,19 +29,19 @@ def make(sweep: Sweep, config: Config, corpus: Corpus) -> str:
     Raises:
         ValueError: a checkpoint that is none, or whose towers or frames are other than the config's.
     """
-    place = sweep.place / "features.safetensors"
-    if not place.is_file():
+    place = storage.join(sweep.place, FILE)
+    if not run_folder.exists(sweep.place, FILE):
         where = cluster.placement(replace(config, {"train.workers": 1, "train.min_workers": 0}))
         print(f"features of {len(corpus['train'])} and {len(corpus['val'])} videos: to {place}")
         task = ray.remote(num_cpus=where.cpus, num_gpus=1 if where.gpu else 0)(_make)
         splits = {name: corpus[name] for name in ("train", "val")}
         try:
-            ray.get(task.remote(sweep.base, sweep.towers, splits, str(place)))
+            ray.get(task.remote(sweep.base, sweep.towers, splits, place))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, ValueError):
                 raise error.cause from error
             raise
-    return str(place)
+    return place
 
 
 def _make(base: dict[str, Any], towers: str | None, splits: dict[str, Split], place: str) -> None:
@@ -57,7 +61,12 @@ def _make(base: dict[str, Any], towers: str | None, splits: dict[str, Split], pl
 
         captions = [clip.captions for clip in split.clips]
         found[name] = frozen.extract(retriever, read, captions, tokenise)
-    frozen.save(found, Path(place))
+    with tempfile.TemporaryDirectory() as made:
+        aside = Path(made) / FILE
+        frozen.save(found, aside)
+        storage.upload(aside, f"{place}.partial" if not storage.is_uri(place) else place)
+    if not storage.is_uri(place):
+        os.replace(f"{place}.partial", place)  # there whole or not at all
 
 
 def _trained(config: Config, folder: str) -> model.Retriever:

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from tcmgc.config import Config, flatten, from_dict, replace
+from tcmgc import storage
+from tcmgc.config import Config, fingerprint, flatten, from_dict, replace
 
 FROZEN_LEAVES_OUT = ("optim.lr_clip",)
 """Without effect where the towers stand still."""
@@ -34,23 +34,21 @@ class Sweep:
     @property
     def name(self) -> str:
         """Changes with what decides the result."""
-        settings = [repr(self.space), self.base["data"], self.base["head"], self.base["loss"]]
-        settings += [self.base["towers"], self.base["temporal"], self.base["optim"], self.towers]
-        settings += [self.base["train"]["batch_size"], self.base["train"]["seed"]]
-        settings += [self.epochs, self.pairs]
+        base = fingerprint(from_dict(self.base))
+        settings = [repr(self.space), base, self.towers, self.epochs, self.pairs]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         size = f"{self.samples}-samples" if self.samples else f"{self.seeds}-seeds"
         return f"{self.space.name}{'-frozen' if self.frozen else ''}-{digest}-{size}"
 
     @property
-    def place(self) -> Path:
-        """The sweep's own folder."""
-        return Path(self.folder) / self.name
+    def place(self) -> str:
+        """The sweep's own folder, a path or a URI."""
+        return storage.join(self.folder, self.name)
 
     @property
     def trials(self) -> str:
         """Folder of the trials' runs."""
-        return str(self.place / "trials")
+        return storage.join(self.place, "trials")
 
     @property
     def total(self) -> int:
@@ -77,6 +75,10 @@ class Sweep:
         clean = "".join(c if c.isalnum() or c in "=.+-" else "-" for c in label)
         return f"{clean}-seed{self.seed(settings)}"
 
+    def trial_folder(self, settings: dict[str, Any], trial_id: str) -> str:
+        """The trial's folder, a path or a URI."""
+        return storage.join(self.trials, self.run(settings, trial_id))
+
     def config(self, settings: dict[str, Any]) -> Config:
         """The trial's whole config, as it is run."""
         run: dict[str, Any] = {"train.keep_checkpoints": 1}
@@ -93,21 +95,11 @@ class Sweep:
         config = self.space.apply(from_dict(self.base), changes)
         return replace(config, {"train.seed": self.seed(settings), "train.epochs": self.epochs})
 
-    def params(self, config: Config) -> dict[str, Any]:
-        """What varies in this sweep, by the shortest name that is clear."""
-        flat = flatten(config)
-        paths = self.axes or self.space.paths
-        return {short(path, flat): flat[path] for path in paths}
-
-
-def short(path: str, known: Any) -> str:
-    """The shortest end of a dotted path that no other field has: ``attention.heads``, ``alpha``."""
-    parts = path.split(".")
-    for start in reversed(range(len(parts))):
-        end = ".".join(parts[start:])
-        if sum(other == end or other.endswith(f".{end}") for other in known) == 1:
-            return end
-    return path
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The fields that differ between trials, by dotted path."""
+        seeds = ("train.seed",) if self.seeds > 1 else ()
+        return (*(self.axes or self.space.paths), *seeds)
 
 
 def encode(value: Any) -> Any:
@@ -120,7 +112,7 @@ def decode(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
-def describe(sweep: Sweep) -> dict[str, Any]:
+def as_dict(sweep: Sweep) -> dict[str, Any]:
     """What goes into MLflow as the sweep's own description."""
     return {
         "space": asdict(sweep.space),

@@ -1,7 +1,7 @@
 """A sweep on the terminal and in MLflow while it runs: a line a trial, a table at the end."""
 
+import contextlib
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 from ray import tune
 
 from pipeline import tracking
+from pipeline.run_state import database
 from pipeline.sweeps import trials
-from pipeline.sweeps.plan import Sweep
+from pipeline.sweeps.plan import Sweep, decode
 from pipeline.sweeps.trials import validation
 
 
@@ -67,8 +68,9 @@ class Progress(tune.Callback):
         result = trial.last_result or {}
         run = _run_of(self.sweep, trial)
         if run is not None and run.info.status == "RUNNING":  # its process is gone
-            tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
-            tracking.end(run.info.run_id, "FAILED")
+            with contextlib.suppress(database.UnreachableError, database.RefusedError):
+                tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
+                tracking.end(run.info.run_id, "FAILED")
         row = outcome(self.sweep, trial.config, trial.trial_id, result, failed=True)
         self._say(trials, trial, row)
 
@@ -98,7 +100,7 @@ def outcome(
 ) -> Row:
     """A row from what Tune knows of a trial."""
     known = [*scores, *([result[sweep.space.metric]] if sweep.space.metric in result else [])]
-    status = "failed" if failed else "finished" if result.get("finished") else "stopped early"
+    status = "failed" if failed else trials.FINISHED if result.get("finished") else trials.STOPPED
     return Row(
         label=sweep.label(settings, trial),
         seed=sweep.seed(settings),
@@ -127,6 +129,54 @@ def table(rows: Sequence[Row], metric: str) -> str:
     return "\n".join(lines)
 
 
+def finding(sweep: Sweep, rows: Sequence[Row]) -> str:
+    """What came out best, its values where it was sampled, and how far it is from the next one."""
+    best = best_label(rows)
+    if best is None:
+        return "no trial has a score"
+    groups = {row.label: [one for one in rows if one.label == row.label] for row in rows}
+    lines = [f"best:    {best}, {sweep.space.metric} {_mean(groups[best]):.1f}"]
+    lines[0] += _distance(groups, best, sampled=bool(sweep.axes))
+    if sweep.axes:
+        settings = next(row.settings for row in rows if row.label == best)
+        for path in sweep.axes:
+            if path in settings:
+                lines.append(f"  --{path.replace('_', '-')} {_spelled(settings[path])}")
+    return "\n".join(lines)
+
+
+def _distance(groups: dict[str, list[Row]], best: str, *, sampled: bool) -> str:
+    """How far the best is from the next, against the spread over seeds, or of the other samples."""
+    others = {label: _mean(rows) for label, rows in groups.items() if label != best}
+    others = {label: mean for label, mean in others.items() if mean > float("-inf")}
+    if not others:
+        return ""
+    following = max(others, key=lambda label: others[label])
+    gap = _mean(groups[best]) - others[following]
+    said = f"; {gap:.1f} above the next, {following}"
+    spreads = [
+        statistics.variance(scores)
+        for label in (best, following)
+        if len(scores := [row.score for row in groups[label] if row.score is not None]) > 1
+    ]
+    if len(spreads) == 2:
+        spread, whose = sum(spreads) ** 0.5, "the seeds' spread"
+    elif sampled and len(others) > 1:
+        spread, whose = statistics.stdev(others.values()), "the spread of the others"
+    else:
+        return said + ", of one seed each: the spread over seeds is not known"
+    where = "within" if gap <= spread else "beyond"
+    return f"{said}, {where} {whose} ({spread:.1f})"
+
+
+def _spelled(value: Any) -> str:
+    """A value as the command line takes it."""
+    value = decode(value)
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def best_label(rows: Sequence[Row]) -> str | None:
     """The variant with the highest mean over its seeds; None where no trial has a score."""
     labels = {row.label for row in rows if row.score is not None}
@@ -140,23 +190,23 @@ def _mean(rows: Sequence[Row]) -> float:
 
 
 def _close(sweep: Sweep, trial: Any, rows: Sequence[dict[str, float]]) -> None:
-    """What a stopped trial can no longer do itself: send its history, note how far it came."""
-    run = _run_of(sweep, trial)
-    if run is None:
-        return  # stopped before it began
-    history = trials.stopped_history(trial.last_result)
-    if history:
-        tracking.complete(run.info.run_id, history)
+    """What a stopped trial can no longer do itself: keep its result, send its history."""
+    folder = sweep.trial_folder(trial.config, trial.trial_id)
+    history = trials.history(folder)
     epochs = [row for row in history if "epoch" in row] or list(rows)
+    if not epochs:
+        return  # stopped before it began
     config = sweep.config(trial.config)
-    trials.finish(run.info.run_id, sweep, config, epochs, "stopped early", "KILLED")
+    trials.keep(sweep, config, folder, epochs, trials.STOPPED)
+    try:
+        run = _run_of(sweep, trial)
+        if run is None:
+            return
+        tracking.complete(run.info.run_id, history)
+        trials.finish(run.info.run_id, sweep, config, epochs, trials.STOPPED, "FINISHED")
+    except (database.UnreachableError, database.RefusedError) as error:
+        print(f"{error}; it is sent at the end of the sweep", flush=True)
 
 
 def _run_of(sweep: Sweep, trial: Any) -> Any:
-    return tracking.run_of(f"{sweep.trials}/{sweep.run(trial.config, trial.trial_id)}")
-
-
-def seconds_since(start: float) -> str:
-    """Minutes and seconds."""
-    minutes, seconds = divmod(int(time.monotonic() - start), 60)
-    return f"{minutes} min {seconds} s"
+    return tracking.run_of(sweep.trial_folder(trial.config, trial.trial_id))

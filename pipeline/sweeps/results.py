@@ -46,6 +46,8 @@ class VariantResult:
     paper: dict[str, float]
     """Of MSR-VTT's test split."""
     changes: dict[str, Any]
+    values: dict[str, str]
+    """A sample's value of every sampled field; empty for a variant, whose label says it."""
     stopped: int
     """Seeds that were stopped early."""
 
@@ -67,12 +69,20 @@ class SpaceResult:
     epochs: str
     frozen: bool
     finished: bool
+    candidates: int
+    """Validation videos that each text was ranked against; 0 where the sweep did not note it."""
     rows: tuple[VariantResult, ...]
 
     @property
     def target(self) -> str:
         """The column that rows are compared by: SumR, or what the paper's table has in its place."""
         return "SumR" if "SumR" in self.space.columns else "t2v/RSum"
+
+    @property
+    def varied(self) -> list[str]:
+        """The sampled fields that differ between rows, by dotted path; none of a table of variants."""
+        paths = list(dict.fromkeys(path for row in self.rows for path in row.values))
+        return [path for path in paths if len({row.values.get(path) for row in self.rows}) > 1]
 
     @property
     def best(self) -> VariantResult:
@@ -93,7 +103,7 @@ def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> S
     """
     kind = "yes, a screening" if frozen else "no"
     where = f"tags.kind = 'sweep' and tags.space = '{space.name}' and tags.frozen = '{kind}'"
-    found = _runs(where) if run_id is None else [tracking.client().get_run(run_id)]
+    found = tracking.find_runs(where) if run_id is None else [tracking.client().get_run(run_id)]
     if not found:
         flag = " --frozen" if frozen else ""
         raise ValueError(
@@ -105,8 +115,9 @@ def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> S
         raise ValueError(
             f"run {parent.info.run_id} is not a sweep of {space.name}, but of {parent.data.tags.get('space')}"
         )
-    children = _runs(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    scored = [run for run in children if f"best/{_first_metric(space)}" in run.data.metrics]
+    children = tracking.find_runs(f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    key = f"best/{_first_metric(space)}"
+    scored = [run for run in children if not math.isnan(run.data.metrics.get(key, math.nan))]
     if not scored:
         raise ValueError(f"no trial of sweep {parent.info.run_name} has a score yet")
     return SpaceResult(
@@ -117,6 +128,7 @@ def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> S
         epochs=parent.data.params["epochs"],
         frozen=parent.data.tags["frozen"] != "no",
         finished=parent.info.status == "FINISHED",
+        candidates=int(parent.data.tags.get("candidates", 0)),
         rows=tuple(_rows(space, scored)),
     )
 
@@ -149,7 +161,8 @@ def _rows(space: Any, runs: Sequence[Any]) -> list[VariantResult]:
         variant = known.get(label)
         rows.append(
             VariantResult(
-                label=label if variant else f"{label}: {_described(members[0])}",
+                label=label,
+                values={} if variant else _values(members[0], space),
                 measured={column: _measured(members, column) for column in space.columns},
                 paper=dict(variant.paper) if variant else {},
                 changes=dict(variant.changes) if variant else {},
@@ -168,9 +181,10 @@ def _label(run: Any) -> str:
     return run.data.tags["variant"]
 
 
-def _described(run: Any) -> str:
-    shown = {key: _brief(value) for key, value in run.data.params.items() if key != "seed"}
-    return ", ".join(f"{key} {value}" for key, value in shown.items())
+def _values(run: Any, space: Any) -> dict[str, str]:
+    """The sampled fields of a trial, by dotted path."""
+    params = run.data.params
+    return {path: _brief(params[path]) for path in space.axes if path in params}
 
 
 def _brief(value: str) -> str:
@@ -178,19 +192,3 @@ def _brief(value: str) -> str:
         return f"{float(value):.3g}"
     except ValueError:
         return value.replace("'", "")
-
-
-def _runs(where: str) -> list[Any]:
-    """Runs, the latest first."""
-    client, found, token = tracking.client(), [], None
-    while True:
-        page = client.search_runs(
-            [tracking.experiment()],
-            where,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        found += list(page)
-        token = page.token
-        if not token:
-            return found

@@ -1,7 +1,9 @@
 """What a trial of a sweep runs: training as ever, or training on frozen towers' features."""
 
+import contextlib
 import functools
-import json
+import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,12 +16,17 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
+from pipeline.recording import describe
+from pipeline.run_state import checkpoints, database, run_folder
 from pipeline.sweeps.plan import Sweep
-from tcmgc import model
+from tcmgc import model, storage
 from tcmgc.config import Config
 from tcmgc.training import checkpoint, frozen
 
 Row = dict[str, float]
+FINISHED, STOPPED = "finished", "stopped early"
+"""How a trial may end that has a score."""
+log = logging.getLogger(__name__)
 
 
 class Report(TuneReportCallback):
@@ -39,8 +46,23 @@ def validation(row: Row) -> Row:
     return {key: value for key, value in row.items() if key == "epoch" or key.startswith("val/")}
 
 
-def train_trial(settings: dict[str, Any], sweep: Sweep, corpus: list[Any], parent: str) -> None:
-    """A trial that trains like `pipeline/train.py`: the same trainer, on the shared corpus."""
+def train_trial(
+    settings: dict[str, Any],
+    sweep: Sweep,
+    corpus: list[Any],
+    parent: str,
+    variables: dict[str, str],
+) -> None:
+    """A trial that trains like `pipeline/train.py`: the same trainer, on the shared corpus.
+
+    Args:
+        settings: What Tune gives the trial.
+        sweep: What it is a trial of.
+        corpus: As :func:`pipeline.train.shared` gives it.
+        parent: MLflow's id of the sweep.
+        variables: What the driver reaches MLflow with.
+    """
+    database.adopt(variables)
 
     def work(config: Config, name: str, run_id: str) -> list[Row]:
         cluster.tell_which()
@@ -52,8 +74,11 @@ def train_trial(settings: dict[str, Any], sweep: Sweep, corpus: list[Any], paren
     _record(settings, sweep, parent, work)
 
 
-def frozen_trial(settings: dict[str, Any], sweep: Sweep, features: str, parent: str) -> None:
-    """A trial on features of towers that stand still."""
+def frozen_trial(
+    settings: dict[str, Any], sweep: Sweep, features: str, parent: str, variables: dict[str, str]
+) -> None:
+    """A trial on features of towers that stand still; arguments as of :func:`train_trial`."""
+    database.adopt(variables)
     cli.quiet()
     gpu = bool(ray.get_gpu_ids())
     torch.set_num_threads(1)
@@ -61,11 +86,15 @@ def frozen_trial(settings: dict[str, Any], sweep: Sweep, features: str, parent: 
     def work(config: Config, name: str, run_id: str) -> list[Row]:
         device = "cuda" if gpu else "cpu"
         run = frozen.FrozenTrainer(config, _features(features), device, pairs=sweep.pairs)
-        history = []
+
+        def scores() -> Row:
+            return {f"val/{key}": value for key, value in run.evaluate().items()}
+
+        history = [{"step": 0, "time": time.time(), **scores()}]
+        tracking.complete(run_id, history)
         for epoch in range(1, config.train.epochs + 1):
             terms = {f"train/{key}": value for key, value in run.epoch().items()}
-            scores = {f"val/{key}": value for key, value in run.evaluate().items()}
-            row = {"step": run.done, "time": time.time(), "epoch": epoch, **terms, **scores}
+            row = {"step": run.done, "time": time.time(), "epoch": epoch, **terms, **scores()}
             history.append(row)
             tracking.complete(run_id, [row])
             ray.tune.report(validation(row))
@@ -76,7 +105,10 @@ def frozen_trial(settings: dict[str, Any], sweep: Sweep, features: str, parent: 
 
 @functools.lru_cache(maxsize=1)
 def _features(path: str) -> frozen.Features:
-    return frozen.load(path)
+    if not storage.is_uri(path):
+        return frozen.load(Path(path))
+    with tempfile.TemporaryDirectory() as made:
+        return frozen.load(storage.download(path, Path(made) / "features.safetensors"))
 
 
 def _record(
@@ -85,33 +117,98 @@ def _record(
     parent: str,
     work: Callable[[Config, str, str], list[Row]],
 ) -> None:
-    """Do the work once: a trial that is done already says its result again."""
+    """Do the work once: a trial that is done already says its result again.
+
+    The result is kept in the trial's folder first. Should MLflow not take it then, the driver
+    sends it at the end of the sweep (:func:`settle`).
+    """
     trial = ray.tune.get_context().get_trial_id()
-    name = sweep.run(settings, trial)
-    place = Path(sweep.trials) / name / "result.json"
-    if place.is_file():
-        outcome = json.loads(place.read_text())
-        if "error" in outcome:
-            raise RuntimeError(f"{outcome['error']} (delete {place} to try once more)")
-        ray.tune.report(outcome)
+    folder = sweep.trial_folder(settings, trial)
+    kept = run_folder.read(folder, run_folder.RESULT)
+    if kept is not None:
+        if "error" in kept:
+            place = storage.join(folder, run_folder.RESULT)
+            raise RuntimeError(f"{kept['error']} (delete {place} to try once more)")
+        for row in [kept["outcome"]] if kept["status"] == FINISHED else kept["epochs"]:
+            ray.tune.report(validation(row) | ({"finished": True} if "finished" in row else {}))
         return
     config = sweep.config(settings)
     run_id = start(sweep, settings, trial, parent)
-    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        history = work(config, name, run_id)
+        history = work(config, sweep.run(settings, trial), run_id)
+    except database.UnreachableError:
+        raise  # another attempt may reach MLflow
     except (ValueError, FloatingPointError) as error:
         # The same config fails again: the next attempt need not train to find out.
-        place.write_text(json.dumps({"error": str(error)}))
-        tracking.finish(run_id, {}, {"status": f"failed: {error}"})
-        tracking.end(run_id, "FAILED")
+        run_folder.write(folder, run_folder.RESULT, {"error": str(error)})
+        with contextlib.suppress(database.UnreachableError, database.RefusedError):
+            tracking.finish(run_id, {}, {"status": f"failed: {error}"})
+            tracking.end(run_id, "FAILED")
         raise
     epochs = [row for row in history if "epoch" in row]
-    tracking.complete(run_id, history)
-    finish(run_id, sweep, config, epochs, "finished", "FINISHED")
-    outcome = {**validation(best(epochs, sweep)), "epoch": config.train.epochs, "finished": True}
-    place.write_text(json.dumps(outcome))
+    outcome = keep(sweep, config, folder, epochs, FINISHED)
+    try:
+        tracking.complete(run_id, history)
+        finish(run_id, sweep, config, epochs, FINISHED, "FINISHED")
+    except (database.UnreachableError, database.RefusedError) as error:
+        log.warning("%s; the trial's result is in %s", error, storage.plain(folder))
     ray.tune.report(outcome)
+
+
+def keep(
+    sweep: Sweep, config: Config, folder: str, epochs: Sequence[Row], status: str
+) -> dict[str, Any]:
+    """Write a trial's result into its folder; gives what Tune is told at the end."""
+    outcome: dict[str, Any] = {}
+    if epochs:
+        outcome = {**validation(best(epochs, sweep)), "epoch": epochs[-1]["epoch"]}
+    if status == FINISHED:
+        outcome |= {"epoch": config.train.epochs, "finished": True}
+    kept = {"status": status, "outcome": outcome, "epochs": list(epochs)}
+    run_folder.write(folder, run_folder.RESULT, kept)
+    return outcome
+
+
+def settle(sweep: Sweep, trials: Sequence[tuple[dict[str, Any], str]], parent: str) -> None:
+    """Make MLflow's record of a sweep's trials whole, from what is in their folders.
+
+    A trial whose run was lost, or could not be closed, is sent again; runs of trials that a killed
+    sweep began and Tune does not know any more are closed.
+
+    Args:
+        sweep: The sweep.
+        trials: Settings and id of every trial that has ended.
+        parent: MLflow's id of the sweep.
+    """
+    known = set()
+    for settings, trial in trials:
+        folder = sweep.trial_folder(settings, trial)
+        known.add(folder)
+        kept = run_folder.read(folder, run_folder.RESULT)
+        run = tracking.run_of(folder)
+        if kept is None or (run is not None and run.info.status != "RUNNING"):
+            continue
+        run_id = start(sweep, settings, trial, parent)
+        if "error" in kept:
+            tracking.finish(run_id, {}, {"status": f"failed: {kept['error']}"})
+            tracking.end(run_id, "FAILED")
+            continue
+        tracking.complete(run_id, history(folder) or kept["epochs"])
+        state = "FINISHED" if kept["status"] == FINISHED else "KILLED"
+        finish(run_id, sweep, sweep.config(settings), kept["epochs"], kept["status"], state)
+    for run in tracking.children(parent):
+        if run.info.status == "RUNNING" and run.data.tags["folder"] not in known:
+            tracking.finish(run.info.run_id, {}, {"status": "lost: its sweep was killed"})
+            tracking.end(run.info.run_id, "KILLED")
+
+
+def history(folder: str) -> list[Row]:
+    """All of a trial's history, from its last checkpoint; none where it wrote none."""
+    try:
+        latest = checkpoints.latest(folder)
+    except ValueError:
+        return []
+    return (run_folder.read(latest, checkpoint.TRAINING) or {}).get("history", [])
 
 
 def start(sweep: Sweep, settings: dict[str, Any], trial: str, parent: str) -> str:
@@ -126,8 +223,8 @@ def start(sweep: Sweep, settings: dict[str, Any], trial: str, parent: str) -> st
         "mlflow.parentRunId": parent,
     }
     name = f"{label}, seed {seed}" if sweep.seeds > 1 else label
-    folder = f"{sweep.trials}/{sweep.run(settings, trial)}"
-    return tracking.start(config, name, folder, tags, {**sweep.params(config), "seed": seed})
+    folder = sweep.trial_folder(settings, trial)
+    return tracking.start(config, name, folder, tags)
 
 
 def finish(
@@ -136,9 +233,7 @@ def finish(
     """The best epoch's metrics under ``best/``, parameter counts, and how the trial ended."""
     summary: Row = {}
     if epochs:
-        row = best(epochs, sweep)
-        summary = {key.replace("val/", "best/"): value for key, value in validation(row).items()}
-        summary["best/epoch"] = summary.pop("epoch")
+        summary = describe.best(best(epochs, sweep))
     if (count := model.aggregation_parameters(config)) is not None:
         summary["isa_parameters"] = float(count)
     tracking.finish(run_id, summary, {"status": status})
@@ -148,9 +243,3 @@ def finish(
 def best(epochs: Sequence[Row], sweep: Sweep) -> Row:
     """The epoch that the checkpoint would be taken from."""
     return max(epochs, key=lambda row: row[sweep.space.metric])
-
-
-def stopped_history(last: Row) -> list[Row]:
-    """All of a stopped trial's history, from its last checkpoint; none where it wrote none."""
-    path = str(last.get("checkpoint_path", ""))
-    return checkpoint.read_training(path)["history"] if path and Path(path).is_dir() else []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.inputs import prepare
 from pipeline.inputs.prefetch import prefetch
-from pipeline.run_state import checkpoints, notices
+from pipeline.run_state import checkpoints, news, notices
 from pipeline.training import scoring
 from pipeline.training.profiling import Profiling
 from tcmgc import model
@@ -58,6 +58,7 @@ class Trainer:
         self.watch = notices.Watch(board, config.train.checkpoint_minutes)
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()
+        self.teller = None if self.rank else news.Teller(board.key, news.WORKER)
         self.device = ray.train.torch.get_device()
         scoring.settle()
         self.val = corpus["val"]
@@ -82,32 +83,33 @@ class Trainer:
         self.done = 0
         """Steps taken since the run began."""
         self.history: list[dict[str, float]] = []
-        """A row of metrics a step and a row an epoch, each with its ``step``."""
+        """A row of metrics a step and a row an epoch, each with its ``step``. The first, of step 0, is the
+        validation of the weights that training starts from; it is no epoch's."""
         self.reported = 0
         self._resume()
 
     def run(self) -> int | None:
         """All epochs that are left; gives the step where the run was asked to stop, if it was."""
+        if not self.history:
+            row = self._validated()
+            self.history.append({"step": 0, "time": time.time(), **row})
+            self._say(f"before the first step: {_summary(row)}")
         evaluated = sum("epoch" in row for row in self.history)
         for epoch in range(evaluated, self.config.train.epochs):
             if self._epoch(epoch):
                 return self.done
-            metrics = scoring.evaluate_split(
-                self.config,
-                self.model,
-                self.reader,
-                self.val,
-                self.tokenise,
-                self.device,
-                self.threads,
-            )
-            row = {f"val/{name}": value for name, value in metrics.items()}
+            row = self._validated()
             self.history.append({"step": self.done, "time": time.time(), "epoch": epoch + 1, **row})
-            self._say(
-                f"epoch {epoch + 1} of {self.config.train.epochs}: validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}"
-            )
+            self._say(f"epoch {epoch + 1} of {self.config.train.epochs}: {_summary(row)}")
             self._report(row[SCORE])
         return None
+
+    def _validated(self) -> dict[str, float]:
+        """Metrics of the validation split, by the names of the history."""
+        encoder = scoring.Encoder(
+            self.config, self.model, self.reader, self.tokenise, self.device, self.threads
+        )
+        return {f"val/{name}": value for name, value in encoder.measure(self.val).items()}
 
     def _epoch(self, epoch: int) -> bool:
         """The steps that are left of an epoch; whether the run was asked to stop."""
@@ -138,6 +140,7 @@ class Trainer:
             }
             last = now
             self.history.append(row)
+            self._show(row)
             if self._wanted(wishes):
                 self._report(score=None)
                 last = time.perf_counter()
@@ -199,9 +202,8 @@ class Trainer:
                 f"the loss is {row['train/loss']} at step {self.done}; lower optim.lr_clip or optim.lr_new, or train in float32"
             )
         if self.done % max(1, self.steps // 10) == 0:
-            self._say(
-                f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}"
-            )
+            text = f"step {self.done} of {self.steps * config.train.epochs}: loss {row['train/loss']:.3f}"
+            self._say(text, step=True)
         row |= {
             "step": self.done,
             "time": time.time(),
@@ -280,9 +282,25 @@ class Trainer:
         self.done, self.history = training["step"], training["history"]
         self._say(f"going on from step {self.done}")
 
-    def _say(self, line: str) -> None:
-        if self.rank == 0:
-            print(line, flush=True)
+    def _say(self, line: str, *, step: bool = False) -> None:
+        if self.teller is not None:
+            self.teller.say(line, step=step)
+
+    def _show(self, row: dict[str, float]) -> None:
+        """The state of training, for the live line on a terminal."""
+        if self.teller is None or not self.teller.due():
+            return
+        scores = [past[SCORE] for past in self.history if "epoch" in past]
+        rate = row["train/samples_per_second"]
+        self.teller.state(
+            step=self.done,
+            steps=self.steps * self.config.train.epochs,
+            loss=row["train/loss"],
+            rate=rate,
+            steps_a_second=rate / self.config.train.batch_size,
+            last=scores[-1] if scores else None,
+            best=max(scores, default=None),
+        )
 
 
 class Tokens:
@@ -309,6 +327,10 @@ class Tokens:
             self.ids[missing], self.made[missing] = fresh, True
         assert self.ids is not None
         return torch.from_numpy(self.ids[rows].astype(np.int64))
+
+
+def _summary(row: dict[str, float]) -> str:
+    return f"validation SumR {row[SCORE]:.1f}, R@1 {row['val/t2v/R1']:.1f}"
 
 
 def _to(loaded: tuple[Batch, Whole], device: torch.device) -> tuple[Batch, Whole]:

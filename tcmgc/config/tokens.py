@@ -9,8 +9,8 @@ from tcmgc.config.options import Kind, require
 class TokenOptions(Kind):
     """Options of an operation on tokens inside the visual tower.
 
-    ``module`` is built as ``Module(options, visual, frames)``, with open_clip's image encoder and
-    the frames of a video.
+    ``module`` is built as ``Module(options, visual, frames, dim)``, with open_clip's image encoder,
+    the frames of a video and the width of the joint space.
     """
 
     default: ClassVar[str] = "NoTokens"
@@ -54,7 +54,8 @@ class ShiftSelect(TokenOptions):
     learns: ClassVar[bool] = True
 
     blocks: tuple[int, ...] = (-2, -1)
-    """Blocks with the shift, counted from 0; negative numbers count from the end."""
+    """Blocks with the shift, counted from 0; negative numbers count from the end. None of them: any tower will do,
+    for patches are taken behind it."""
     patches: int = 3
     """Soft mixtures of patches that are selected in each frame."""
     selector: Literal["frame", "video"] = "frame"

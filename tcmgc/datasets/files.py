@@ -209,6 +209,7 @@ class Videos:
 
     def add_local(self, folder: str, recursive: bool) -> None:
         """List a folder of this machine; folders that link back to a parent are seen once."""
+        folder = _as_stored(self.root, folder)
         top = os.path.join(self.root, folder) if folder else self.root
         if not os.path.isdir(top):
             return
@@ -250,6 +251,18 @@ class Videos:
         for rank, stem in enumerate(found, 1):
             self.by_stem.setdefault(stem, []).append((rank, place))
         return True
+
+
+def _as_stored(root: str, folder: str) -> str:
+    """The folder as the disk spells it (:func:`same_name`); as it is where it is not there."""
+    found = ""
+    for part in filter(None, folder.split("/")):
+        here = os.path.join(root, found)
+        if not os.path.isdir(os.path.join(here, part)):
+            names = os.listdir(here) if os.path.isdir(here) else []
+            part = next((n for n in names if same_name(n) == same_name(part)), part)
+        found = f"{found}/{part}".lstrip("/")
+    return found
 
 
 def _refuse_outside(path: str, grounds: Sequence[str]) -> None:

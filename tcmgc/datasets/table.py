@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from tcmgc import storage
 from tcmgc.datasets import build, parse
-from tcmgc.datasets.files import DataFolder, Videos
+from tcmgc.datasets.files import DataFolder, Videos, same_name
 from tcmgc.datasets.rows import AS_USUAL, Clip, Corpus, Reading, Split
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -113,8 +113,8 @@ class _Places:
 
     def __init__(self, folder: DataFolder, names: set[str]) -> None:
         parents = {name: _parent(name) for name in names}
-        inside = sorted({parent for parent in parents.values() if not _is_absolute(parent)})
-        self.below = folder.listing(inside, recursive=False, any_suffix=True)
+        inside = {same_name(p): p for p in parents.values() if not _is_absolute(p)}
+        self.below = folder.listing(sorted(inside.values()), recursive=False, any_suffix=True)
         self._others: dict[str, Videos] = {}
         for parent in {parent for parent in parents.values() if _is_absolute(parent)}:
             try:
@@ -242,7 +242,8 @@ def _video(where: str, video: Any, absolute: bool) -> str:
     if absolute and _is_absolute(video) and ".." not in parts:
         return video if "://" in video else posixpath.normpath(video)
     if _is_absolute(video) or "\\" in video or ".." in parts:
-        allowed = "; --data.absolute-paths True allows absolute ones" if _is_absolute(video) else ""
+        forbidden = _is_absolute(video) and not absolute
+        allowed = "; --data.absolute-paths True allows absolute ones" if forbidden else ""
         raise ValueError(
             f"{where}: the path {parse.short(video)} may lead out of the data root; expected one "
             f"relative to the table's folder, with / between folders and without ..{allowed}"

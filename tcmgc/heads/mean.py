@@ -1,7 +1,8 @@
 """CLIP4Clip's similarity without a cross encoder: meanP, seqLSTM and seqTransf end in it, CenterCLIP too."""
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tcmgc.config import MeanHead
@@ -29,6 +30,13 @@ class Mean(Head):
         """The video's vector."""
         check_video(video, self.dim)
         return Vectors(mean_of_frames(video.encoded, video.frame_mask))
+
+    def alone(
+        self, video: VideoFeatures
+    ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
+        """The video's one vector."""
+        vector = self.record(video).vector.unsqueeze(1)
+        return vector, torch.ones(vector.shape[:2], dtype=torch.bool, device=vector.device)
 
     def prepare_texts(self, text: TextFeatures) -> Vectors:
         """The sentence's vector."""

@@ -27,6 +27,8 @@ class Tight(Head):
         sizes: width of the joint space and frames of a video.
     """
 
+    from_records = False
+
     def __init__(self, options: TightHead, sizes: Sizes) -> None:
         super().__init__(sizes)
         dim, self.frames = sizes.dim, sizes.frames

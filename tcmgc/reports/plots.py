@@ -21,6 +21,8 @@ INK = "#1b2126"
 SERIES = ("#2f7fc1", "#d9602f", "#1a9e75", "#b565a7", "#dd9a1c", "#56b4e9", "#868d96")
 """Blue, vermilion, green, purple, amber, sky, grey; after Okabe and Ito, of middle lightness."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_INCH = 96
+"""Pixels of an inch in a page."""
 _POINTS = 200
 """Pairs drawn as points; boxes are made of all."""
 STYLE: dict[Any, Any] = {
@@ -133,8 +135,13 @@ def svg(figure: Figure, described: str, titles: Mapping[str, str] | None = None)
         text = text.replace(
             f'<g id="{name}">', f'<g id="{name}"><title>{html.escape(title)}</title>'
         )
+    # Between two thirds of its own size, from where on it scrolls, and one and a half times that.
+    pixels = figure.get_figwidth() * _INCH
+    limits = f"min-width:{pixels * 2 / 3:.0f}px;max-width:{pixels * 1.5:.0f}px"
     return text.replace(
-        "<svg", f'<svg role="img" aria-label="{html.escape(described)}" class="plot"', 1
+        "<svg",
+        f'<svg role="img" aria-label="{html.escape(described)}" class="plot" style="{limits}"',
+        1,
     )
 
 

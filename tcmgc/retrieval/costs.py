@@ -28,6 +28,7 @@ from tcmgc.towers.backbone import image_size, tokenizer
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training import optim
 from tcmgc.training.batch import Batch
+from tcmgc.training.spans import STEP, span
 from tcmgc.training.step import How, backward
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase)
@@ -187,11 +188,13 @@ def training_step(settings: Config, retriever: Retriever, *, repeats: int = 3) -
     retriever.train()
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        backward(retriever, batch, total, objective, how)
-        optim.clip_gradients(retriever, settings.optim.clip_norm)
-        optimiser.step()
-        retriever.scale.clamp()
+        with span(STEP):
+            optimiser.zero_grad(set_to_none=True)
+            backward(retriever, batch, total, objective, how)
+            with span("optimiser"):
+                optim.clip_gradients(retriever, settings.optim.clip_norm)
+                optimiser.step()
+                retriever.scale.clamp()
 
     step()
     seconds = timed(step, device, repeats)
@@ -257,8 +260,8 @@ def similarity_time(
     retriever.eval()
     device, head = _device(retriever), retriever.head
     batch = made_up(settings, 1).to(device)
-    text = _alike(retriever.encode_text(batch.tokens), texts)
-    video = _alike(retriever.encode_video(batch.pixels, batch.frame_mask), videos)
+    text = alike(retriever.encode_text(batch.tokens), texts)
+    video = alike(retriever.encode_video(batch.pixels, batch.frame_mask), videos)
     record, scale = head.record(video), retriever.scale()
 
     def score() -> None:
@@ -268,7 +271,7 @@ def similarity_time(
     return timed(score, device, repeats)
 
 
-def _alike(one: Any, count: int) -> Any:
+def alike(one: Any, count: int) -> Any:
     """Features of so many items with the shapes of one, at random; masks and seeds are repeated."""
     random = torch.Generator().manual_seed(0)
 

@@ -5,8 +5,9 @@ scored equal to it leaves that rank alone and counts as a tie. The pessimistic r
 tied item first. So a model that gives all pairs one score shows perfect ranks and ties for all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +16,7 @@ Metrics = dict[str, float]
 """By name: ``t2v/R1``, ``v2t/MdR``, ``SumR``, …"""
 
 RECALLS = (1, 5, 10)
+_ORDER = ("SumR", "R1", "R5", "R10", "RSum", "MdR", "MnR")
 _ROWS = 1024  # texts looked at together: some MB, whatever the matrix
 
 
@@ -101,6 +103,46 @@ def video_to_text(
     higher = (found > right).sum(0)
     equal = (found == right).sum(0) - 1
     return Ranks(higher + 1, higher + 1 + equal)
+
+
+def chance(candidates: int) -> Metrics:
+    """What a ranking at random gives in expectation, by the names of :func:`retrieval_metrics`.
+
+    R@k = 100 min(k, n) / n with n candidates, MdR = MnR = (n + 1) / 2; the same in both directions,
+    since a video's captions count as one item (:func:`video_to_text`).
+
+    Args:
+        candidates: videos that each text is ranked against.
+
+    Raises:
+        ValueError: fewer than one candidate.
+    """
+    if candidates < 1:
+        raise ValueError(f"candidates must be at least 1; got {candidates}")
+    one = {f"R{k}": 100 * min(k, candidates) / candidates for k in RECALLS}
+    one |= {"MdR": (candidates + 1) / 2, "MnR": (candidates + 1) / 2, "RSum": sum(one.values())}
+    both = {f"{way}/{name}": value for way in ("t2v", "v2t") for name, value in one.items()}
+    return {**both, "SumR": 2 * one["RSum"]}
+
+
+def reported(metrics: Mapping[str, Any]) -> Metrics:
+    """What a list of metrics should show: SumR and recalls first, ties only where there are some.
+
+    A share of ties of 0 and a pessimistic rank that equals the optimistic one are left out; whatever
+    else there is follows in its order. Names may have prefixes (``val/t2v/R1``).
+    """
+
+    def tells(name: str) -> bool:
+        if name.endswith("/ties"):
+            return metrics[name] != 0
+        plain = name.removesuffix("_pessimistic")
+        return plain == name or metrics.get(plain) != metrics[name]
+
+    def place(name: str) -> int:
+        last = name.rpartition("/")[2]
+        return _ORDER.index(last) if last in _ORDER else len(_ORDER)
+
+    return {name: float(metrics[name]) for name in sorted(filter(tells, metrics), key=place)}
 
 
 def format_table(metrics: Metrics) -> str:

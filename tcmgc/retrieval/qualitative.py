@@ -85,6 +85,27 @@ def rank(
     return Ranking(text_to_video(similarity, owner).optimistic, order)
 
 
+def characters_read(
+    caption: str, spelled: Sequence[tuple[str, Sequence[int]]], positions: int
+) -> int | None:
+    """How many characters of a caption the model reads; None where it reads all of them.
+
+    Args:
+        caption: as it was written.
+        spelled: its words as the model sees them, with the token positions that each takes.
+        positions: token positions of a caption, start and end included.
+    """
+    if sum(len(places) for _, places in spelled) < positions - 2:
+        return None
+    at, small = 0, caption.lower()
+    for word, _ in spelled:
+        found = small.find(word.lower(), at) if word else at
+        if found < 0:  # the tokenizer changed the text: an entity, a letter of another form
+            continue
+        at = found + len(word)
+    return at if caption[at:].strip() else None
+
+
 def choose(which: np.ndarray, count: int, seed: int) -> list[int]:
     """At most ``count`` places where ``which`` is True, drawn at random, in their order."""
     places = np.flatnonzero(which)

@@ -47,7 +47,7 @@ def recall(
     """Recall@10 of windows in two stages, for several numbers of candidates; and the seconds of an exact query.
 
     Args:
-        index: with more than ten windows.
+        index: with some windows.
         texts: queries; None for the first 64 everyday queries.
         counts: numbers of candidates; none for the default one, and a quarter and four times that.
     """
@@ -57,8 +57,9 @@ def recall(
     begun = time.perf_counter()
     exact = index.scores(text)[:, allowed].numpy()
     each = (time.perf_counter() - begun) / len(text)
-    best = allowed[np.argpartition(-exact, TOP, axis=1)[:, :TOP]]
-    sizes = counts or sorted({max(TOP, CANDIDATES // 4), CANDIDATES, 4 * CANDIDATES})
+    top = min(TOP, len(allowed))
+    best = allowed[np.argsort(-exact, axis=1)[:, :top]]
+    sizes = counts or sorted({CANDIDATES // 4, CANDIDATES, 4 * CANDIDATES})
     results = []
     run = Run(index, allowed, TOP)
     run.near(text[:1])  # loads what is loaded once
@@ -69,8 +70,8 @@ def recall(
             begun = time.perf_counter()
             windows = run.near(text[at : at + 1])
             scores = index.scores(text[at : at + 1], windows)[0].numpy()
-            top = windows[np.argsort(-scores)[:TOP]]
+            found = windows[np.argsort(-scores)[:top]]
             seconds.append(time.perf_counter() - begun)
-            hits += np.isin(best[at], top).sum()
+            hits += np.isin(best[at], found).sum()
         results.append(Recall(count, hits / best.size, float(np.median(seconds))))
     return results, each

@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import shutil
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +12,11 @@ from torch import Tensor
 
 from tcmgc import config, model
 from tcmgc.config import Config
+from tcmgc.heads import record_layout
 from tcmgc.search.candidates import spread
 from tcmgc.search.manifest import Settings
 from tcmgc.search.place import digest
-from tcmgc.search.segment import RECORD, Rows
+from tcmgc.search.segment import Rows
 from tcmgc.search.strips import strip
 from tcmgc.towers import backbone
 from tcmgc.towers.features import TextFeatures, VideoFeatures
@@ -58,9 +56,13 @@ class Encoder:
                 "video, so that no index can be made with it; choose a checkpoint of another head"
             )
         self.size = backbone.image_size(settings.towers.name)
+        self.spell = backbone.spelling(settings.towers.name, settings.data.max_words)
+        """A query's words as the model sees them, each with the positions it takes."""
         self._count = backbone.counter(settings.towers.name)
         self._tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
-        self.kind = type(self._record(self._blank()))
+        self.layout = record_layout(
+            self.head, settings.tokens.frames_after(settings.data.max_frames)
+        )
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Encoder":
@@ -69,13 +71,7 @@ class Encoder:
         Raises:
             ValueError: as :func:`tcmgc.training.checkpoint.load`.
         """
-        folder = Path(folder)
-        settings = checkpoint.read_config(folder)
-        own = folder / Path(settings.towers.name).name
-        if settings.towers.name.endswith(".json") and own.is_file():
-            settings = config.replace(settings, {"towers.name": str(own)})
-        retriever = model.build(config.replace(settings, {"towers.pretrained": None}))
-        checkpoint.load_weights(folder, retriever)
+        settings, retriever = checkpoint.load(folder)
         return cls(settings, retriever, device)
 
     def sample(
@@ -142,7 +138,7 @@ class Encoder:
         foreign = _foreign(text)
         if foreign:
             notes.append(
-                f"the text tower {Path(self.config.towers.name).stem} reads English in Latin letters; "
+                f"the text tower reads English in Latin letters; "
                 f"it was not trained on {', '.join(foreign)}, so that results for this query mean little"
             )
         most = self.config.data.max_words
@@ -160,11 +156,12 @@ class Encoder:
         settings: Settings,
     ) -> Rows:
         video = self.video(frames)
-        kind = np.float16 if settings.precision == "float16" else np.float32
-        record = self._record(video)
-        tensors = {RECORD + f.name: getattr(record, f.name) for f in fields(self.kind)}
-        tensors["vectors"] = self.vectors(video, settings.vectors)
-        arrays = {name: _stored(tensor, kind) for name, tensor in tensors.items()}
+        kind = torch.float16 if settings.precision == "float16" else torch.float32
+        record = self.head.record(video).to("cpu")
+        arrays: dict[str, np.ndarray] = {
+            "records": self.layout.rows(record, kind).numpy(),
+            "vectors": self.vectors(video, settings.vectors).cpu().to(kind).numpy(),
+        }
         times = np.full((len(frames), self.config.data.max_frames), np.nan, np.float32)
         for index, one in enumerate(frames):
             times[index, : len(one)] = one.timestamps
@@ -176,50 +173,29 @@ class Encoder:
         height, most = settings.strip_height, settings.strip_frames
         return Rows(arrays, tuple(strip(one.pixels, most, height) for one in frames))
 
-    def _record(self, video: VideoFeatures) -> Any:
-        return self.head.record(video)
-
-    def _blank(self) -> VideoFeatures:
-        dim, count = self.head.dim, self.config.data.max_frames
-        frames = torch.eye(count, dim, device=self.device).unsqueeze(0)
-        mask = torch.ones(1, count, dtype=torch.bool, device=self.device)
-        return VideoFeatures(frames, frames, mask)
-
 
 def identity(folder: Path | str) -> str:
     """What tells a checkpoint's features from another's: its weights, and the settings that decide them."""
     settings = checkpoint.read_config(folder)
     values = config.to_dict(settings)
+    tower = Path(folder) / checkpoint.TOWER
     decides = {
         "data": {name: values["data"][name] for name in _SHARED},
-        "tower": Path(settings.towers.name).stem,
-        "temporal": values["temporal"],
-        "head": values["head"],
+        "tower": digest(tower) if tower.is_file() else settings.towers.name,
+        **{name: values[name] for name in ("tokens", "temporal", "head")},
         "weights": digest(Path(folder) / checkpoint.WEIGHTS),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def copy_model(source: Path | str, target: Path) -> None:
-    """Put what an index needs of a checkpoint into a folder, with the towers' JSON where it is a file."""
-    settings = checkpoint.read_config(source)
-    target.mkdir(parents=True, exist_ok=True)
-    name = Path(settings.towers.name)
-    here = Path(source) / name.name
-    description = here if here.is_file() else name
-    if name.suffix == ".json":
-        shutil.copyfile(description, target / name.name)
-        settings = config.replace(settings, {"towers.name": name.name})
-    config.save(settings, target / checkpoint.CONFIG)
-    shutil.copyfile(Path(source) / checkpoint.WEIGHTS, target / checkpoint.WEIGHTS)
-
-
-def _stored(tensor: Tensor, kind: type[np.floating[Any]]) -> np.ndarray:
-    array = tensor.cpu().numpy()
-    if array.dtype == np.bool_ or array.dtype == kind:
-        return array
-    limit = np.finfo(kind).max
-    return np.clip(array, -limit, limit).astype(kind)
+def described(folder: Path | str) -> dict[str, str]:
+    """A checkpoint's identity, and what it is called for people."""
+    settings = config.load(Path(folder) / checkpoint.CONFIG)
+    return {
+        "hash": identity(folder),
+        "name": Path(settings.towers.name).stem,
+        "head": type(settings.head).__name__,
+    }
 
 
 def _foreign(text: str) -> list[str]:

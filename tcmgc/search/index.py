@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tcmgc.heads import score_tiled
+from tcmgc.heads import scan
 from tcmgc.search import files, manifest
 from tcmgc.search.calibration import Calibration
 from tcmgc.search.candidates import CODES_FROM, Codes, best_product
@@ -27,8 +27,8 @@ from tcmgc.search.writer import MODEL, load_codes, open_segment, sample_vectors
 from tcmgc.towers.features import TextFeatures
 from tcmgc.training import checkpoint
 
-_TOGETHER = 2048
-"""Windows whose records are widened to float32 at a time: some 100 MB."""
+_TOGETHER = 4096
+"""Windows scored at a time."""
 _TRIES = 5
 
 
@@ -147,13 +147,15 @@ class Index:
         self, text: TextFeatures, windows: np.ndarray | None = None
     ) -> Float[Tensor, "texts windows"]:
         """Exact similarities of texts and windows: of all, or of those with the given numbers, ascending."""
-        head, scale = self.encoder.head, self.encoder.model.scale()
-        found = []
-        for segment, at in self._parts(windows):
-            record = segment.record(self.encoder.kind, at)
-            for start in range(0, len(record), _TOGETHER):
-                part = _widened(record[start : start + _TOGETHER]).to(self.encoder.device)
-                found.append(score_tiled(head, text, part, scale, grains=False).similarity.cpu())
+        encoder = self.encoder
+
+        def blocks() -> Iterator[Any]:
+            for segment, at in self._parts(windows):
+                for rows in segment.records(at).split(_TOGETHER):
+                    yield encoder.layout.record(rows).to(encoder.device)
+
+        scale = encoder.model.scale()
+        found = [part.cpu() for part in scan(encoder.head, text, blocks(), scale)]
         return torch.cat(found, 1) if found else torch.empty(len(text), 0)
 
     def products(
@@ -184,7 +186,7 @@ class Index:
     @property
     def large(self) -> bool:
         """Whether candidates are looked for first, unless told otherwise."""
-        return self.starts[-1] >= CODES_FROM
+        return int(self.starts[-1]) >= CODES_FROM
 
     def at(self, window: int) -> tuple[Segment, int]:
         """The segment that holds a window, and its row there."""
@@ -284,7 +286,3 @@ def model_folder(place: Place) -> Path:
         )
     paths = [place.local(f"{MODEL}/{name}") for name in names]  # fetches a remote one's
     return paths[0].parent
-
-
-def _widened(record: Any) -> Any:
-    return record.map(lambda tensor: tensor.float() if tensor.dtype == torch.float16 else tensor)

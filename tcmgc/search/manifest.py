@@ -30,9 +30,9 @@ NAME = "index.json"
 class Settings:
     """What decides the rows besides the model; fixed for the life of an index."""
 
-    window: float = Windowing.length
+    window: float | int = Windowing.length
     """Length of a window in seconds; shorter videos are one window."""
-    hop: float = Windowing.hop
+    hop: float | int = Windowing.hop
     """Seconds from the start of a window to the start of the next."""
     precision: Literal["float16", "float32"] = "float16"
     """Of records and vectors."""
@@ -40,7 +40,7 @@ class Settings:
     """Vectors a window at most that candidates are found by."""
     strip_frames: int = 6
     """Pictures in a window's thumbnail strip at most."""
-    strip_height: int = 112
+    strip_height: int = 144
     """Pixels."""
 
     @property

@@ -54,9 +54,9 @@ class Filters:
         if self.shorter_than is not None:
             tests.append(pc.less(table["duration"], self.shorter_than))
         if self.after is not None:
-            tests.append(pc.greater_equal(table["modified"], int(self.after * 1e9)))
+            tests.append(pc.greater_equal(table["modified"], _nanoseconds(self.after)))
         if self.before is not None:
-            tests.append(pc.less(table["modified"], int(self.before * 1e9)))
+            tests.append(pc.less(table["modified"], _nanoseconds(self.before)))
         if not tests:
             return None
         return np.logical_and.reduce([test.to_numpy() for test in tests])
@@ -335,6 +335,10 @@ def _group(
             )
         )
     return matches
+
+
+def _nanoseconds(seconds: float) -> int:
+    return max(-(2**63), min(int(seconds * 1e9), 2**63 - 1))
 
 
 def _moment(index: "Index", window: int, score: float) -> Moment:

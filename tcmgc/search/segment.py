@@ -6,14 +6,14 @@
 | ``span`` | windows, 2 | start and end in seconds (float64) |
 | ``times`` | windows, frames | when the model's frames come on screen, NaN where there is none (float32) |
 | ``vectors`` | windows, vectors, dim | what candidates are found by (:mod:`tcmgc.search.candidates`) |
-| ``record.*`` | windows, ... | the tensors of the head's record, for exact scores |
+| ``records`` | windows, numbers | the head's record of each, for exact scores (:mod:`tcmgc.heads.records`) |
 | ``strips``, ``strip_ends`` | bytes; windows | thumbnail strips (JPEG), one after the other, and where each ends |
 
 All windows of a video lie in one segment, so that a video is there whole or not at all.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tcmgc.search.files import KEY_BYTES
-
-RECORD = "record."
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,8 @@ class Segment:
                 self.tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
-        missing = {"key", "span", "times", "vectors", "strips", "strip_ends"} - self.tensors.keys()
+        wanted = {"key", "span", "times", "vectors", "records", "strips", "strip_ends"}
+        missing = wanted - self.tensors.keys()
         if missing or len(self.tensors["key"]) != rows:
             raise ValueError(f"{path} is not a segment of {rows} windows")
         self.keys = self.tensors["key"].numpy()
@@ -102,10 +101,9 @@ class Segment:
         """What candidates are found by."""
         return self.tensors["vectors"]
 
-    def record(self, kind: type[Any], at: slice | Tensor | None = None) -> Any:
-        """The head's record of some windows, as stored; of all, mapped, where ``at`` is None."""
-        parts = {f.name: self.tensors[RECORD + f.name] for f in fields(kind)}
-        return kind(**{name: t if at is None else t[at] for name, t in parts.items()})
+    def records(self, at: Tensor | None = None) -> Tensor:
+        """Rows of records: all, mapped, or a copy of some."""
+        return self.tensors["records"] if at is None else self.tensors["records"][at]
 
     def strip(self, row: int) -> bytes:
         """A window's thumbnail strip as JPEG."""

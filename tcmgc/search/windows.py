@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tcmgc.video.sampling import Number
+
 LENGTH, HOP = 30.0, 15.0
 
 
@@ -19,8 +21,8 @@ class Windowing:
         ValueError: a length that is not above 0, or a hop that is not in (0, length].
     """
 
-    length: float = LENGTH
-    hop: float = HOP
+    length: Number = LENGTH
+    hop: Number = HOP
 
     def __post_init__(self) -> None:
         if not 0 < self.length < float("inf"):
@@ -31,7 +33,7 @@ class Windowing:
                 "what lies between two windows would never be found"
             )
 
-    def cut(self, duration: float) -> tuple[tuple[float, float], ...]:
+    def cut(self, duration: Number) -> tuple[tuple[float, float], ...]:
         """Start and end of each window, in seconds from the first frame.
 
         A video up to ``length`` is one window. Of a longer one the last window ends where the video

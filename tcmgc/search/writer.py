@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import io
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +18,12 @@ from torch import Tensor
 
 from tcmgc import storage
 from tcmgc.search import candidates, files, manifest, segment
-from tcmgc.search.encoder import copy_model, identity
+from tcmgc.search.encoder import described
 from tcmgc.search.files import KEY_BYTES, FileRow
 from tcmgc.search.manifest import Manifest, Part, Settings
 from tcmgc.search.place import Place, digest
 from tcmgc.search.segment import Rows, Segment, key_array
-from tcmgc.training.checkpoint import read_config
+from tcmgc.training.checkpoint import CONFIG, TOWER, WEIGHTS
 
 SEGMENT = 8192
 """Windows that a segment grows to."""
@@ -72,17 +71,11 @@ class Writer:
             OSError: it cannot be written.
         """
         settings.windowing.cut(0.0)
-        config = read_config(checkpoint)
-        with tempfile.TemporaryDirectory() as aside:
-            copy_model(checkpoint, Path(aside))
-            for file in sorted(Path(aside).iterdir()):
-                place.put(f"{MODEL}/{file.name}", functools.partial(shutil.copyfile, file))
-        model = {
-            "hash": identity(checkpoint),
-            "name": Path(config.towers.name).stem,
-            "head": type(config.head).__name__,
-        }
-        first = Manifest(model=model, settings=settings)
+        for name in (CONFIG, WEIGHTS, TOWER):
+            if (checkpoint / name).is_file():
+                copy = functools.partial(shutil.copyfile, checkpoint / name)
+                place.put(f"{MODEL}/{name}", copy)
+        first = Manifest(model=described(checkpoint), settings=settings)
         first.save(place)
         return cls(place, first)
 

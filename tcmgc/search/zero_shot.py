@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from tcmgc import model
-from tcmgc.config import Config, Data, Loss, TcMgcHead, Temporal, Towers
+from tcmgc.config import Config, Data, Loss, MeanHead, MeanMaxHead, Temporal, Towers
 from tcmgc.training import checkpoint
 
-Pooling = Literal["mean", "max"]
+Pooling = Literal["mean", "mean-max"]
 
 
 def make(towers: Towers, pooling: Pooling, folder: Path | str) -> None:
@@ -16,7 +16,7 @@ def make(towers: Towers, pooling: Pooling, folder: Path | str) -> None:
     Args:
         towers: an open_clip model, and its weights: a tag or a file.
         pooling: a video's similarity to a sentence: ``mean``, the cosine of the sentence and the mean
-            of the normalised frames; ``max``, the best cosine of the sentence and a frame.
+            of the normalised frames; ``mean-max``, the mean over the words of each word's best frame.
         folder: where to.
 
     Raises:
@@ -26,13 +26,7 @@ def make(towers: Towers, pooling: Pooling, folder: Path | str) -> None:
         data=Data(dataset="table", root=""),
         towers=towers,
         temporal=Temporal(layers=0),
-        head=_head(pooling),
+        head=MeanHead() if pooling == "mean" else MeanMaxHead(),
         loss=Loss(alpha=0.0),
     )
     checkpoint.save(folder, config, model.build(config), None, {})
-
-
-def _head(pooling: Pooling) -> TcMgcHead:
-    if pooling == "mean":
-        return TcMgcHead(text_conditioned=False, grains=("video_sentence",))
-    raise ValueError("pooling max waits for its head")

@@ -9,23 +9,26 @@ from typing import Any
 from torch import nn
 
 from tcmgc.config.tokens import NoTokens, TokenOptions
-from tcmgc.towers import freezing, weights
+from tcmgc.towers import ending, freezing, weights
 from tcmgc.towers.activation import QuickGELU
 from tcmgc.towers.embedding import WordEmbedding
 from tcmgc.towers.names import (
     TOWERS,
+    configuration,
     image_size,
     known_towers,
     open_clip,
     register,
     width,
 )
-from tcmgc.towers.text import TextTower
+from tcmgc.towers.preprocessing import Preprocessing, preprocessing
+from tcmgc.towers.text import TextTower, text_tower
 from tcmgc.towers.tokenizer import caption_lengths, counter, spelling, tokenizer
 from tcmgc.towers.visual import VisualTower
 
 __all__ = [
     "TOWERS",
+    "Preprocessing",
     "TextTower",
     "VisualTower",
     "WordEmbedding",
@@ -34,6 +37,7 @@ __all__ = [
     "image_size",
     "known_towers",
     "load_towers",
+    "preprocessing",
     "spelling",
     "tokenizer",
     "width",
@@ -62,18 +66,18 @@ def load_towers(
         frames: Frames of a video, for that.
 
     Raises:
-        ValueError: an unknown name, weights that are not there or do not fit, a text tower
-            that is not CLIP's.
+        ValueError: an unknown name, weights that are not there or do not fit, an encoder that
+            is not known, or without what the token operation needs.
     """
     clip: Any = _create(name, pretrained)
     if checkpoint_activations:
         clip.set_grad_checkpointing(True)
-    text, operation = TextTower(clip), None
+    text = text_tower(clip, ending.of_configuration(configuration(name)["text_cfg"]))
+    operation = None
     if tokens is not None and not isinstance(tokens, NoTokens):
-        operation = tokens.implementation()(tokens, clip.visual, frames)
-    mean = getattr(clip.visual, "image_mean", None) or open_clip().OPENAI_DATASET_MEAN
-    std = getattr(clip.visual, "image_std", None) or open_clip().OPENAI_DATASET_STD
-    visual = VisualTower(clip, operation, mean=mean, std=std)
+        operation = tokens.implementation()(tokens, clip.visual, frames, width(name))
+    pixels = preprocessing(name, pretrained)
+    visual = VisualTower(clip, operation, mean=pixels.mean, std=pixels.std)
     for tower in (text, visual):
         _lighten(tower)
     freezing.freeze(text, visual, freeze)
@@ -104,6 +108,8 @@ def _create(name: str, pretrained: str | None) -> Any:
 
 
 def _built(registered: str, tag: str | None) -> Any:
+    if "hf_model_name" in configuration(registered)["text_cfg"]:
+        _need_transformers(registered)
     try:
         return open_clip().create_model(
             registered, pretrained=tag, load_weights=tag is not None, pretrained_text=False
@@ -114,6 +120,16 @@ def _built(registered: str, tag: str | None) -> Any:
             f"towers.pretrained: the weights {tag!r} of {registered} could not be loaded: {first}. "
             "Without internet, give the path of a checkpoint file"
         ) from error
+
+
+def _need_transformers(name: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("transformers") is None:
+        raise ValueError(
+            f"towers.name: the text encoder of {name} is one of the transformers package: "
+            "`pip install 'tcmgc[hf]'`"
+        )
 
 
 def _lighten(tower: nn.Module) -> None:

@@ -17,11 +17,13 @@ class WordEmbedding(nn.Module):
 
     Args:
         weight: A vector for each id.
+        whole: An encoder looks vectors up without this module, so that nothing is saved.
     """
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, weight: nn.Parameter, *, whole: bool = False) -> None:
         super().__init__()
         self.weight = weight
+        self.whole = whole
         self.used: Tensor | None = None
         """Inside :meth:`only`, the rows in use, of which the gradient is taken."""
         self._ids = torch.empty(0, dtype=torch.int64)
@@ -37,9 +39,9 @@ class WordEmbedding(nn.Module):
     def only(self, ids: Int[Tensor, "texts words"]) -> Iterator[None]:
         """No other ids are used inside; afterwards the weight's gradient is that of :attr:`used`.
 
-        Nothing changes where the weight is not learnt.
+        Nothing changes where the weight is not learnt, or is looked up elsewhere.
         """
-        if not self.weight.requires_grad:
+        if self.whole or not self.weight.requires_grad:
             yield
             return
         self._ids = ids.unique()

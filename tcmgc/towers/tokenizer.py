@@ -6,22 +6,43 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
+from tcmgc.towers import ending
+from tcmgc.towers.ending import Ending
 from tcmgc.towers.names import configuration, open_clip, register
 
 
 def tokenizer(name: str, max_words: int) -> Callable[[Sequence[str]], Int[Tensor, "texts words"]]:
-    """Captions to token ids: start, tokens cut to ``max_words - 2``, end, zeros.
+    """Captions to token ids, cut and filled up to ``max_words``, in the model's own way.
+
+    CLIP's is: start, tokens cut to ``max_words - 2``, end, zeros.
 
     Raises:
-        ValueError: ``max_words`` is longer than the model's position table.
+        ValueError: ``max_words`` is longer than the model's position table, or shorter where the
+            model sees all positions, padding included; or its tokeniser cannot be had.
     """
-    limit = configuration(name)["text_cfg"].get("context_length", 77)
+    text = configuration(name)["text_cfg"]
+    limit = text.get("context_length", 77)
     if max_words > limit:
         raise ValueError(
             f"data.max_words is {max_words}; {name} has positions for {limit} words at most"
         )
-    tokenise = open_clip().get_tokenizer(register(name), context_length=max_words)
+    if max_words != limit and sees_padding(name):
+        raise ValueError(
+            f"data.max_words is {max_words}; the text tower of {name} sees all its {limit} positions, padding "
+            f"included, and gives other features with fewer: set data.max_words {limit}"
+        )
+    tokenise = _tokeniser(name, max_words)
     return lambda captions: tokenise(list(captions), context_length=max_words)
+
+
+def sees_padding(name: str) -> bool:
+    """Whether a sentence depends on how far captions are padded: no causal mask, or a class token at the end."""
+    text = configuration(name)["text_cfg"]
+    if text.get("hf_model_name"):
+        return False
+    return bool(
+        text.get("no_causal_mask") or text.get("embed_cls") or text.get("pool_type") == "last"
+    )
 
 
 def caption_lengths(name: str, captions: Sequence[str]) -> list[int]:
@@ -31,8 +52,9 @@ def caption_lengths(name: str, captions: Sequence[str]) -> list[int]:
 
 def counter(name: str) -> Callable[[Sequence[str]], list[int]]:
     """:func:`caption_lengths`, with what takes long done once."""
-    tokenise = open_clip().get_tokenizer(register(name))
-    return lambda captions: (tokenise(list(captions), context_length=1024) != 0).sum(1).tolist()
+    tokenise = _tokeniser(name, 1024)
+    end = _ending(name, tokenise)
+    return lambda captions: end.last(tokenise(list(captions), context_length=1024)).add(1).tolist()
 
 
 def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[int]]]]:
@@ -41,19 +63,46 @@ def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[
     A word is a token; tokens that are no whole character alone are put together. The start and
     the end are left out, and so is what is cut off.
     """
-    tokenise: Any = open_clip().get_tokenizer(register(name), context_length=max_words)
-    decode = getattr(tokenise, "decode", None) or tokenise.tokenizer.decode
+    tokenise = _tokeniser(name, max_words)
+    inner = getattr(tokenise, "tokenizer", tokenise)
+    decode, special = inner.decode, set(inner.all_special_ids)
+    end = _ending(name, tokenise)
 
     def spell(caption: str) -> list[tuple[str, list[int]]]:
-        tokens = tokenise([caption], context_length=max_words)[0].tolist()
-        end = tokens.index(max(tokens))
-        words, start = [], 1
-        for stop in range(2, end + 1):
+        ids = tokenise([caption], context_length=max_words)
+        tokens = ids[0, : int(end.last(ids)) + 1].tolist()
+        places = [place for place, token in enumerate(tokens) if token not in special]
+        words, start = [], 0
+        for stop in range(1, len(places) + 1):
             # A character has four bytes at most, and so four tokens.
-            text = decode(tokens[start:stop])
-            if "\ufffd" not in text or stop == end or stop - start == 4:
-                words.append((text.strip(), list(range(start, stop))))
+            text = decode([tokens[place] for place in places[start:stop]])
+            if "\ufffd" not in text or stop == len(places) or stop - start == 4:
+                words.append((text.strip(), places[start:stop]))
                 start = stop
         return words
 
     return spell
+
+
+def _tokeniser(name: str, max_words: int) -> Any:
+    source = configuration(name)["text_cfg"].get("hf_tokenizer_name")
+    try:
+        return open_clip().get_tokenizer(register(name), context_length=max_words)
+    except ImportError as error:
+        raise ValueError(
+            f"towers.name: the tokeniser of {name} ({source}) needs the transformers package: "
+            "`pip install 'tcmgc[hf]'`"
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"towers.name: the tokeniser of {name} ({source}) could not be had, neither from a cache nor from the "
+            "internet; give a JSON of the model whose text_cfg.hf_tokenizer_name is a local folder"
+        ) from error
+
+
+def _ending(name: str, tokenise: Any) -> Ending:
+    inner = getattr(tokenise, "tokenizer", None)
+    text = configuration(name)["text_cfg"]
+    if text.get("hf_model_name") and inner is not None:
+        return Ending("padding", inner.pad_token_id)
+    return ending.of_configuration(text)

@@ -1,5 +1,6 @@
 """What can be read off packets: where decoding can begin, and bytes that no encoder writes."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,9 +47,9 @@ class NalUnits:
         data = memoryview(packet)
         if not self.width:
             starts = [match.end() for match in _START.finditer(data)]
-            for begin, end in zip(starts, [*(at - 3 for at in starts[1:]), len(data)], strict=True):
-                if begin < end:
-                    yield data[begin:end]
+            for begin, after in itertools.pairwise([*starts, len(data) + 3]):
+                if begin < after - 3:
+                    yield data[begin : after - 3]
             return
         offset = 0
         while offset + self.width < len(data):

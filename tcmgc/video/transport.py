@@ -16,11 +16,13 @@ _LAYOUTS = ((_PACKET, 0), (192, 4), (204, 0))
 """Bytes from packet to packet, and where in them the packet begins: plain, with time codes, with parity."""
 _TABLES = 0
 """The stream of the program association table, which begins a program."""
+_STUFFING = 0x1FFF
+"""The stream of packets without content, which are not counted."""
 _CHUNK = 16 << 20
 
 
-def only_spliced(source: Source, pid: int) -> bool:
-    """Whether the counter of stream ``pid`` jumps only where one whole stream follows another.
+def splices(source: Source, pid: int) -> int | None:
+    """Places where one whole stream follows another; None where packets of ``pid`` are lost.
 
     At such a place a new picture begins, the program's tables are sent right before it, and
     theirs, or another stream's, counter or the clock begins anew with it. Packets that
@@ -28,10 +30,10 @@ def only_spliced(source: Source, pid: int) -> bool:
     """
     packets = _packets(source)
     if packets is None:
-        return False
+        return 0
     pids = (packets[:, 1] & 0x1F).astype(np.int32) << 8 | packets[:, 2]
     if (packets[pids == pid, 1] & 0x80).any():  # marked by the receiver as damaged
-        return False
+        return None
     mine = np.flatnonzero(pids == pid)
     jumps = _jumps(packets[mine])
     others = {
@@ -48,8 +50,8 @@ def only_spliced(source: Source, pid: int) -> bool:
             for other, places in others.items()
         )
         if not (begins and announced and (anew or _clock_jumps(packets, mine, int(jump)))):
-            return False
-    return len(jumps) > 0
+            return None
+    return len(jumps)
 
 
 def _packets(source: Source) -> UInt8[np.ndarray, "packets 188"] | None:

@@ -5,17 +5,22 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from tcmgc.reports.pages.page import caption
+from tcmgc.reports.pages.page import caption, name, scroll
 
 _SIDE = 112
 """Pixels of a frame in a page at most."""
 _NUMBERS = 24
 """Frames up to which weights are written into their cells."""
+_WORDS = 140
+"""Characters shown of a retrieved video's caption."""
+FULL = 4.0
+"""Times uniform attention at which bars and shades are full."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,10 @@ class Result:
     id: str
     rank: int
     score: float
-    matches: bool
+    kind: Literal["hit", "miss", "other"]
+    """The caption's own video, a wrong one that ranks above it, or one that ranks below it."""
+    caption: str
+    """A caption of the video's own."""
     frames: UInt8[np.ndarray, "frames 3 size size"]
 
 
@@ -42,6 +50,10 @@ class Weights:
     words: Sequence[tuple[str, Float[np.ndarray, "columns"]]]
     padding: bool = False
     """Whether padded frames take part; then the last weight of each row is theirs together."""
+    read: int | None = None
+    """Characters of the caption that the model reads; None: all."""
+    padded: int = 0
+    """Frames behind the last column, where padding takes part."""
 
 
 def picture(frames: UInt8[np.ndarray, "frames 3 size size"]) -> str:
@@ -61,63 +73,107 @@ def spread(count: int, shown: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, shown)).round().astype(int)).tolist()
 
 
-def retrieval(text: str, note: str, results: Sequence[Result]) -> str:
-    """A query and videos; those that match have a full green edge and ✓, others a dashed red one and ✗."""
+def retrieval(text: str, note: str, results: Sequence[Result], read: int | None = None) -> str:
+    """A query and videos.
+
+    The query's own video has a full green edge and ✓, wrong ones above it a dashed red one and ✗;
+    what ranks below it is neither.
+
+    Args:
+        text: the query.
+        note: below it.
+        results: in the order shown.
+        read: characters of the query that the model reads; None: all.
+    """
     shown = "".join(_result(result) for result in results)
-    return (
-        f'{caption(text)}<p class="quiet">{html.escape(note)}</p><div class="results">{shown}</div>'
-    )
+    below = f'<p class="quiet">{html.escape(note)}</p>' if note else ""
+    return f'{caption(text, read)}{below}<div class="results">{shown}</div>'
 
 
 def attention(weights: Weights) -> str:
-    """Frames in their order; under each the sentence's weight as a bar and each word's as a shade."""
+    """Frames in their order; under each the sentence's weight as a bar and each word's as a shade.
+
+    All against uniform attention, a weight of 1 / frames: a dashed line at the bars, no shade at the
+    words, which are full at :data:`FULL` times uniform.
+    """
     columns = len(weights.frames) + weights.padding
-    seconds = "".join(f'<th class="frame quiet">{time:.1f} s</th>' for time in weights.seconds)
-    frames = "".join(
-        f'<th class="frame"><img src="{picture(frame[None])}" alt="frame at {time:.1f} s"></th>'
+    count = len(weights.frames) + (weights.padded if weights.padding else 0)
+    # What uniform attention would give each column; padded frames share the last one.
+    uniform = np.full(columns, 1 / count)
+    if weights.padding:
+        uniform[-1] = weights.padded / count
+    head = "".join(
+        f'<th scope="col"><img src="{picture(frame[None])}" alt="frame at {time:.1f} s">{time:.1f} s</th>'
         for frame, time in zip(weights.frames, weights.seconds.tolist(), strict=True)
     )
     if weights.padding:
-        seconds += '<th class="frame quiet">padding</th>'
-        frames += '<th class="frame"></th>'
-    rows = [f'<tr><th class="word quiet">frame</th>{frames}</tr>']
-    rows.append(f'<tr><th class="word quiet"></th>{seconds}</tr>')
-    vectors = [row for _, row in weights.words]
-    top = max(float(row.max()) for row in [*vectors, weights.sentence] if row is not None)
+        head += f'<th scope="col">padding ({weights.padded} frames)</th>'
+    rows = []
     if weights.sentence is not None:
-        bars = "".join(
-            f'<td title="{weight:.1%}"><div class="bar">{_number(weight, columns)}'
-            f'<i style="--w:{weight / top:.3f}"></i></div></td>'
-            for weight in weights.sentence.tolist()
-        )
-        rows.append(f'<tr><th class="word">whole sentence</th>{bars}</tr>')
+        pairs = zip(weights.sentence.tolist(), uniform.tolist(), strict=True)
+        bars = "".join(_bar(weight, one, columns) for weight, one in pairs)
+        rows.append(f'<tr><th scope="row">whole sentence</th>{bars}</tr>')
     for word, row in weights.words:
         safe = html.escape(word)
-        cells = "".join(_shade(weight, weight / top, columns) for weight in row.tolist())
-        rows.append(f'<tr><th class="word" dir="auto" title="{safe}">{safe}</th>{cells}</tr>')
+        pairs = zip(row.tolist(), uniform.tolist(), strict=True)
+        cells = "".join(_shade(weight, one, columns) for weight, one in pairs)
+        rows.append(f'<tr><th scope="row" dir="auto" title="{safe}">{safe}</th>{cells}</tr>')
+    table = (
+        f'<table class="attention"><thead><tr><td class="quiet">uniform: {1 / count:.1%}</td>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
     return (
-        f'{caption(weights.caption)}<p class="quiet">{html.escape(weights.video)}</p>'
-        f'<div class="scroll"><table class="attention">{"".join(rows)}</table></div>'
+        f'{caption(weights.caption, weights.read)}<p class="quiet">{name(weights.video)}</p>'
+        f"{scroll(table, f'attention over the frames of {weights.video}')}"
     )
 
 
 def _result(result: Result) -> str:
-    kind, mark = ("hit", "✓") if result.matches else ("miss", "✗")
+    mark = {"hit": "✓ ", "miss": "✗ ", "other": ""}[result.kind]
+    says = {
+        "hit": "the caption's own video",
+        "miss": "another video, ranked above the caption's own",
+        "other": "another video, ranked below the caption's own",
+    }[result.kind]
     safe = html.escape(result.id)
-    says = "the caption's own video" if result.matches else "another video"
     strip = picture(result.frames[spread(len(result.frames), 4)])
     return (
-        f'<figure class="{kind}"><img src="{strip}" alt="frames of {safe}, {says}"><figcaption>'
-        f'<b title="{says}">{mark} rank {result.rank}</b><span class="id" dir="auto" title="{safe}">{safe}</span>'
-        f"<span>{result.score:.3f}</span></figcaption></figure>"
+        f'<figure class="{result.kind}"><img src="{strip}" alt="frames of {safe}, {says}"><figcaption>'
+        f'<div class="facts"><b title="{says}">{mark}rank {result.rank}</b>{name(result.id)}'
+        f'<span>{result.score:.3f}</span></div><div class="words" dir="auto">{_short(result.caption)}</div>'
+        "</figcaption></figure>"
     )
 
 
-def _shade(weight: float, relative: float, columns: int) -> str:
-    # Where the other ink reads better: on light ground from 0.8 on, on dark ground earlier.
-    depth = " deep" if relative > 0.8 else " middle" if relative > 0.62 else ""
-    number = _number(weight, columns) or "&nbsp;"
-    return f'<td class="shade{depth}" style="--w:{relative:.3f}" title="{weight:.1%}">{number}</td>'
+def _short(text: str) -> str:
+    """The beginning of a caption; what is left out is said."""
+    if len(text) <= _WORDS:
+        return html.escape(text)
+    return f'{html.escape(text[:_WORDS])}… <span class="note">({len(text)} characters)</span>'
+
+
+def _bar(weight: float, uniform: float, columns: int) -> str:
+    """A bar as high as the weight is many times uniform, up to :data:`FULL` times."""
+    times = weight / uniform if uniform else 0.0
+    return (
+        f'<td title="{_said(weight, times)}"><div class="bar" style="--one:{1 / FULL:.3f}">'
+        f'<span>{_number(weight, columns)}</span><i style="--w:{min(times, FULL) / FULL:.3f}"></i></div></td>'
+    )
+
+
+def _shade(weight: float, uniform: float, columns: int) -> str:
+    """A cell without shade up to uniform, and fully shaded from :data:`FULL` times that on."""
+    times = weight / uniform if uniform else 0.0
+    depth = min(max(times - 1, 0.0) / (FULL - 1), 1.0)
+    below = " below" if times < 1 else ""
+    return (
+        f'<td class="shade{below}" style="--w:{depth:.3f}" title="{_said(weight, times)}">'
+        f"{_number(weight, columns) or '&nbsp;'}</td>"
+    )
+
+
+def _said(weight: float, times: float) -> str:
+    return f"{weight:.1%}, {times:.1f} times uniform"
 
 
 def _number(weight: float, columns: int) -> str:

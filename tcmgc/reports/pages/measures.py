@@ -40,7 +40,7 @@ def clouds(subject: Subject, seed: int) -> Section:
         for name in ("words", "frames")
     }
     described = f"t-SNE of the words and of the encoded frames of {len(kept)} pairs"
-    drawn = plot(plots.svg(plots.clouds(panels), described, titles))
+    drawn = plot(plots.svg(plots.clouds(panels), described, titles), described)
     return Section(
         title,
         f"t-SNE by cosine of the words (left) and the encoded frames (right) of {len(kept)} pairs, drawn at "
@@ -95,8 +95,9 @@ def similarities(subject: Subject, against: Subject | None) -> Section:
             " With --against and a checkpoint of the same training without SDR (or with it), "
             "both are drawn side by side."
         )
-    drawn = plot(plots.svg(plots.distributions([raw, share]), described))
-    return Section(title, about, card(drawn + table(columns, rows)))
+    drawn = plot(plots.svg(plots.distributions([raw, share]), described), described)
+    listed = table(columns, rows, "similarities of matching pairs, by contrast", "training")
+    return Section(title, about, card(drawn + listed))
 
 
 def aggregation(subject: Subject) -> Section:
@@ -120,7 +121,7 @@ def aggregation(subject: Subject) -> Section:
         for kind, values in weights.items()
     ]
     described = f"Box plots of the weights of {len(names)} contrasts: {', '.join(weights)}"
-    body = plot(plots.svg(plots.distributions([panels]), described))
+    body = plot(plots.svg(plots.distributions([panels]), described), described)
     about = (
         f"What each contrast counts for each of {len(subject.captions)} captions with its own video"
     )
@@ -135,7 +136,7 @@ def aggregation(subject: Subject) -> Section:
         f"{about}: left, what a softmax alone would make of the same scores; right, the checkpoint's own "
         "linear softmax. The table is its linear layer, the identity when training began: a row's "
         "logit is the sum of its numbers times the columns' scores.",
-        card(body + table(names, rows)),
+        card(body + table(names, rows, "the linear layer of the linear softmax", "logit of")),
     )
 
 

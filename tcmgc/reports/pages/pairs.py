@@ -31,33 +31,41 @@ def retrieval(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> l
 
     def result(query: int, video: int, place: int) -> cards.Result:
         clip = subject.clips[video]
+        own = ranks[query]
         return cards.Result(
             clip.id,
             place,
             float(scores[query, video]),
-            video == owner[query],
+            "hit" if video == owner[query] else "miss" if place <= own else "other",
+            clip.captions[0] if clip.captions else "",
             _frames(reader, clip),
         )
+
+    def read(query: int) -> int | None:
+        text = subject.captions[query]
+        return qualitative.characters_read(text, subject.spell(text), subject.words)
 
     hits, failures = [], []
     for query in qualitative.choose(hit, pairs, seed):
         top = enumerate(order[query][:_TOP], 1)
         shown = [result(query, video, place) for place, video in top]
-        hits.append(card(cards.retrieval(subject.captions[query], "", shown)))
+        hits.append(card(cards.retrieval(subject.captions[query], "", shown, read(query))))
     for query in qualitative.choose(~hit, pairs, seed):
         own = owner[query]
         wrong = [pair for pair in enumerate(order[query], 1) if pair[1] != own][:_TOP]
         shown = [result(query, own, ranks[query])]
         shown += [result(query, video, place) for place, video in wrong]
         note = f"its video ranks {ranks[query]} of {len(subject.clips)}"
-        failures.append(card(cards.retrieval(subject.captions[query], note, shown)))
+        drawn = cards.retrieval(subject.captions[query], note, shown, read(query))
+        failures.append(card(drawn))
     found = int(hit.sum())
     return [
         Section(
             "Retrieved first",
             f"{found} of {count} captions ({found / count:.1%}) find their own video first among "
             f"{len(subject.clips)}. {_drawn(len(hits), seed)} Each with the first {_TOP} videos, "
-            "four frames and the similarity of each."
+            "four frames, the similarity and a caption of each. What ranks below a caption's own "
+            "video is not wrong."
             if hits
             else f"None of {count} captions finds its own video first, so there is nothing to show.",
             "".join(hits),
@@ -96,8 +104,8 @@ def attention(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> S
         vectors = [v for v in (weights.sentence, weights.words) if v is not None]
         padding = any(bool(vector[..., len(frames) :].any()) for vector in vectors)
         words = []
+        spelled = subject.spell(text)
         if weights.words is not None:
-            spelled = subject.spell(text)
             words = [
                 (word, _fold(weights.words[at].mean(0), len(frames), padding))
                 for word, at in spelled
@@ -106,12 +114,23 @@ def attention(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> S
             None if weights.sentence is None else _fold(weights.sentence, len(frames), padding)
         )
         seconds = reader.timestamps(clip)
-        drawn = cards.Weights(text, clip.id, frames, seconds, sentence, words, padding)
+        drawn = cards.Weights(
+            text,
+            clip.id,
+            frames,
+            seconds,
+            sentence,
+            words,
+            padding,
+            read=qualitative.characters_read(text, spelled, subject.words),
+            padded=vectors[0].shape[-1] - len(frames) if vectors else 0,
+        )
         shown.append(card(cards.attention(drawn)))
     return Section(
         title,
         f"How the sentence (bars) and each word (shades) weigh the frames of their own video. "
-        f"{_drawn(len(shown), seed)} A row's weights sum to 100%; with several attention heads they are "
+        f"{_drawn(len(shown), seed)} Uniform attention gives each of n frames 1/n: the dashed line at the bars, "
+        f"no shade at the words; both are full at {cards.FULL:g} times that. A row's weights sum to 100%; with several attention heads they are "
         "the heads' mean, and those of a word that is cut into several tokens the tokens' mean where "
         "a token alone is no whole character.",
         "".join(shown),

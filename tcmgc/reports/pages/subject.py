@@ -28,6 +28,8 @@ class Subject:
     """The clip of each caption."""
     spell: Callable[[str], list[tuple[str, list[int]]]]
     """A caption's words, each with its token positions."""
+    words: int
+    """Token positions of a caption, start and end included: what is longer is cut."""
     text: TextFeatures
     video: VideoFeatures
 

@@ -21,9 +21,10 @@ class Cluster(TokenOperation):
         options: Blocks, segments, clusters and how they are found.
         visual: The tower's image encoder.
         frames: Frames of a video.
+        dim: Width of the joint space.
     """
 
-    def __init__(self, options: Options, visual: Any, frames: int) -> None:
+    def __init__(self, options: Options, visual: Any, frames: int, dim: int) -> None:
         super().__init__()
         check(visual, "token clustering")
         self.options = options

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tcmgc.towers import patches
+
 Change = Callable[[Tensor], Tensor]
 
 
@@ -63,6 +65,8 @@ class TokenOperation(nn.Module):
 
     together = False
     """Padded frames go through the tower with the others and take part, as zeros after normalising."""
+    inside_blocks = True
+    """It changes what is inside the encoder; otherwise, it only takes the encoder's patches."""
     segment = 1
     """Frames that become one."""
     draws = False
@@ -94,7 +98,7 @@ class TokenOperation(nn.Module):
         rows: Rows,
         seeds: Int[Tensor, " videos"] | None,
     ) -> Float[Tensor, "rows patches dim"] | None:
-        """Patch features from all tokens in the joint space, the class token in front."""
+        """Patch features from all tokens in the joint space, the frame's feature in front."""
         return None
 
     def frame_mask(self, mask: Bool[Tensor, "videos frames"]) -> Bool[Tensor, "videos frames_left"]:
@@ -125,12 +129,16 @@ def encode(
     """Frame features (rows, dim), patches (rows, patches, dim) or None, and the rows that are left.
 
     Args:
-        visual: An open_clip ``VisionTransformer`` (see :func:`check`).
+        visual: An open_clip image encoder; a ``VisionTransformer`` where the operation works inside its
+            blocks (see :func:`check`).
         operation: What is done to its tokens.
         frames: Normalised pixels.
         rows: Which frames they are.
         seeds: In training, what random numbers are drawn from.
     """
+    if not operation.inside_blocks:
+        pooled, others = patches.of_any(visual, frames)
+        return pooled, operation.patches(patches.joint(pooled, others), rows, seeds), rows
     tokens = operation.embed(visual, frames, rows)
     for number, block in enumerate(visual.transformer.resblocks):
         tokens, rows = operation.before(number, tokens, rows, seeds)
@@ -139,9 +147,8 @@ def encode(
             tokens = checkpoint(_through, block, tokens, *changes, use_reentrant=False)
         else:
             tokens = _through(block, tokens, *changes)
-    pooled, _ = visual._pool(tokens)
-    joint = visual.ln_post(tokens) @ visual.proj
-    return pooled @ visual.proj, operation.patches(joint, rows, seeds), rows
+    pooled, others = patches.of_vision_transformer(visual, tokens)
+    return pooled, operation.patches(patches.joint(pooled, others), rows, seeds), rows
 
 
 def _through(block: Any, x: Tensor, normed: Change | None, middle: Change | None) -> Tensor:
@@ -163,17 +170,14 @@ def check(visual: nn.Module, what: str) -> None:
     """Refuse towers without the tokens that an operation works on.
 
     Raises:
-        ValueError: the tower is not a vision transformer of open_clip's own with a class token.
+        ValueError: the tower is not a vision transformer of open_clip's own.
     """
     import open_clip
 
-    transformer = open_clip.transformer.VisionTransformer
-    if not isinstance(visual, transformer) or visual.attn_pool is not None:
+    if not isinstance(visual, open_clip.transformer.VisionTransformer):
         raise ValueError(
-            f"tokens: {what} needs a vision transformer with a class token and blocks of its own, and this "
-            f"tower is a {type(visual).__name__}"
-            f"{' with attention pooling' if isinstance(visual, transformer) else ''}; choose a ViT "
-            "such as ViT-B-32-quickgelu, or a method that leaves tokens alone"
+            f"tokens: {what} works inside the blocks of open_clip's own vision transformer, and this tower is "
+            f"a {type(visual).__name__}; choose one such as ViT-B-32-quickgelu, or a method that leaves tokens alone"
         )
 
 

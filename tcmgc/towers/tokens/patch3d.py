@@ -21,9 +21,10 @@ class Patch3d(TokenOperation):
         options: None of its own.
         visual: The tower's image encoder, whose ``conv1`` is no longer used.
         frames: Frames of a video.
+        dim: Width of the joint space.
     """
 
-    def __init__(self, options: Options, visual: Any, frames: int) -> None:
+    def __init__(self, options: Options, visual: Any, frames: int, dim: int) -> None:
         super().__init__()
         check(visual, "a convolution over frames")
         flat = visual.conv1.weight.detach()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tcmgc.config.tokens import ShiftSelect as Options
 from tcmgc.towers import draws
+from tcmgc.towers.patches import count
 from tcmgc.towers.tokens.operation import Change, Rows, TokenOperation, block_numbers, check
 from tcmgc.towers.tokens.shift import token_shift
 
@@ -120,22 +121,25 @@ class ShiftSelect(TokenOperation):
         options: Blocks, number of patches, score, noise.
         visual: The tower's image encoder.
         frames: Frames of a video.
+        dim: Width of the joint space.
     """
 
     draws = True
 
-    def __init__(self, options: Options, visual: Any, frames: int) -> None:
+    def __init__(self, options: Options, visual: Any, frames: int, dim: int) -> None:
         super().__init__()
-        check(visual, "token shift and selection")
         self.options = options
-        self.blocks = block_numbers(options.blocks, visual, "tokens.blocks")
+        self.inside_blocks = bool(options.blocks)
         self.together = options.as_published
-        count = len(visual.positional_embedding) - 1
-        if not options.patches <= count:
+        if options.blocks:
+            check(visual, "token shift (tokens.blocks)")
+            self.blocks = block_numbers(options.blocks, visual, "tokens.blocks")
+        found = count(visual)
+        if options.patches > found:
             raise ValueError(
-                f"tokens.patches: {options.patches} cannot be selected of the tower's {count} patches a frame"
+                f"tokens.patches: {options.patches} cannot be selected of the tower's {found} patches a frame"
             )
-        self.score = SCORES[options.selector](visual.output_dim)
+        self.score = SCORES[options.selector](dim)
 
     def inside(self, block: int, rows: Rows) -> tuple[Change | None, Change | None]:
         """Attention sees shifted tokens."""

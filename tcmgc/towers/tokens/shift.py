@@ -68,9 +68,10 @@ class ChannelShift(TokenOperation):
         options: Which tokens, and before which blocks.
         visual: The tower's image encoder.
         frames: Frames of a video.
+        dim: Width of the joint space.
     """
 
-    def __init__(self, options: Options, visual: Any, frames: int) -> None:
+    def __init__(self, options: Options, visual: Any, frames: int, dim: int) -> None:
         super().__init__()
         check(visual, "a shift of channels")
         self.blocks = block_numbers(options.blocks, visual, "tokens.blocks")

@@ -1,0 +1,122 @@
+"""Search an index of videos: a sentence finds the moment."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+
+from pipeline import cli
+from pipeline.serving import answers
+from tcmgc import storage
+from tcmgc.search import Filters, Index, Like, like_file
+from tcmgc.video import DecodeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """All of the command line."""
+
+    index: Annotated[str, tyro.conf.Positional]
+    """Folder or URI of the index."""
+    text: Annotated[str | None, tyro.conf.Positional] = None
+    """What should be seen; may be left out with --like or --queries."""
+    top: int = 10
+    """Videos shown."""
+    like: str | None = None
+    """A video, indexed or not, that results should look like."""
+    without: Annotated[str | None, tyro.conf.arg(name="not")] = None
+    """What should not be seen."""
+    folder: str | None = None
+    """Only videos in this folder or below it."""
+    longer_than: float | None = None
+    """Only videos of more seconds."""
+    shorter_than: float | None = None
+    """Only videos of fewer seconds."""
+    after: str | None = None
+    """Only files changed on this day (YYYY-MM-DD) or later."""
+    before: str | None = None
+    """Only files changed before this day."""
+    exact: bool | None = None
+    """Score every window exactly; None does so in indexes of up to 10,000 windows."""
+    candidates: int | None = None
+    """Windows scored exactly in larger ones: more find more and take longer; None: 2000."""
+    json: bool = False
+    """Print JSON and nothing else on standard output."""
+    csv: str | None = None
+    """File to write the results to as well."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command: 0 when something was found, 1 when no video passes the filters."""
+    arguments = cli.parse(
+        Arguments, argv, "python pipeline/search.py", str(__doc__), default_recipe=None
+    )
+    index = Index.open(cli.resolve(arguments.index))
+    for problem in index.problems:
+        print(f"damaged: {problem}", file=sys.stderr)
+    if not len(index):
+        raise ValueError(f"{index.place} holds no videos")
+    found = index.search(
+        arguments.text,
+        arguments.top,
+        like=None if arguments.like is None else _like(index, cli.resolve(arguments.like)),
+        without=arguments.without,
+        filters=filters(arguments),
+        exact=arguments.exact,
+        candidates=arguments.candidates,
+    )
+    if arguments.csv:
+        answers.write_csv(cli.resolve(arguments.csv), found)
+    if arguments.json:
+        print(json.dumps(answers.to_json(found[0])))
+    else:
+        print(answers.table(found[0], shutil.get_terminal_size().columns))
+    return 0 if found[0].matches else 1
+
+
+def filters(arguments: Arguments) -> Filters:
+    """What the command line says of which videos may be found.
+
+    Raises:
+        ValueError: a date that is none.
+    """
+    folder = arguments.folder
+    if folder is not None:
+        folder = cli.resolve(folder)
+        folder = folder if storage.is_uri(folder) else os.path.realpath(folder)
+    return Filters(
+        folder=folder,
+        longer_than=arguments.longer_than,
+        shorter_than=arguments.shorter_than,
+        after=_day("--after", arguments.after),
+        before=_day("--before", arguments.before),
+    )
+
+
+def _day(name: str, given: str | None) -> float | None:
+    if given is None:
+        return None
+    try:
+        return time.mktime(time.strptime(given, "%Y-%m-%d"))
+    except ValueError:
+        raise ValueError(f"{name} is a day as 2026-01-31; got {given!r}") from None
+
+
+def _like(index: Index, path: str) -> Like:
+    path = path if storage.is_uri(path) else os.path.realpath(path)
+    try:
+        return like_file(index, path)
+    except DecodeError as error:
+        raise ValueError(f"--like: {error}") from error
+
+
+if __name__ == "__main__":
+    cli.run(main)

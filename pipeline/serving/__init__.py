@@ -1,0 +1,1 @@
+"""Answering queries: what the terminal and the page share."""

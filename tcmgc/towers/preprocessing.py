@@ -1,0 +1,60 @@
+"""What an image encoder expects of its pixels."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tcmgc.towers.names import FOLDER, folder_configuration, image_size, open_clip, register
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded frame to what the encoder takes."""
+
+    size: int
+    """Side of the square in pixels."""
+    mean: tuple[float, ...]
+    """Of red, green and blue, in [0, 1]."""
+    std: tuple[float, ...]
+    """Their standard deviations."""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """Of scaling."""
+    resize: Literal["shortest", "longest", "squash"] = "shortest"
+    """`shortest`: scale the shorter side to the size and cut out the centre; `squash`: scale both sides to it;
+    `longest`: scale the longer side and fill up."""
+
+
+def preprocessing(name: str, pretrained: str | None) -> Preprocessing:
+    """By the model's name and the weights' tag.
+
+    Weights from a file say nothing: there, and without weights, it is what all tags of the model
+    have in common, field by field, and else what OpenAI's CLIP takes.
+
+    Args:
+        name: ``towers.name``.
+        pretrained: ``towers.pretrained``.
+    """
+    known = open_clip()
+    found: dict[str, Any] = {
+        "mean": known.OPENAI_DATASET_MEAN,
+        "std": known.OPENAI_DATASET_STD,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+    if name.startswith(FOLDER):
+        found |= folder_configuration(name).get("preprocess_cfg", {})
+    else:
+        registered = register(name)
+        tags = known.list_pretrained_tags_by_model(registered)
+        chosen = [pretrained] if pretrained in tags else tags
+        every = [known.get_pretrained_cfg(registered, tag) for tag in chosen]
+        for field in found:
+            values = {str(one[field]): one[field] for one in every if field in one}
+            if len(values) == 1:
+                found[field] = next(iter(values.values()))
+    return Preprocessing(
+        image_size(name),
+        tuple(map(float, found["mean"])),
+        tuple(map(float, found["std"])),
+        found["interpolation"],
+        found["resize_mode"],
+    )
