@@ -11,8 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tcmgc.config import tokens as options
 from tcmgc.towers import ending, patches
-from tcmgc.towers.backbone import load_towers, preprocessing, tokenizer
+from tcmgc.towers.backbone import image_size, load_towers, preprocessing, tokenizer
 from tcmgc.towers.ending import Ending
+from tcmgc.towers.text import text_tower
 from tcmgc.towers.tokenizer import counter, spelling
 
 TEXT = {"context_length": 12, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
@@ -208,6 +209,31 @@ def test_towers_can_start_a_temporal_encoder(family):
     blocks, positions = towers(family)[0].start()
     assert len(blocks) == 1
     assert positions.shape[1] == 32
+
+
+NAMES = (
+    "ViT-B-32", "ViT-B-16", "ViT-L-14", "PE-Core-B-16", "PE-Core-L-14-336", "ViT-B-16-SigLIP2",
+    "MobileCLIP2-S0", "MobileCLIP2-B", "EVA02-B-16", "RN50", "coca_ViT-B-32", "convnext_base_w",
+    "ViT-H-14-CLIPA", "ViT-H-14-worldwide", "ViTamin-B", "swin_base_patch4_window7_224",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_published_sizes(name):
+    """Shapes only: no memory is taken for weights."""
+    configuration = open_clip.get_model_config(name)
+    words, dim = configuration["text_cfg"].get("context_length", 77), configuration["embed_dim"]
+    with torch.device("meta"):
+        clip = open_clip.create_model(name, load_weights=False, device="meta").eval()
+        tower = text_tower(clip, ending.of_configuration(configuration["text_cfg"]))
+        sentence, all_words, _ = tower(torch.zeros(2, words, dtype=torch.int64))
+        size = image_size(name)
+        pooled, found = patches.of_any(clip.visual, torch.zeros(2, 3, size, size))
+    assert sentence.shape == (2, dim)
+    assert all_words.shape == (2, words, dim)
+    assert pooled.shape == (2, dim)
+    assert found.shape[2] == dim
 
 
 def test_where_captions_end():
