@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from pipeline import usage
+from pipeline.interface import usage
 from tcmgc import recipes, storage
 from tcmgc.config import Cluster, Config, flatten, load
 

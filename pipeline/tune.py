@@ -12,15 +12,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pipeline.front  # isort: skip  # noqa: F401
+import pipeline.interface.front  # isort: skip  # noqa: F401
 
 import ray
 from ray import tune
 
-from pipeline import cli, terminal, tracking, train
+from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.recording import describe, views
+from pipeline.interface import describe, terminal, views
 from pipeline.run_state import database, lock, run_folder
 from pipeline.sweeps import features, progress, trials
 from pipeline.sweeps.plan import Sweep, as_dict, encode, starting_point
