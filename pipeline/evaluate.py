@@ -229,9 +229,9 @@ def evaluate(
     Raises:
         ValueError: more videos than that are, or the checkpoint does not fit its config.
     """
-    split = _readable(config, split, name, allow_unreadable)
+    split = readable(config, split, name, allow_unreadable)
     if bank is not None:
-        bank = _readable(config, bank, "bank", len(bank))
+        bank = readable(config, bank, "bank", len(bank))
     scratch = _scratch(folder or storage.join(cli.resolve("runs"), "zero-shot"))
     trainer = Trainer(
         scoring.evaluate_worker,
@@ -264,7 +264,7 @@ def evaluate(
     return result.return_value
 
 
-def _readable(config: Config, split: Split, name: str, allowed: int) -> Split:
+def readable(config: Config, split: Split, name: str, allowed: int) -> Split:
     """The split's videos that can be read, all decoded.
 
     Raises:
