@@ -201,7 +201,8 @@ def parse(
     asks = bool({"-h", "--help"} & set(words))
     if default_recipe is None:
         if asks:
-            usage.show(description, prog, "[--field value ...]", {"": kind})
+            first = "".join(f"[{name.upper()}] " for name in usage.positional(kind))
+            usage.show(description, prog, f"{first}[--field value ...]", {"": kind})
             sys.exit(0)
         refuse_unknown(words, _known(None, {f.name: _default(f) for f in dataclasses.fields(kind)}))  # type: ignore[arg-type]
         return _read(kind, args=words, prog=prog, description=description)
