@@ -253,7 +253,8 @@ def show_help(
     """Print what ``--help`` shows; the values are those of the recipe that the words begin with."""
     fields = dataclasses.fields(kind)
     if not any(f.name == "config" for f in fields):
-        usage.show(description, prog, "[--field value ...]", {"": kind})
+        first = "".join(f"[{name.upper()}] " for name in usage.positional(kind))
+        usage.show(description, prog, f"{first}[--field value ...]", {"": kind})
         return
     name = words[0] if words and not words[0].startswith("-") else default_recipe or "demo"
     config = base or recipes.recipe(name)
