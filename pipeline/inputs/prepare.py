@@ -112,10 +112,13 @@ def splits(config: Config, captions: bool = True) -> Corpus:
 def frame_cache(config: Config) -> FrameCache:
     """The cache for the config's frames: runs that sample alike share it."""
     data = config.data
+    pixels = backbone.preprocessing(config.towers.name, config.towers.pretrained)
     return FrameCache(
         resolve(data.cache),
         max_frames=data.max_frames,
-        size=backbone.image_size(config.towers.name),
+        size=pixels.size,
+        resize=pixels.resize,
+        kernel=pixels.kernel,
         fps=data.fps,
         sampler=data.sampler,
         frame_format=data.frame_format,
