@@ -179,7 +179,7 @@ def show(metrics: dict[str, float], columns: Sequence[str]) -> None:
         print(f"\n{name}: {', '.join(parts)}")
         start = f"{name}/"
         own = {key.removeprefix(start): v for key, v in metrics.items() if key.startswith(start)}
-        print(format_table(own))
+        print("\n".join(filter(None, (format_table(own), format_chance(own)))))
 
 
 def _prefixes(columns: Sequence[str]) -> tuple[str, ...]:
