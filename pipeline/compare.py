@@ -23,11 +23,11 @@ from pipeline.sweeps import comparison_table as table
 from pipeline.sweeps.comparison import CONTROL, Comparison, space
 from pipeline.sweeps.comparison_table import Line
 from pipeline.training import zero_shot
-from tcmgc import model, storage
+from tcmgc import model, recipes, storage
 from tcmgc.config import Config, from_dict, to_dict
 from tcmgc.datasets import Corpus, Split
-from tcmgc.recipes.methods import METHODS
 from tcmgc.retrieval.metrics import chance
+from tune_spaces.published import METHODS as PUBLISHED
 
 PROG = "python pipeline/compare.py"
 ZERO_SHOT = "zero_shot.json"
@@ -49,7 +49,7 @@ class Arguments:
 
     config: cli.Fields
     methods: str = "all"
-    """Methods to compare, with commas between them; `all` is every one."""
+    """Methods to compare, with commas between them; `all` is every one, `paper` those of its tables."""
     seeds: int = 3
     """Seeds of every method."""
     fair: bool = True
@@ -92,11 +92,11 @@ def plan(arguments: Arguments) -> Comparison:
     Raises:
         ValueError: no such method, or one that the recipe's towers cannot carry.
     """
+    groups = {"all": list(recipes.METHODS), "paper": list(dict.fromkeys(PUBLISHED.values()))}
     names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
-    wanted = list(METHODS) if names == ["all"] else names
+    wanted = [name for one in names for name in groups.get(one, [one])]
     for name in [*wanted, arguments.control]:
-        if name not in METHODS:
-            raise ValueError(f"there is no method {name!r}; known are {', '.join(METHODS)}, all")
+        recipes.methods.find(name)
     if len(set(wanted)) < len(wanted) or not wanted:
         raise ValueError(f"--methods must name each method once; got {arguments.methods!r}")
     if arguments.seeds < 1 or arguments.max_concurrent < 0:
