@@ -95,6 +95,10 @@ class Sweep:
         config = self.space.apply(from_dict(self.base), changes)
         return replace(config, {"train.seed": self.seed(settings), "train.epochs": self.epochs})
 
+    def shuffles(self, settings: dict[str, Any]) -> bool:
+        """Whether the trial's training videos get each other's captions."""
+        return False
+
     @property
     def varied(self) -> tuple[str, ...]:
         """The fields that differ between trials, by dotted path."""

@@ -33,7 +33,7 @@ from jaxtyping import Float64, UInt8
 
 from tcmgc.video.decode import decode_all, decode_needed, first_picture
 from tcmgc.video.file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
-from tcmgc.video.pixels import display_turn, square
+from tcmgc.video.pixels import Kernel, Resize, display_turn, square
 from tcmgc.video.protection import encryption
 from tcmgc.video.sampling import Number, Sampler, check_sampling, on_screen, sample_instants
 from tcmgc.video.timeline import Packets, Timeline, index_timeline, scan
@@ -86,14 +86,15 @@ def sample_frames(
     sampler: Sampler = "uniform",
     timeout: Number | None = None,
     seed: int | Sequence[int] = 0,
+    resize: Resize = "shortest",
+    kernel: Kernel = "bicubic",
 ) -> Frames:
     """The frames on screen at the instants of :func:`tcmgc.video.sampling.sample_instants`.
 
     The frame on screen at t is the last one whose timestamp, counted from the first frame, is not
     later than t (:mod:`tcmgc.video.clock` where stamps do not ascend). The duration is that of the
     pictures found: the last timestamp plus the time the last frame stands; what the container's
-    header says of it is not used. Each is turned by the
-    display matrix, its shorter side scaled to ``size`` and its centre cut out
+    header says of it is not used. Each is turned by the display matrix and scaled to a square
     (:func:`tcmgc.video.pixels.square`).
 
     Packets are read first, without decoding. Where container and codec keep the promise that
@@ -107,6 +108,8 @@ def sample_frames(
         timeout: seconds that the file may take, looked at between packets. A decoder that hangs
             inside one packet is beyond it: run decoding in a process that can be ended.
         seed: decides the instants of the ``random`` sampler.
+        resize: what becomes of frames that are no square.
+        kernel: of scaling.
 
     Raises:
         DecodeError: not a video, cut short, damaged, without pictures in the window, or over time.
@@ -121,7 +124,7 @@ def sample_frames(
 
     def convert(frame):  # type: ignore[no-untyped-def]
         try:
-            return square(frame, size, scaler)
+            return square(frame, size, scaler, resize, kernel)
         except ValueError as error:
             raise DecodeError(source.name, str(error)) from error
 
