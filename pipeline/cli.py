@@ -299,7 +299,13 @@ def quiet() -> None:
     for name in ("mlflow.store.db.utils", "alembic"):  # that tables of a database are made
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+        handler.addFilter(_tells_something)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Whether a library's remark is worth a line: not what is meant, nor what an error says again."""
+    said = record.getMessage()
+    return not said.startswith(("No pretrained weights loaded", "Failed to download weights"))
 
 
 def _read(kind: Any, **options: Any) -> Any:
