@@ -178,7 +178,7 @@ def cut(rng: random.Random, folder: Path) -> Case:
 def joined(rng: random.Random, folder: Path) -> Case:
     """Two files one behind the other; all clocks and counters begin again."""
     suffix = rng.choice(["ts", "m2ts", "vob", "mpg", "webm", "mkv", "h264"])
-    codec = rng.choice(PAIRS[suffix] if suffix != "mkv" else [X264, "mpeg4"])
+    codec = rng.choice(PAIRS[suffix] if suffix != "mkv" else [X264, "libvpx"])
     rate, counts = rng.choice([10, 25]), [rng.randint(20, 50) for _ in range(2)]
     more: dict[str, Any] = {"rate": rate}
     if codec == X264:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.front  # isort: skip  # noqa: F401
+
 from pipeline import cli
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
@@ -36,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     config = arguments.config
     listed = arguments.list or f"runs/unreadable-{config.data.dataset}.tsv"
     cli.refuse_output("--list", listed)
+    cli.refuse_folder("--data.cache", config.data.cache)
     cache = prepare.frame_cache(config)
     corpus = prepare.splits(config, captions=False)
     unknown = [name for name in arguments.splits if name not in corpus]

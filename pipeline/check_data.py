@@ -10,6 +10,8 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.front  # isort: skip  # noqa: F401
+
 import ray
 
 from pipeline import cli, terminal
@@ -47,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     config = arguments.config
     listed = arguments.list or f"runs/check-{config.data.dataset}.tsv"
     cli.refuse_output("--list", listed)
+    for name in ("allow_missing", "allow_leaks"):
+        if (value := getattr(arguments, name)) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} must not be negative; got {value}")
     backbone.tokenizer(config.towers.name, config.data.max_words)  # refuses before any long work
     words = True
     try:

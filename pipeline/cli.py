@@ -3,11 +3,16 @@
 import contextlib
 import dataclasses
 import difflib
+import io
 import logging
+import math
 import os
+import re
 import shlex
+import shutil
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -72,10 +77,27 @@ def _expanded(path: str) -> Path:
 
 def command(script: str, *words: str) -> str:
     """A command of this project for the user to type, as it works from the working directory."""
-    path = CHECKOUT / "pipeline" / script
-    here = Path.cwd()
-    shown = path.relative_to(here) if path.is_relative_to(here) else path
-    return shlex.join(["python", str(shown), *words])
+    if (
+        in_job()
+    ):  # its copy of the checkout is thrown away: from the user's own, with the job's folder
+        place = f"TCMGC_HOME={shlex.quote(str(home()))} "
+        return place + shlex.join(["python", f"pipeline/{script}", *words])
+    return shlex.join([python(), _from_here(CHECKOUT / "pipeline" / script), *words])
+
+
+def python() -> str:
+    """What the user types for the interpreter that runs this."""
+    found = shutil.which("python")
+    if found and Path(found).parent == Path(sys.executable).parent:
+        return "python"
+    return _from_here(Path(sys.executable))
+
+
+def _from_here(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+        return str(path)
 
 
 def refuse_output(option: str, path: str | None) -> None:
@@ -90,6 +112,21 @@ def refuse_output(option: str, path: str | None) -> None:
     if Path(place).is_dir():
         raise ValueError(f"{option} {path}: {place} is a folder; expected the path of a file")
     there = next(parent for parent in Path(place).parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{option} {path}: {there} is not a folder that can be written to")
+
+
+def refuse_folder(option: str, path: str) -> None:
+    """Raise now where a folder could not be made or written to later.
+
+    Raises:
+        ValueError: it is a file, or lies where nothing can be written.
+    """
+    place = resolve(path)
+    if storage.is_uri(place):
+        storage.resolve(place)
+        return
+    there = next(parent for parent in (Path(place), *Path(place).parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f"{option} {path}: {there} is not a folder that can be written to")
 
@@ -180,13 +217,12 @@ def parse(
     """
     words = _with_flags(kind, sys.argv[1:] if argv is None else argv)
     _refuse_passwords(words)
-    asks = bool({"-h", "--help"} & set(words))
+    if {"-h", "--help"} & set(words):
+        show_help(kind, words, prog, description, default_recipe=default_recipe, base=base)
+        sys.exit(0)
     if default_recipe is None:
-        if asks:
-            usage.show(description, prog, "[--field value ...]", {"": kind})
-            sys.exit(0)
-        refuse_unknown(words, [f.name for f in dataclasses.fields(kind)])  # type: ignore[arg-type]
-        return tyro.cli(kind, args=words, prog=prog, description=description, config=_TYRO)
+        refuse_unknown(words, _known(None, _spelled(kind)))
+        return _read(kind, args=words, prog=prog, description=description)
     name = words.pop(0) if words and not words[0].startswith("-") else None
     if (file := _taken(words, "--config")) is not None:
         if name is not None:
@@ -196,25 +232,38 @@ def parse(
         config = base or recipes.recipe(name or default_recipe)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
     make: Callable[..., Arguments] = kind
-    if asks:
-        about = (
-            f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
-            "NAME:smoke shrinks one to seconds on the demo corpus"
-        )
-        default = make(config=config, **others)
-        forms = "[RECIPE | --config FILE] [--field.name value ...]"
-        usage.show(about, prog, forms, usage.groups(default))
-        sys.exit(0)
+    default = make(config=config, **others)
     refuse_unknown(words, _known(config, others))
-    found: Any = tyro.cli(
-        kind,
-        default=make(config=config, **others),
-        args=words,
-        prog=prog,
-        description=description,
-        config=_TYRO,
-    )
+    found: Any = _read(kind, default=default, args=words, prog=prog, description=description)
+    for path, value in flatten(found.config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"--{path.replace('_', '-')} must be a finite number; got {value}")
     return dataclasses.replace(found, config=_towers(found.config))
+
+
+def show_help(
+    kind: type,
+    words: Sequence[str],
+    prog: str,
+    description: str,
+    *,
+    default_recipe: str | None = "demo",
+    base: Config | None = None,
+) -> None:
+    """Print what ``--help`` shows; the values are those of the recipe that the words begin with."""
+    fields = dataclasses.fields(kind)
+    if not any(f.name == "config" for f in fields):
+        usage.show(description, prog, "[--field value ...]", {"": kind})
+        return
+    name = words[0] if words and not words[0].startswith("-") else default_recipe or "demo"
+    config = base or recipes.recipe(name)
+    default = kind(config=config, **{f.name: _default(f) for f in fields if f.name != "config"})
+    about = (
+        f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
+        "NAME:smoke shrinks one to seconds on the demo corpus"
+    )
+    forms = "[RECIPE | --config FILE] [--field.name value ...]"
+    usage.show(about, prog, forms, usage.groups(default))
 
 
 def given(words: Sequence[str]) -> set[str]:
@@ -250,6 +299,46 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+
+
+def _read(kind: Any, **options: Any) -> Any:
+    """What tyro reads; what it refuses is a sentence and not a box of lines."""
+    said = io.StringIO()
+    width = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "2000"
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, config=_TYRO, **options)
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+        raise ValueError(_sentence(said.getvalue())) from None
+    finally:
+        os.environ.pop("COLUMNS")
+        if width is not None:
+            os.environ["COLUMNS"] = width
+
+
+def _sentence(box: str) -> str:
+    """The first paragraph of tyro's message, which stands in a box or between rules."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        content = line.strip("│ ")
+        # A box has its title in its upper edge; without one it is a paragraph of its own.
+        if content.strip("╭╮╰╯─-") and not content.startswith("╭"):
+            sections[-1].append(content)
+        else:
+            sections.append([])
+    sections = [section for section in sections if section]
+    told = sections if "│" in box else sections[1:]
+    text = " ".join(told[0]) if told else ""
+    text = re.sub(r"^Error parsing (config\.?\w*|[\w.]+): (?=\S+\.)", "", text)
+    text = re.sub(r"^Error parsing ", "", text).replace(". Expected ", "; expected ").rstrip(".")
+    text = re.sub(
+        r"invalid literal for int\(\) with base 10: ", "expected a whole number; got ", text
+    )
+    text = re.sub(r"could not convert string to float: ", "expected a number; got ", text)
+    return text[:1].lower() + text[1:] if text else box.strip()
 
 
 def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
@@ -314,9 +403,20 @@ def _refuse_passwords(words: Sequence[str]) -> None:
             )
 
 
-def _known(config: Config, others: dict[str, Any]) -> list[str]:
+def _spelled(kind: Any) -> dict[str, Any]:
+    """A command's own fields by the name that the command line has for them, with their defaults."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in dataclasses.fields(kind):
+        notes = getattr(hints[field.name], "__metadata__", ())
+        names = [note.name for note in notes if getattr(note, "name", None)]
+        found[names[0] if names else field.name] = _default(field)
+    return found
+
+
+def _known(config: Config | None, others: dict[str, Any]) -> list[str]:
     """Every field of a command line, by dotted path."""
-    known = [path for path in flatten(config) if not path.endswith(".kind")]
+    known = [path for path in flatten(config) if not path.endswith(".kind")] if config else []
     for name, value in others.items():
         nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
         known += [f"{name}.{f.name}" for f in dataclasses.fields(value)] if nested else [name]

@@ -56,7 +56,7 @@ def commands() -> dict[str, str]:
     found = {}
     for path in sorted(HERE.glob("*.py")):
         text = path.read_text()
-        if "\nif __name__ ==" in text:
+        if "\nif __name__ ==" in text and path.stem != Path(__file__).stem:
             about = ast.get_docstring(ast.parse(text)) or ""
             found[path.stem] = about.splitlines()[0]
     return found
@@ -65,8 +65,9 @@ def commands() -> dict[str, str]:
 def _run(name: str, words: list[str]) -> None:
     # As if the script had been called: messages, MLflow's source and jobs name it.
     sys.argv = [str(HERE / f"{name}.py"), *words]
-    from pipeline import cli
+    from pipeline import cli, front
 
+    front.begin(HERE / f"{name}.py", words)
     cli.run(importlib.import_module(f"pipeline.{name}").main)
 
 

@@ -1,7 +1,6 @@
 """Look into a checkpoint: what it retrieves and what not, what it attends to, how it weighs its scores."""
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import pipeline.front  # isort: skip  # noqa: F401
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.recording import describe
 from pipeline.run_state import checkpoints
-from tcmgc import storage
+from tcmgc import model, storage
 from tcmgc.config import Config
 from tcmgc.datasets import Split
 from tcmgc.frames.cache import FrameReader
@@ -83,10 +84,12 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
         stack: Holds local copies of checkpoints on URIs.
     """
     folder = stack.enter_context(checkpoints.local(shown))
-    config = _moved(checkpoint.read_config(folder), arguments)
+    # Whatever is wrong with the checkpoint shows here, before anything is decoded.
+    config, retriever = checkpoint.load(folder)
+    config = _moved(config, arguments)
     split = _split(config, arguments.split)
     split, reader = _readable(config, split, arguments.split)
-    subject = look(config, folder, split, reader)
+    subject = look(config, retriever, split, reader)
     other = None
     if arguments.against is not None:
         named = checkpoints.chosen(cli.resolve(arguments.against))
@@ -112,12 +115,14 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
     if run_id is None:
         where = f"no run at {tracking.shown()} has made {shown}; the page is not logged"
     else:
-        where = f"{tracking.shown()} (make ui), run {run_id}, {ARTIFACTS}/{place.name}"
+        where = f"{tracking.look()}, run {run_id}, {ARTIFACTS}/{place.name}"
     print(f"MLflow:      {where}")
     return 0
 
 
-def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
+def small_page(
+    config: Config, folder: str, split: Split, out: Path, *, shown: str | None = None
+) -> Path:
     """The page that training makes at its end: a few pairs of the validation split, in seconds.
 
     Args:
@@ -125,11 +130,12 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
         folder: The checkpoint.
         split: Videos whose frames are in the cache; 48 of them are looked at.
         out: File to write.
+        shown: Where the checkpoint lies, if ``folder`` is a copy of it.
     """
     places = np.random.default_rng(0).permutation(len(split))[:SMALL_VIDEOS]
     few = replace(split, clips=tuple(split.clips[place] for place in np.sort(places)))
     reader = prepare.frame_cache(config).open(few.clips)
-    subject = look(config, folder, few, reader)
+    subject = look(config, checkpoint.load(folder)[1], few, reader)
     parts = [
         *pairs.retrieval(subject, reader, 3, 0),
         pairs.attention(subject, reader, 2, 0),
@@ -139,15 +145,14 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
     facts = _facts(config, folder, few, "val")
     facts["note"] = (
         f"a small page, over {len(few)} of {len(split)} validation videos drawn at random; the whole: "
-        f"python pipeline/inspect_run.py --checkpoint {shlex.quote(folder)}"
+        f"{cli.command('inspect_run.py', '--checkpoint', shown or folder)}"
     )
     return page.write(page.page(f"A look into {_title(folder)}", facts, parts), out)
 
 
-def look(config: Config, folder: str, split: Split, reader: FrameReader) -> Subject:
-    """Load a checkpoint and encode a split with it, in this process, on its GPU where it has one."""
+def look(config: Config, retriever: model.Retriever, split: Split, reader: FrameReader) -> Subject:
+    """Encode a split with a checkpoint's model, in this process, on its GPU where it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _, retriever = checkpoint.load(folder)
     retriever = retriever.to(device).eval()
     captions = [caption for _, caption in split.pairs()]
     words = config.data.max_words
@@ -218,14 +223,15 @@ def _other(config: Config, folder: str, split: Split, arguments: Arguments) -> S
     Raises:
         ValueError: it was trained on other data, or has one score.
     """
-    other = _moved(checkpoint.read_config(folder), arguments)
+    other, retriever = checkpoint.load(folder)
+    other = _moved(other, arguments)
     if other.data.dataset != config.data.dataset:
         raise ValueError(
             f"--against {folder} was trained on {other.data.dataset}, --checkpoint on "
             f"{config.data.dataset}; compare trainings on the same data"
         )
     same, reader = _readable(other, split, arguments.split)
-    subject = look(other, folder, same, reader)
+    subject = look(other, retriever, same, reader)
     if len(subject.head.grains) == 1:
         raise ValueError(
             f"--against {folder} has one score (its head is {type(subject.head).__name__}), and "

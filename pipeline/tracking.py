@@ -27,7 +27,7 @@ from pipeline.recording.experiments import (
     table,
 )
 from pipeline.run_state import database, run_folder
-from pipeline.run_state.database import client, shown, uri
+from pipeline.run_state.database import client, look, shown, uri
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
 from tcmgc.datasets import Corpus
@@ -61,6 +61,7 @@ __all__ = [
     "folder_of",
     "inputs",
     "interrupted",
+    "look",
     "page",
     "run_of",
     "save_views",

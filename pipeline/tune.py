@@ -12,6 +12,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.front  # isort: skip  # noqa: F401
+
 import ray
 from ray import tune
 
@@ -196,8 +198,9 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     terminal.header("results", storage.plain(sweep.place))
     terminal.header("MLflow", tracking.shown())
     terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
+    cli.refuse_folder("--run.folder", sweep.folder)
     lock.refuse_if_held(sweep.place)
-    corpus = train.check(config)
+    corpus = train.check(config, ("train", "val"))
     tracking.check(config.data.dataset)
     cluster.connect(sweep=True)
     room(config, max_concurrent, frozen=sweep.frozen)
@@ -495,7 +498,8 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     config = storage.join(sweep.place, BEST)
     print(f"\ntrain:   {cli.command('train.py', '--config', config)}")
     print(f"report:  {_report_command(sweep)}")
-    print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
+    print(f"MLflow:  {tracking.look()}")
+    print(f"         run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
     if "table" in outcome:
         print(f"trials:  {outcome['table']}")

@@ -1,12 +1,27 @@
 """Heads and features that the tests of heads share."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain, combinations
 from typing import Any
 
 import torch
 
-from tcmgc.config import GRAINS, Aggregate, Attention, Reorganise, TcMgcHead
+from tcmgc.config import (
+    GRAINS,
+    Aggregate,
+    Attention,
+    HeadOptions,
+    MeanHead,
+    MeanMaxHead,
+    Reorganise,
+    TcMgcHead,
+    TightHead,
+    TokenSelectionHead,
+    UcofiaHead,
+    WtiHead,
+    XClipHead,
+    XPoolHead,
+)
 from tcmgc.heads import Head, Sizes, TcMgc
 from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures
 
@@ -24,13 +39,20 @@ def texts(
 
 
 def videos(
-    count: int = VIDEOS, frames: int = FRAMES, dtype: torch.dtype = torch.float64, dim: int = DIM
+    count: int = VIDEOS,
+    frames: int = FRAMES,
+    dtype: torch.dtype = torch.float64,
+    dim: int = DIM,
+    patches: int = 0,
 ) -> VideoFeatures:
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(count, frames, dim, dtype=dtype, generator=generator)
     lengths = frames - torch.arange(count) % frames
     mask = torch.arange(frames) < lengths[:, None]
-    return VideoFeatures(features, features + 0.1, mask)
+    found = None
+    if patches:
+        found = torch.randn(count, frames, patches, dim, dtype=dtype, generator=generator)
+    return VideoFeatures(features, features + 0.1, mask, found)
 
 
 def shaken(head: Head, dtype: torch.dtype = torch.float64) -> Any:
@@ -44,6 +66,30 @@ def shaken(head: Head, dtype: torch.dtype = torch.float64) -> Any:
 
 
 SIZES = Sizes(DIM, WORDS, FRAMES)
+PATCHES = 2
+PEERS: dict[str, HeadOptions] = {
+    "X-Pool": XPoolHead(heads=2, dropout=0.0),
+    "X-CLIP": XClipHead(),
+    "mean": MeanHead(),
+    "tight": TightHead(layers=2, heads=2),
+    "WTI": WtiHead(),
+    "WTI as published": WtiHead(as_published=True, layers=1),
+    "TI": WtiHead(weights="equal"),
+    "token selection": TokenSelectionHead(),
+    "token selection as published": TokenSelectionHead(as_published=True),
+    "UCoFiA": UcofiaHead(temperature=0.1),
+    "UCoFiA, evaluation tree": UcofiaHead(tree="eval"),
+    "mean-max": MeanMaxHead(),
+}
+"""All heads but TC-MGC's."""
+
+
+def peer(name: str) -> Any:
+    """A head of another system, in evaluation mode, away from its starting weights."""
+    options = PEERS[name]
+    return shaken(options.implementation()(options, replace(SIZES, patches=PATCHES))).eval()
+
+
 RELEASED: dict[str, Any] = {
     "projections": False,
     "mask_frames": False,

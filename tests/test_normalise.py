@@ -14,6 +14,9 @@ from head_cases import videos as some_videos
 from safetensors import safe_open
 from torch import Tensor
 
+from tcmgc.config import UcofiaHead
+from tcmgc.heads import Sizes
+from tcmgc.heads.ucofia import Ucofia
 from tcmgc.retrieval import normalise
 from tcmgc.retrieval.metrics import retrieval_metrics
 from tcmgc.retrieval.normalise import Bank, dual_softmax, query_bank, sinkhorn_bias
@@ -91,14 +94,21 @@ def test_sinkhorn_equals_the_authors(file: Path | None) -> None:
     if file is None:
         pytest.skip(f"no systems/ucofia_eval_* in {GOLDENS}; set TCMGC_GOLDENS to the goldens")
     with safe_open(file, "pt") as golden:
-        tree = json.loads(golden.metadata()["config"])["tree"]
+        settings = json.loads(golden.metadata()["config"])
         names = ("bank_grains", "bias", "grains", "similarity_normalised")
-        bank, bias, grains, normalised = (golden.get_tensor(f"output.{name}") for name in names)
-    of_videos = tree == "eval_t2v"
+        bank, bias, logits, published = (golden.get_tensor(f"output.{name}") for name in names)
+    of_videos = settings["tree"] == "eval_t2v"
     found = [sinkhorn_bias(x if of_videos else x.T) for x in bank.unbind(-1)]
     torch.testing.assert_close(torch.stack(found, 1), bias, rtol=0, atol=1e-5)
-    scores = grains + torch.stack(found, 1).unsqueeze(0 if of_videos else 1)
-    torch.testing.assert_close(scores.mean(-1), normalised, rtol=0, atol=1e-4)
+    # The whole way: the head's scores of three contrasts, of which the third is a logit already.
+    scale = settings["exp_logit_scale"]
+    head = Ucofia(UcofiaHead(), Sizes(4, settings["words"], settings["frames"], patches=3))
+    factors = torch.tensor(head.factors(scale)).view(3, 1, 1)
+    scores, known = (x.movedim(-1, 0) / factors for x in (logits, bank))
+    texts, videos = (known, scores) if of_videos else (scores, known)
+    there, back = normalise.normalised("sk", head, scores, scale, Bank(texts, videos))
+    similarity = scale * (there if of_videos else back)
+    torch.testing.assert_close(similarity, published, rtol=0, atol=1e-4)
 
 
 def _scored() -> tuple[normalise.Head, Tensor, Bank]:

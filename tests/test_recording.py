@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from pipeline import evaluate, tracking
+from pipeline import cli, evaluate, tracking
 from pipeline.inputs import prepare
 from pipeline.recording import describe, views
 from tcmgc import config, recipes
@@ -124,7 +124,7 @@ def test_every_recipe_is_known_again(name):
 
 
 def test_a_description_has_result_chance_and_what_to_type():
-    metrics = {**chance(200), "SumR": 397.0, "candidates": 200}
+    metrics = {**chance(200), "SumR": 397.0, "t2v/candidates": 200}
     text = describe.training(
         recipes.recipe("demo"),
         "/runs/a b",
@@ -134,8 +134,8 @@ def test_a_description_has_result_chance_and_what_to_type():
     )
     assert text.startswith("**TC-MGC on demo; test SumR 397.0, R@1 0.5; validation SumR 397.0")
     assert "| chance, test of 200 videos | 16.0 | 0.5 " in text
-    assert "python pipeline/evaluate.py --checkpoint '/runs/a b/c'" in text
-    assert "python pipeline/train.py --resume '/runs/a b'" in text
+    assert cli.command("evaluate.py", "--checkpoint", "/runs/a b/c") in text
+    assert cli.command("train.py", "--resume", "/runs/a b") in text
 
 
 def test_a_sweep_has_a_name_that_one_can_read():
@@ -150,12 +150,12 @@ def test_an_evaluation_is_logged_below_its_training(home):
     run_id, folder = start(home)
     checkpoint = f"{folder}/checkpoint_1"
     said = evaluate.record(
-        recipes.recipe("demo"), checkpoint, "val", {"SumR": 300.0, "candidates": 9}
+        recipes.recipe("demo"), checkpoint, "val", {"SumR": 300.0, "t2v/candidates": 9}
     )
     (found,) = tracking.find_runs(f"tags.evaluated = '{checkpoint}'")
     assert found.info.run_id in said
     assert found.data.tags["mlflow.parentRunId"] == run_id
-    assert found.data.metrics == {"val/SumR": 300.0, "val/candidates": 9.0}
+    assert found.data.metrics == {"val/SumR": 300.0, "val/t2v/candidates": 9.0}
     assert found.info.status == "FINISHED"
     assert tracking.find(checkpoint) == run_id  # and not the evaluation
 
@@ -165,3 +165,9 @@ def test_an_evaluation_without_mlflow_still_says_its_numbers(monkeypatch, tmp_pa
     said = evaluate.record(recipes.recipe("demo"), "/runs/a/checkpoint_1", "val", {"SumR": 300.0})
     assert said.startswith("not logged at nonsense://nowhere: ")
     assert "\n" not in said
+
+
+def test_the_best_epoch_is_none_of_step_0():
+    history = [{"step": 0, "val/SumR": 90.0}, {"step": 8, "epoch": 1, "val/SumR": 80.0}]
+    assert describe.best_epoch(history) == history[1]
+    assert describe.best_epoch(history[:1]) == {}

@@ -65,3 +65,18 @@ def address() -> str | None:
     """
     found = of("ray._private.services:get_ray_address_from_environment")(None, None)
     return None if found == "local" else found
+
+
+def put(key: str, value: str) -> None:
+    """Leave a value in the cluster's own store; it stays until it is deleted."""
+    of("ray.experimental.internal_kv:_internal_kv_put")(key, value)
+
+
+def get(key: str) -> bytes | None:
+    """What was left under a key."""
+    return of("ray.experimental.internal_kv:_internal_kv_get")(key)
+
+
+def delete(key: str) -> None:
+    """Leave nothing under a key."""
+    of("ray.experimental.internal_kv:_internal_kv_del")(key)

@@ -43,8 +43,10 @@ def corpus(config: Config) -> Corpus:
     return found
 
 
-def look(config: Config, found: Corpus) -> None:
+def look(config: Config, found: Corpus, splits: Sequence[str] | None = None) -> None:
     """Say what should be known before training, and refuse what `check_data.py` calls NOT fit.
+
+    ``splits``: those that are looked at; None: all. A sweep never touches the test split.
 
     Looks at what can be told without decoding: what is missing, videos that two splits share, by
     file or by content (of files of equal size), small splits, captions that are cut.
@@ -53,6 +55,7 @@ def look(config: Config, found: Corpus) -> None:
         ValueError: data that are not fit, unless ``data.allow_unfit``.
     """
     data = config.data
+    found = {name: split for name, split in found.items() if splits is None or name in splits}
     stamps = storage.stamps([clip.path for split in found.values() for clip in split.clips])
     suspects = inspection.suspects(found, {p: s.size if s else -1 for p, s in stamps.items()})
     with ThreadPoolExecutor(_READERS) as pool:

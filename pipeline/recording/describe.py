@@ -1,9 +1,9 @@
 """A run in words: its method and recipe, its name, and the description that MLflow shows."""
 
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline import cli
 from tcmgc import recipes
 from tcmgc.config import Config, flatten
 from tcmgc.retrieval.metrics import Metrics, chance
@@ -85,10 +85,10 @@ def training(
     lines += ["```"]
     if checkpoint:
         lines += [
-            f"python pipeline/evaluate.py --checkpoint {shlex.quote(checkpoint)}",
-            f"python pipeline/inspect_run.py --checkpoint {shlex.quote(checkpoint)}",
+            cli.command("evaluate.py", "--checkpoint", checkpoint),
+            cli.command("inspect_run.py", "--checkpoint", checkpoint),
         ]
-    lines += [f"python pipeline/train.py --resume {shlex.quote(folder)}", "```"]
+    lines += [cli.command("train.py", "--resume", folder), "```"]
     return "\n".join(lines)
 
 
@@ -142,8 +142,12 @@ def _fields(config: Config) -> dict[str, Any]:
 
 
 def best_epoch(history: Iterable[Mapping[str, float]], score: str = SCORE) -> Mapping[str, float]:
-    """The row of the epoch with the highest validation score; empty where none was validated."""
-    return max((row for row in history if score in row), key=lambda row: row[score], default={})
+    """The row of the epoch with the highest validation score; empty where none was validated.
+
+    What was validated before the first step is no epoch: there is no checkpoint of it.
+    """
+    epochs = (row for row in history if "epoch" in row and score in row)
+    return max(epochs, key=lambda row: row[score], default={})
 
 
 def best(row: Mapping[str, float]) -> Metrics:

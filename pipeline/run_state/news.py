@@ -10,8 +10,9 @@ import json
 import time
 from typing import Any
 
-from ray.experimental import internal_kv
 from ray.train import Checkpoint, UserCallback
+
+from pipeline.cluster import private
 
 WORKER, CONTROLLER = "worker", "controller"
 _KEPT = 200
@@ -53,7 +54,7 @@ class Teller:
         self._sent = time.monotonic()
         # Words are never worth a run: where the store is away, they wait for the next ones.
         with contextlib.suppress(Exception):
-            internal_kv._internal_kv_put(self.key, json.dumps(self.said))
+            private.put(self.key, json.dumps(self.said))
 
 
 class Wire:
@@ -71,7 +72,7 @@ class Wire:
     def wipe(self) -> None:
         """Leave nothing behind in the cluster."""
         for key in self.keys:
-            internal_kv._internal_kv_del(key)
+            private.delete(key)
 
 
 class Report(UserCallback):
@@ -95,5 +96,5 @@ class Report(UserCallback):
 
 
 def _read(key: str) -> dict[str, Any] | None:
-    found = internal_kv._internal_kv_get(key)
+    found = private.get(key)
     return json.loads(found) if found else None

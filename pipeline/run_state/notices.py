@@ -17,7 +17,6 @@ NOTHING, SAVE, STOP, ASK, TELL = 0, 1, 2, 4, 8
 """Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes; send
 the metrics so far."""
 
-_KV = "ray.experimental.internal_kv:_internal_kv_"
 _STOPPING = "stopping after this step, once its checkpoint is written; once more ends it at once\n"
 _LOOK = 1.0
 _ASK = 5.0
@@ -43,15 +42,15 @@ class Board:
 
     def leave(self, word: str) -> None:
         """Leave word; it stays until it is wiped off."""
-        private.of(_KV + "put")(self.key, word)
+        private.put(self.key, word)
 
     def read(self) -> str:
         """The word that was left, or nothing."""
-        return (private.of(_KV + "get")(self.key) or b"").decode()
+        return (private.get(self.key) or b"").decode()
 
     def wipe(self) -> None:
         """Leave nothing behind in the cluster."""
-        private.of(_KV + "del")(self.key)
+        private.delete(self.key)
 
 
 @contextmanager

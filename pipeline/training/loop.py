@@ -106,16 +106,10 @@ class Trainer:
 
     def _validated(self) -> dict[str, float]:
         """Metrics of the validation split, by the names of the history."""
-        metrics = scoring.evaluate_split(
-            self.config,
-            self.model,
-            self.reader,
-            self.val,
-            self.tokenise,
-            self.device,
-            self.threads,
+        encoder = scoring.Encoder(
+            self.config, self.model, self.reader, self.tokenise, self.device, self.threads
         )
-        return {f"val/{name}": value for name, value in metrics.items()}
+        return {f"val/{name}": value for name, value in encoder.measure(self.val).items()}
 
     def _epoch(self, epoch: int) -> bool:
         """The steps that are left of an epoch; whether the run was asked to stop."""
@@ -296,7 +290,7 @@ class Trainer:
         """The state of training, for the live line on a terminal."""
         if self.teller is None or not self.teller.due():
             return
-        scores = [past[SCORE] for past in self.history if SCORE in past]
+        scores = [past[SCORE] for past in self.history if "epoch" in past]
         rate = row["train/samples_per_second"]
         self.teller.state(
             step=self.done,

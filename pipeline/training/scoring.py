@@ -1,7 +1,9 @@
 """What an evaluating worker runs, and a training worker after every epoch."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,55 +16,109 @@ from pipeline.inputs import prepare
 from pipeline.inputs.prefetch import prefetch
 from pipeline.run_state import checkpoints
 from tcmgc import model
-from tcmgc.config import Config, from_dict
+from tcmgc.config import Config, HeadOptions, from_dict
 from tcmgc.datasets import Clip, Split
 from tcmgc.frames.cache import FrameReader
-from tcmgc.retrieval.evaluation import VIDEOS, batches_of, encode_texts, encode_videos, similarity
-from tcmgc.retrieval.metrics import retrieval_metrics
+from tcmgc.heads import Head
+from tcmgc.retrieval.evaluation import VIDEOS, batches_of, encode_texts, encode_videos, measure
+from tcmgc.retrieval.metrics import Metrics
 from tcmgc.towers import backbone
+from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training import checkpoint, memory
 from tcmgc.training.threads import ONE, Threads
 
 
-def evaluate_worker(settings: dict[str, Any]) -> dict[str, float]:
-    """Metrics of a checkpoint on a split."""
+@dataclass(frozen=True)
+class Encoder:
+    """A model and how captions and videos reach it."""
+
+    config: Config
+    retriever: model.Retriever
+    reader: FrameReader
+    tokenise: Callable[[Sequence[str]], torch.Tensor]
+    device: torch.device
+    threads: Threads
+
+    def features(self, split: Split) -> tuple[TextFeatures, VideoFeatures]:
+        """Of all captions and videos of a split, the same on every worker."""
+        self.retriever.eval()
+        size = self.config.train.chunk_size or VIDEOS
+        batches = (
+            tuple(tensor.to(self.device) for tensor in pair)
+            for pair in prefetch(
+                _pixels(self.reader, split.clips[batch]) for batch in batches_of(len(split), size)
+            )
+        )
+        threads = self.threads
+        video = encode_videos(self.retriever, batches, len(split), batch_size=size, threads=threads)
+        captions = [caption for _, caption in split.pairs()]
+        text = encode_texts(
+            self.retriever, captions, self.tokenise, device=self.device, threads=threads
+        )
+        return text, video
+
+    def measure(
+        self,
+        split: Split,
+        *,
+        normalise: Sequence[str] = (),
+        bank: Split | None = None,
+        heads: Mapping[str, HeadOptions] = MappingProxyType({}),
+    ) -> Metrics:
+        """Retrieval metrics over all captions and videos of a split.
+
+        Args:
+            split: What is measured.
+            normalise: Score normalisations, whose metrics stand beside: ``dsl/t2v/R1``.
+            bank: Training queries for those that need them.
+            heads: Other heads for the same features, whose metrics stand beside: ``NAME/t2v/R1``.
+        """
+        text, video = self.features(split)
+        known = None if bank is None else self.features(bank)
+        owner = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
+        found: Metrics = {}
+        own = self.retriever.head
+        for name, head in {"": own, **self._built(heads)}.items():
+            self.retriever.head = head
+            metrics = measure(
+                self.retriever,
+                *(text, video, owner),
+                normalise=normalise,
+                bank=known,
+                threads=self.threads,
+            )
+            found |= {f"{name}/{key}" if name else key: value for key, value in metrics.items()}
+        self.retriever.head = own
+        return found
+
+    def _built(self, heads: Mapping[str, HeadOptions]) -> dict[str, Head]:
+        width = self.retriever.head.dim
+        return {
+            name: model.build_head(replace(self.config, head=options), width).to(self.device).eval()
+            for name, options in heads.items()
+        }
+
+
+def evaluate_worker(settings: dict[str, Any]) -> Metrics:
+    """Metrics of a checkpoint, or of a model without training, on a split."""
     settle()
     folder, split = settings["checkpoint"], ray.get(settings["split"][0])
+    bank = ray.get(settings["bank"][0]) if settings["bank"] else None
     config = from_dict(settings["config"])
-    device = ray.train.torch.get_device()
-    with checkpoints.local(folder) as place:
-        own, retriever = checkpoint.load(place)
-        config = replace(config, towers=own.towers)
-        reader = prepare.frame_cache(config).open(split.clips)
+    with nullcontext() if folder is None else checkpoints.local(folder) as place:
+        if place is None:
+            retriever = model.build(config)
+        else:
+            own, retriever = checkpoint.load(place)
+            config = replace(config, towers=own.towers)
+        reader = prepare.frame_cache(config).open([*split.clips, *(bank.clips if bank else ())])
         tokenise = backbone.tokenizer(config.towers.name, config.data.max_words)
+    device = ray.train.torch.get_device()
     threads = side_by_side(config, device)
-    return evaluate_split(config, retriever.to(device), reader, split, tokenise, device, threads)
-
-
-def evaluate_split(
-    config: Config,
-    retriever: model.Retriever,
-    reader: FrameReader,
-    split: Split,
-    tokenise: Callable[[Sequence[str]], torch.Tensor],
-    device: torch.device,
-    threads: Threads,
-) -> dict[str, float]:
-    """Retrieval metrics over all captions and videos of a split, the same on every worker."""
-    retriever.eval()
-    size = config.train.chunk_size or VIDEOS
-    batches = (
-        tuple(tensor.to(device) for tensor in pair)
-        for pair in prefetch(
-            _pixels(reader, split.clips[batch]) for batch in batches_of(len(split), size)
-        )
+    encoder = Encoder(config, retriever.to(device), reader, tokenise, device, threads)
+    return encoder.measure(
+        split, normalise=settings["normalise"], bank=bank, heads=settings["heads"]
     )
-    video = encode_videos(retriever, batches, len(split), batch_size=size, threads=threads)
-    captions = [caption for _, caption in split.pairs()]
-    owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
-    text = encode_texts(retriever, captions, tokenise, device=device, threads=threads)
-    scores = similarity(retriever, text, video, threads=threads)
-    return retrieval_metrics(scores.cpu().numpy(), owners)
 
 
 def _pixels(

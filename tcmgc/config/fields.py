@@ -125,6 +125,11 @@ class Optim:
             0 <= self.warmup < 1,
             f"optim.warmup is a share of the steps in [0, 1); got {self.warmup}",
         )
+        require(
+            all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas must lie in [0, 1); got {self.betas[0]} and {self.betas[1]}",
+        )
+        require(self.eps > 0, f"optim.eps must be above 0; got {self.eps}")
         require(self.clip_norm > 0, f"optim.clip_norm must be above 0; got {self.clip_norm}")
 
 
@@ -214,6 +219,14 @@ class Train:
             f"got {self.checkpoint_steps} and {self.checkpoint_minutes}",
         )
         require(
+            0 <= self.seed < 2**32,
+            f"train.seed must lie in [0, 2**32); got {self.seed}",
+        )
+        require(
+            self.max_failures >= -1,
+            f"train.max_failures must be at least -1 (no limit); got {self.max_failures}",
+        )
+        require(
             self.keep_checkpoints >= 1,
             f"train.keep_checkpoints must be at least 1; got {self.keep_checkpoints}",
         )
@@ -231,6 +244,11 @@ class Cluster:
     """Value of the label `node-role` that training nodes carry; None: any node."""
     cpus_per_worker: float = 0.0
     """CPUs a training worker gets; 0 shares them out, or takes up to 4 beside a GPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("decode_workers", "cpus_per_worker"):
+            value = getattr(self, name)
+            require(value >= 0, f"cluster.{name} must not be negative; got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from tcmgc.datasets.msrvtt import demo, msrvtt_7k, msrvtt_9k
 from tcmgc.datasets.msvd import msvd
 from tcmgc.datasets.parse import NoCaptionsError
 from tcmgc.datasets.rows import AS_USUAL, Clip, Corpus, Reading, Split
-from tcmgc.datasets.splits import carve_validation, describe, describe_split, is_whole
+from tcmgc.datasets.splits import carve_validation, describe, describe_split, is_whole, sample
 from tcmgc.datasets.table import folder, table
 from tcmgc.datasets.vatex import vatex, vatex_official
 
@@ -31,6 +31,7 @@ __all__ = [
     "describe_split",
     "is_whole",
     "read",
+    "sample",
 ]
 
 READERS: dict[str, Callable[[str, Reading], Corpus]] = {

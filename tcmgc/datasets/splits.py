@@ -1,6 +1,7 @@
 """What can be done with a corpus of any origin: set a validation split aside, describe it."""
 
 import hashlib
+import random
 from dataclasses import replace
 
 from tcmgc.datasets.rows import Corpus, Split
@@ -49,6 +50,21 @@ def carve_validation(corpus: Corpus, videos: int, seed: int) -> Corpus:
     elif val.missing:
         rest = replace(rest, expected_captions=None)
     return {"train": rest, "val": val, **{k: v for k, v in corpus.items() if k != "train"}}
+
+
+def sample(split: Split, pairs: int, seed: int) -> Split:
+    """A split of so many of its pairs of caption and video, drawn at random; 0 takes all."""
+    drawn = [
+        (number, caption) for number, clip in enumerate(split.clips) for caption in clip.captions
+    ]
+    if not 0 < pairs < len(drawn):
+        return split
+    drawn = random.Random(seed).sample(drawn, pairs)
+    kept: dict[int, list[str]] = {}
+    for number, caption in sorted(drawn, key=lambda pair: pair[0]):
+        kept.setdefault(number, []).append(caption)
+    clips = [replace(split.clips[number], captions=tuple(said)) for number, said in kept.items()]
+    return Split(tuple(clips))
 
 
 def captions(split: Split) -> int:

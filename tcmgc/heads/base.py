@@ -129,6 +129,10 @@ class Head(nn.Module, ABC):
         """One similarity of a pair from its scores: their mean."""
         return scores.mean(0)
 
+    def factors(self, scale: Tensor | float) -> list[Tensor | float]:
+        """For each contrast, what makes a logit of its score: the logit scale."""
+        return [scale] * len(self.grains)
+
     def as_stored(self) -> bool:
         """Whether tiles read records where they lie, in float32 or float16, and keep nothing a video."""
         return False
@@ -195,6 +199,7 @@ def score_tiled(
     grains: bool = True,
     compile: bool | None = None,
     bf16: bool = False,
+    videos: int = VIDEOS,
 ) -> Scores:
     """Similarities for evaluation and search, without gradients, a tile of pairs at a time.
 
@@ -204,13 +209,15 @@ def score_tiled(
         record: records of the videos.
         scale: the logit scale.
         memory: bytes that intermediate results may take; the result itself comes on top, and so do the
-            vectors of a tile's texts and videos, of 64 videos at most.
+            vectors of a tile's texts and videos.
         grains: keep the scores of each contrast as well as the similarity.
         compile: run compiled pieces: C++ where :mod:`tcmgc.heads.native` has them, else torch.compile.
             None takes the C++ always, but torch.compile only from :data:`COMPILED_PAIRS` pairs on, from
             where compilation (about a minute the first time, kept on disk by torch) is soon repaid.
         bf16: round the operands of the large matrix products to bfloat16; everything after them
             stays as it is. Pays on hardware that multiplies bfloat16 (AVX512-BF16, AMX, GPUs).
+        videos: videos of a tile at most; more of them pay for few texts. Similarities are the same, but
+            for the rounding of matrix products whose shapes differ.
 
     Raises:
         ValueError: features whose shape does not fit, or that are not finite.
@@ -227,10 +234,10 @@ def score_tiled(
         if head.in_native and native.available(like):
             compile = False
         run = compiled if pairs and compile and can_compile(str(like.device)) else eager
-        for rows, columns, texts, videos in _tiles(
-            head, text, record, memory, run is compiled, bf16
+        for rows, columns, texts, taken in _tiles(
+            head, text, record, memory, run is compiled, bf16, videos
         ):
-            scores = head.tile(texts, videos, run)
+            scores = head.tile(texts, taken, run)
             scores = scores[:, : rows.stop - rows.start, : columns.stop - columns.start]
             similarity[rows, columns] = head.combine(scores, scale)
             if grains:
@@ -240,7 +247,7 @@ def score_tiled(
 
 
 def _tiles(
-    head: Head, text: TextFeatures, record: Any, memory: int, even: bool, bf16: bool
+    head: Head, text: TextFeatures, record: Any, memory: int, even: bool, bf16: bool, most: int
 ) -> Iterator[tuple[slice, slice, Any, Any]]:
     """Tiles of pairs; `even` fills the last ones up, so that all have one shape.
 
@@ -255,7 +262,7 @@ def _tiles(
     lying = head.as_stored() and not bf16
     room = memory if lying else min(memory, TILE)
     pairs = max(1, room // head.pair_bytes(ready(head.prepare_texts(text[:1])), record))
-    wide = min(len(record), pairs, len(record) if lying else VIDEOS)
+    wide = min(len(record), pairs, len(record) if lying else most)
     # A power of two, so that shares of texts that begin at a multiple of it have the same tiles.
     tall = min(len(text), TEXTS, 1 << (max(1, pairs // wide).bit_length() - 1))
     step = tall * max(1, ROWS // tall)

@@ -50,9 +50,9 @@ class MeanMax(Head):
     ) -> Float[Tensor, "2 texts videos"]:
         """Both scores of every pair of a tile."""
         words, mask = F.normalize(texts.words, dim=-1), texts.word_mask
-        equal = mask / mask.sum(1, keepdim=True)
+        equal = mask.to(words.dtype) / mask.sum(1, keepdim=True)
         both = [
-            max_interaction(words, equal.to(words.dtype), frames, None, mask, videos.mask)
+            max_interaction(words, equal, frames, None, mask, videos.mask)
             for frames in (videos.frames, videos.encoded)
         ]
         return torch.cat(both)

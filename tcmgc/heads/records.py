@@ -12,6 +12,9 @@ from torch import Tensor
 from tcmgc.heads.base import MEMORY, Head, score_tiled
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 
+_TOGETHER = 512
+"""Videos of a tile, for heads whose tiles hold a copy of them."""
+
 
 @dataclass(frozen=True)
 class RecordLayout:
@@ -141,4 +144,7 @@ def scan(
         ValueError: features whose shape does not fit, or that are not finite.
     """
     for record in record_blocks:
-        yield score_tiled(head, text, record, scale, memory=memory, grains=False).similarity
+        scores = score_tiled(
+            head, text, record, scale, memory=memory, grains=False, videos=_TOGETHER
+        )
+        yield scores.similarity

@@ -52,6 +52,8 @@ class Ucofia(Head):
         sizes: width, token positions of a text, frames of a video, patches of a frame.
     """
 
+    in_native = True
+
     def __init__(self, options: UcofiaHead, sizes: Sizes) -> None:
         super().__init__(sizes, ("video_sentence", "frame_sentence", "patch_word"))
         self.temperature = options.temperature
@@ -115,6 +117,10 @@ class Ucofia(Head):
     ) -> Float[Tensor, "texts videos"]:
         """The mean, in which the third contrast is a logit already."""
         return (scores[0] + scores[1] + scores[2] / scale) / 3
+
+    def factors(self, scale: Tensor | float) -> list[Tensor | float]:
+        """The logit scale, and 1 for the third contrast."""
+        return [scale, scale, 1.0]
 
     def pair_bytes(self, texts: _Texts, record: UcofiaVideos) -> int:
         """Bytes of intermediate results a pair."""

@@ -40,6 +40,8 @@ class Wti(Head):
         sizes: the width of the joint space matters.
     """
 
+    in_native = True
+
     def __init__(self, options: WtiHead, sizes: Sizes) -> None:
         super().__init__(sizes)
         self.padding: Padding = "zero" if options.as_published else "excluded"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tcmgc.config import GRAINS, XClipHead
 from tcmgc.heads.base import Head, Sizes, check_frames, check_video, check_words
 from tcmgc.heads.parts.compile import Run, eager
+from tcmgc.heads.parts.interactions import attended_products, bidirectional
 from tcmgc.heads.parts.pooling import mean_of_frames
 from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
 
@@ -34,21 +35,11 @@ class _Texts(_Batched):
 
 
 class _Attention(nn.Module):
-    """Attention over one axis of similarities: ``sum((softmax(s / τ) W) s)``."""
+    """The matrix of an attention over one axis of similarities."""
 
-    def __init__(self, size: int, temperature: float) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.eye(size))
-        self.temperature = temperature
-
-    def forward(self, values: Tensor, dim: int) -> Tensor:
-        """Aggregate `dim` (-2 or -3) away; videos are last."""
-        weights = (values / self.temperature).softmax(dim)
-        if dim == -2:
-            mixed = self.weight.T @ weights
-        else:
-            mixed = torch.einsum("ji,tjwv->tiwv", self.weight, weights)
-        return (mixed * values).sum(dim)
 
 
 class XClip(Head):
@@ -64,23 +55,20 @@ class XClip(Head):
         sizes: width, token positions of a text and frames of a video.
     """
 
+    in_native = True
+
     def __init__(self, options: XClipHead, sizes: Sizes) -> None:
         super().__init__(sizes, GRAINS)
-        dim, words, frames, temperature = (
-            sizes.dim,
-            sizes.words,
-            sizes.frames,
-            options.temperature,
-        )
-        self.words, self.frames = words, frames
+        dim, words, frames = sizes.dim, sizes.words, sizes.frames
+        self.words, self.frames, self.temperature = words, frames, options.temperature
         self.sentence_product = nn.Parameter(torch.eye(dim))
         self.word_product = nn.Parameter(torch.eye(dim))
-        self.video_word = _Attention(words, temperature)
-        self.sentence_frame = _Attention(frames, temperature)
-        self.first_frames = _Attention(frames, temperature)
-        self.then_words = _Attention(words, temperature)
-        self.first_words = _Attention(words, temperature)
-        self.then_frames = _Attention(frames, temperature)
+        self.video_word = _Attention(words)
+        self.sentence_frame = _Attention(frames)
+        self.first_frames = _Attention(frames)
+        self.then_words = _Attention(words)
+        self.first_words = _Attention(words)
+        self.then_frames = _Attention(frames)
 
     def record(self, video: VideoFeatures) -> XClipVideos:
         """The video's vector and its frames."""
@@ -99,23 +87,20 @@ class XClip(Head):
         self, texts: _Texts, videos: XClipVideos, run: Run = eager
     ) -> Float[Tensor, "4 texts videos"]:
         """Scores of every contrast for every pair of a tile."""
-        # Frames x videos, videos innermost, as the columns of one matrix.
-        frames = videos.frames.transpose(0, 1).flatten(0, 1).T
-        shape = (self.frames, len(videos))
-        video_word = (texts.words.flatten(0, 1) @ videos.video.T).unflatten(0, (-1, self.words))
-        sentence_frame = (texts.sentence @ frames).unflatten(1, shape)
-        frame_word = texts.word_product.flatten(0, 1) @ frames
-        matrix = frame_word.unflatten(0, (-1, self.words)).unflatten(2, shape).transpose(1, 2)
-        frames_then_words = self.then_words(self.first_frames(matrix, -3), -2)
-        words_then_frames = self.then_frames(self.first_words(matrix, -2), -2)
-        return torch.stack(
-            [
-                texts.sentence_product @ videos.video.T,
-                self.video_word(video_word, -2),
-                self.sentence_frame(sentence_frame, -2),
-                (frames_then_words + words_then_frames) / 2,
-            ]
+        video_word = attended_products(
+            texts.words, videos.video.unsqueeze(1), self.video_word.weight, self.temperature
         )
+        sentence_frame = attended_products(
+            texts.sentence.unsqueeze(1), videos.frames, self.sentence_frame.weight, self.temperature
+        )
+        frame_word = bidirectional(
+            *(texts.word_product, videos.frames),
+            *(self.first_words.weight, self.then_frames.weight),
+            *(self.first_frames.weight, self.then_words.weight),
+            self.temperature,
+        )
+        whole = texts.sentence_product @ videos.video.T
+        return torch.stack([whole, video_word, sentence_frame, frame_word])
 
     def pair_bytes(self, texts: _Texts, record: XClipVideos) -> int:
         """Bytes of intermediate results a pair."""

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from tcmgc.heads import score_tiled
 from tcmgc.model import Retriever
+from tcmgc.retrieval.metrics import Metrics, retrieval_metrics
+from tcmgc.retrieval.normalise import NEED_BANK, Bank, check, normalised
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training.distributed import gather, share, world
 from tcmgc.training.threads import ONE, Threads
@@ -113,6 +116,49 @@ def contrasts(
 ) -> Float[Tensor, "grains texts videos"]:
     """As :func:`similarity`, the scores that each similarity is made of, in the head's order."""
     return _blocks(model, text, video, memory, threads, grains=True).movedim(1, 0)
+
+
+@torch.inference_mode()
+def measure(
+    model: Retriever,
+    text: TextFeatures,
+    video: VideoFeatures,
+    owner: Int[np.ndarray, "texts"],
+    *,
+    normalise: Sequence[str] = (),
+    bank: tuple[TextFeatures, VideoFeatures] | None = None,
+    threads: Threads = ONE,
+) -> Metrics:
+    """Retrieval metrics of a split, and beside them those under each normalisation: ``dsl/t2v/R1``.
+
+    Args:
+        model: Head and scale.
+        text: All texts.
+        video: All videos.
+        owner: The number of each text's video.
+        normalise: Names of normalisations (:data:`tcmgc.retrieval.normalise.NORMALISATIONS`).
+        bank: Features of training texts and training videos, for normalisations that need them.
+        threads: Score blocks of texts side by side.
+
+    Raises:
+        ValueError: a normalisation that is none, or that needs a bank where there is none.
+    """
+    check(normalise, bank=bank is not None)
+    if not normalise:
+        scores = similarity(model, text, video, threads=threads)
+        return retrieval_metrics(scores.cpu().numpy(), owner)
+    scores, scale, known = contrasts(model, text, video, threads=threads), model.scale(), None
+    if bank is not None and any(name in NEED_BANK for name in normalise):
+        known = Bank(
+            texts=contrasts(model, bank[0], video, threads=threads),
+            videos=contrasts(model, text, bank[1], threads=threads),
+        )
+    found = retrieval_metrics(model.head.combine(scores, scale).cpu().numpy(), owner)
+    for name in normalise:
+        there, back = normalised(name, model.head, scores, scale, known)
+        metrics = retrieval_metrics(there.cpu().numpy(), owner, back.cpu().numpy())
+        found |= {f"{name}/{key}": value for key, value in metrics.items()}
+    return found
 
 
 def _blocks(

@@ -92,12 +92,21 @@ def normalised(
         similarity = head.combine(scores, scale)
         texts, videos = (head.combine(one, scale) for one in (bank.texts, bank.videos))
         return query_bank(similarity, texts), query_bank(similarity.T, videos.T).T
-    of_videos = torch.stack([sinkhorn_bias(grain * scale) for grain in bank.texts])
-    of_texts = torch.stack([sinkhorn_bias(grain.T * scale) for grain in bank.videos])
+    factors = head.factors(scale)
+    of_videos = _biases(list(bank.texts), factors)
+    of_texts = _biases([grain.T for grain in bank.videos], factors)
     return (
-        head.combine(scores + of_videos.unsqueeze(1) / scale, scale),
-        head.combine(scores + of_texts.unsqueeze(2) / scale, scale),
+        head.combine(scores + of_videos.unsqueeze(1), scale),
+        head.combine(scores + of_texts.unsqueeze(2), scale),
     )
+
+
+def _biases(
+    banks: Sequence[Float[Tensor, "bank gallery"]], factors: Sequence[Tensor | float]
+) -> Float[Tensor, "grains gallery"]:
+    """Sinkhorn's biases of each contrast's logits, as they are added to its scores."""
+    pairs = zip(banks, factors, strict=True)
+    return torch.stack([sinkhorn_bias(bank * factor) / factor for bank, factor in pairs])
 
 
 def dual_softmax(

@@ -57,9 +57,13 @@ class Encoder:
             )
         self.pixels = backbone.preprocessing(settings.towers.name, settings.towers.pretrained)
         self.size = self.pixels.size
+        self.spell = backbone.spelling(settings.towers.name, settings.data.max_words)
+        """A query's words as the model sees them, each with the positions it takes."""
         self._count = backbone.counter(settings.towers.name)
         self._tokenise = backbone.tokenizer(settings.towers.name, settings.data.max_words)
-        self.layout = record_layout(self.head, settings.data.max_frames)
+        self.layout = record_layout(
+            self.head, settings.tokens.frames_after(settings.data.max_frames)
+        )
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Encoder":

@@ -40,7 +40,7 @@ class Settings:
     """Vectors a window at most that candidates are found by."""
     strip_frames: int = 6
     """Pictures in a window's thumbnail strip at most."""
-    strip_height: int = 112
+    strip_height: int = 144
     """Pixels."""
 
     @property

@@ -34,6 +34,7 @@ def register(name: str) -> str:
         return name
     path = TOWERS / f"{name}.json" if not name.endswith(".json") else Path(name)
     if path.is_file():
+        _refuse_other_json(path)
         open_clip().add_model_config(path)
         return path.stem
     if name.endswith(".json"):
@@ -90,3 +91,17 @@ def image_size(name: str) -> int:
 def width(name: str) -> int:
     """Width of the joint space, without building the model."""
     return configuration(name)["embed_dim"]
+
+
+def _refuse_other_json(path: Path) -> None:
+    """Raise for a file that is no open_clip model; open_clip would fail on it at every later call."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"towers.name: {path} cannot be read as JSON ({error})") from error
+    needed = ("embed_dim", "vision_cfg", "text_cfg")
+    missing = [name for name in needed if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise ValueError(
+            f"towers.name: {path} is not an open_clip model: {', '.join(missing)} missing"
+        )

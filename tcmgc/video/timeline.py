@@ -199,10 +199,14 @@ def scan(
             f"cut short: {len(packets.pts)} of the {listed} pictures that its index lists",
         )
     packets.first_key = min(keys, default=0)
-    if corrupt:
+    # A key frame that is not the first may follow one that was lost without FFmpeg's noticing.
+    if corrupt or (packets.first_key and container.format.name == "mpegts"):
         begins = all(keys & {place + 1, place + 2} for place in corrupt)
-        if not (begins and transport.only_spliced(source, stream.id)):
-            raise DecodeError(deadline.path, f"packet {corrupt[0]} is damaged or cut short")
+        count = transport.splices(source, stream.id) if begins else None
+        if count is None or (corrupt and not count):
+            raise DecodeError(
+                deadline.path, f"packet {(corrupt or [0])[0]} is damaged or cut short"
+            )
     if container.format.name.startswith(_TRUSTED_CONTAINERS):
         codec = stream.codec_context.codec.canonical_name
         packets.order = _order(packets, codec, container.format.name.startswith("mov"))

@@ -16,11 +16,13 @@ _LAYOUTS = ((_PACKET, 0), (192, 4), (204, 0))
 """Bytes from packet to packet, and where in them the packet begins: plain, with time codes, with parity."""
 _TABLES = 0
 """The stream of the program association table, which begins a program."""
+_STUFFING = 0x1FFF
+"""The stream of packets without content, which are not counted."""
 _CHUNK = 16 << 20
 
 
-def only_spliced(source: Source, pid: int) -> bool:
-    """Whether the counter of stream ``pid`` jumps only where one whole stream follows another.
+def splices(source: Source, pid: int) -> int | None:
+    """Places where one whole stream follows another; None where packets of ``pid`` are lost.
 
     At such a place a new picture begins, the program's tables are sent right before it, and
     theirs, or another stream's, counter or the clock begins anew with it. Packets that
@@ -28,28 +30,26 @@ def only_spliced(source: Source, pid: int) -> bool:
     """
     packets = _packets(source)
     if packets is None:
-        return False
+        return 0
     pids = (packets[:, 1] & 0x1F).astype(np.int32) << 8 | packets[:, 2]
     if (packets[pids == pid, 1] & 0x80).any():  # marked by the receiver as damaged
-        return False
+        return None
     mine = np.flatnonzero(pids == pid)
     jumps = _jumps(packets[mine])
-    others = {
-        int(other): np.flatnonzero(pids == other) for other in np.unique(pids) if other != pid
-    }
-    broken = {other: places[_jumps(packets[places])] for other, places in others.items()}
-    tables = others.get(_TABLES, np.array([], dtype=np.int64))
+    counted = [int(other) for other in np.unique(pids) if other not in (pid, _STUFFING)]
+    others = {other: np.flatnonzero(pids == other) for other in counted}
+    broken = {other: set(at[_jumps(packets[at])].tolist()) for other, at in others.items()}
+    tables = np.flatnonzero(pids == _TABLES)
     for jump in jumps:
         before, at = mine[jump - 1], mine[jump]
         begins = bool(packets[at, 1] & 0x40)
         announced = bool(((tables > before) & (tables < at)).any())
         anew = any(
-            _first_after(places, before) in set(broken[other].tolist())
-            for other, places in others.items()
+            _first_after(places, before) in broken[other] for other, places in others.items()
         )
         if not (begins and announced and (anew or _clock_jumps(packets, mine, int(jump)))):
-            return False
-    return len(jumps) > 0
+            return None
+    return len(jumps)
 
 
 def _packets(source: Source) -> UInt8[np.ndarray, "packets 188"] | None:

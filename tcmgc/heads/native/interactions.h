@@ -1,5 +1,6 @@
-// Similarities from all products of a text's words with a video's frames, which stay in the cache: what
-// tcmgc/heads/parts/interactions.py does to all pairs at once.
+// Similarities from all products of words with frames, which stay in the cache.
+//
+// What tcmgc/heads/parts/interactions.py does to all pairs at once.
 
 #pragma once
 

@@ -1,5 +1,4 @@
-// Rows of videos as they are stored, float32 or float16, brought into vectors of W videos and multiplied with
-// rows of texts.
+// Rows of videos as they are stored, float32 or float16, times rows of texts.
 
 #pragma once
 

@@ -59,17 +59,15 @@ def max_interaction(
         return native.max_interaction(
             words, word_weights, frames, frame_weights, word_mask, frame_mask, zero
         )
-    frames = frames.to(words.dtype)
-    products = (words.flatten(0, 1) @ frames.flatten(0, 1).mT).unflatten(0, words.shape[:2])
-    products = products.unflatten(2, frames.shape[:2])
+    products = _products(words, frames)
     inside = None
-    for mask, shape in ((word_mask, "tw11"), (frame_mask, "11vf")):
-        if mask is not None:
-            mask = mask[:, :, None, None] if shape == "tw11" else mask[None, None]
-            inside = mask if inside is None else inside & mask
+    if word_mask is not None:
+        inside = word_mask[:, :, None, None]
+    if frame_mask is not None:
+        inside = frame_mask.T if inside is None else inside & frame_mask.T
     if inside is not None:
         products = products.masked_fill(~inside, 0.0 if padding == "zero" else float("-inf"))
-    best_frame = products.amax(3)
+    best_frame = products.amax(2)
     if word_mask is not None:
         # A word that takes no part has weight 0, and its maximum may be -inf.
         best_frame = best_frame.masked_fill(~word_mask.unsqueeze(2), 0.0)
@@ -77,8 +75,8 @@ def max_interaction(
     if frame_weights is not None:
         best_word = products.amax(1)
         if frame_mask is not None:
-            best_word = best_word.masked_fill(~frame_mask, 0.0)
-        sides.append(torch.einsum("vf,tvf->tv", frame_weights, best_word))
+            best_word = best_word.masked_fill(~frame_mask.T, 0.0)
+        sides.append(torch.einsum("vf,tfv->tv", frame_weights.to(words.dtype), best_word))
     return torch.stack(sides)
 
 
@@ -116,17 +114,11 @@ def bidirectional(
     if in_cache(words):
         matrices = (first_words, then_frames, first_frames, then_words)
         return native.attended_products(words, frames, matrices, temperature, again)
-    frames = frames.to(words.dtype)
-    products = (words.flatten(0, 1) @ frames.flatten(0, 1).mT).unflatten(0, words.shape[:2])
-    products = products.unflatten(2, frames.shape[:2])
-
-    def reduced(x: Tensor, matrix: Tensor) -> Tensor:
-        return _attended(x, matrix, temperature, again)
-
-    by_frame = reduced(products.movedim(1, 3), first_words)
-    by_word = reduced(products, first_frames)
-    one = reduced(by_frame, then_frames)
-    other = reduced(by_word.movedim(1, 2), then_words)
+    products = _products(words, frames)
+    by_frame = _attended(products, first_words, 1, temperature, again)
+    by_word = _attended(products, first_frames, 2, temperature, again)
+    one = _attended(by_frame, then_frames, 1, temperature, again)
+    other = _attended(by_word, then_words, 1, temperature, again)
     return (one + other) / 2
 
 
@@ -157,18 +149,31 @@ def attended_products(
         )
     if in_cache(rows):
         return native.attended_products(rows, columns, (matrix,), temperature, again)
-    products = torch.einsum("twd,vfd->tvwf", rows, columns.to(rows.dtype)).flatten(2)
-    return _attended(products, matrix, temperature, again)
+    return _attended(_products(rows, columns).flatten(1, 2), matrix, 1, temperature, again)
+
+
+def _products(
+    words: Float[Tensor, "texts words dim"], frames: Float[Tensor, "videos frames dim"]
+) -> Float[Tensor, "texts words frames videos"]:
+    """With videos innermost, so that what follows is plain arithmetic over contiguous memory."""
+    columns = frames.to(words.dtype).transpose(0, 1)
+    products = words.flatten(0, 1) @ columns.flatten(0, 1).mT
+    return products.unflatten(1, columns.shape[:2]).unflatten(0, words.shape[:2])
 
 
 def _attended(
-    x: Float[Tensor, "*batch size"],
+    x: Float[Tensor, "texts *axes videos"],
     matrix: Float[Tensor, "size size"],
+    dim: int,
     temperature: float,
     again: bool,
-) -> Float[Tensor, "*batch"]:
-    """Reduce the last axis."""
-    weights = (x / temperature).softmax(-1) @ matrix
+) -> Float[Tensor, "texts *rest videos"]:
+    """Reduce one axis."""
+    weights = (x / temperature).softmax(dim)
+    if dim == x.ndim - 2:
+        weights = matrix.T @ weights
+    else:
+        weights = torch.einsum("ij,ti...->tj...", matrix, weights)
     if again:
-        weights = (weights / temperature).softmax(-1)
-    return (weights * x).sum(-1)
+        weights = (weights / temperature).softmax(dim)
+    return (weights * x).sum(dim)
