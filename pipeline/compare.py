@@ -13,15 +13,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import cli, evaluate, terminal, tracking, train, tune, zero_shot
+from pipeline import cli, evaluate, tracking, train, tune
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.recording import views
+from pipeline.interface import terminal, views
 from pipeline.run_state import lock, run_folder
 from pipeline.sweeps import comparison_costs, progress, trials
 from pipeline.sweeps import comparison_table as table
 from pipeline.sweeps.comparison import CONTROL, Comparison, space
 from pipeline.sweeps.comparison_table import Line
+from pipeline.training import zero_shot
 from tcmgc import model, recipes, storage
 from tcmgc.config import Config, from_dict, to_dict
 from tcmgc.datasets import Corpus, Split

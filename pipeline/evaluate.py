@@ -16,14 +16,16 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import ray
 import ray.train
 
-from pipeline import cli, terminal, tracking
+from pipeline import cli, tracking
 from pipeline.cluster import capacity, placement
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
-from pipeline.recording import describe
+from pipeline.interface import describe, terminal
 from pipeline.run_state import checkpoints, run_folder
 from pipeline.training import scoring
 from tcmgc import storage
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "--zero-shot" in words:
-        from pipeline import zero_shot
+        from pipeline.training import zero_shot
 
         return zero_shot.main(words)
     arguments = cli.parse(
@@ -177,7 +179,7 @@ def show(metrics: dict[str, float], columns: Sequence[str]) -> None:
         print(f"\n{name}: {', '.join(parts)}")
         start = f"{name}/"
         own = {key.removeprefix(start): v for key, v in metrics.items() if key.startswith(start)}
-        print(format_table(own))
+        print("\n".join(filter(None, (format_table(own), format_chance(own)))))
 
 
 def _prefixes(columns: Sequence[str]) -> tuple[str, ...]:

@@ -13,13 +13,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import ray
 from ray import tune
 
-from pipeline import cli, terminal, tracking, train
+from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.recording import describe, views
+from pipeline.interface import describe, terminal, views
 from pipeline.run_state import database, lock, run_folder
 from pipeline.sweeps import features, progress, trials
 from pipeline.sweeps.plan import Sweep, as_dict, encode, starting_point
@@ -199,7 +201,7 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
     cli.refuse_folder("--run.folder", sweep.folder)
     lock.refuse_if_held(sweep.place)
-    corpus = train.check(config)
+    corpus = train.check(config, ("train", "val"))
     tracking.check(config.data.dataset)
     cluster.connect(sweep=True)
     room(config, max_concurrent, frozen=sweep.frozen)
@@ -504,7 +506,8 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     config = storage.join(sweep.place, BEST)
     print(f"\ntrain:   {cli.command('train.py', '--config', config)}")
     print(f"report:  {_report_command(sweep)}")
-    print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
+    print(f"MLflow:  {tracking.look()}")
+    print(f"         run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
     if "table" in outcome:
         print(f"trials:  {outcome['table']}")

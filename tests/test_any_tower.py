@@ -9,12 +9,14 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from tcmgc import config, model, recipes
 from tcmgc.config import tokens as options
 from tcmgc.towers import ending, patches
-from tcmgc.towers.backbone import image_size, load_towers, preprocessing, tokenizer
+from tcmgc.towers.backbone import Preprocessing, image_size, load_towers, preprocessing, tokenizer
 from tcmgc.towers.ending import Ending
 from tcmgc.towers.text import text_tower
 from tcmgc.towers.tokenizer import counter, spelling
+from tcmgc.training import checkpoint
 
 TEXT = {"context_length": 12, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
 VIT = {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -273,7 +275,7 @@ def test_endings_of_published_models(name, expected):
 )
 def test_preprocessing(name, pretrained, expected):
     found = preprocessing(name, pretrained)
-    assert (found.size, found.mean[0], found.interpolation, found.resize) == expected
+    assert (found.size, found.mean[0], found.kernel, found.resize) == expected
 
 
 def test_a_folder_of_the_hub(tmp_path):
@@ -384,3 +386,18 @@ def test_a_text_tower_of_transformers(multilingual, tmp_path):
     assert trained
     torch.save(clip.state_dict(), tmp_path / "weights.pt")
     load_towers(multilingual, str(tmp_path / "weights.pt"))
+
+
+@torch.no_grad()
+def test_a_checkpoint_normalises_as_it_was_trained(tmp_path, monkeypatch):
+    """Tags of one model may differ in mean and deviation; those of its own weights come back with it."""
+    monkeypatch.setattr(model.backbone, "preprocessing", lambda *of: told[of[1]])
+    half = (0.5, 0.5, 0.5)
+    told = {"laion": Preprocessing(64, half, half), None: preprocessing("demo", None)}
+    settings = config.replace(recipes.demo(), {"towers.pretrained": "laion"})
+    retriever = model.build(settings, load=False)
+    checkpoint.save(tmp_path, settings, retriever, None, {})
+    again = checkpoint.load(tmp_path)[1]
+    assert again.visual.mean.flatten().tolist() == [127.5] * 3
+    assert preprocessing("ViT-L-14", "laion2b_s32b_b82k").mean == half
+    assert preprocessing("ViT-L-14", "openai").mean != half

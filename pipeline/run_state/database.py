@@ -14,7 +14,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.cli import home
+from pipeline.cli import home, python
 from tcmgc import storage
 
 PATIENCE = 60.0
@@ -136,8 +136,15 @@ def is_there() -> bool:
 
 def command(*words: str) -> str:
     """An ``mlflow`` command on this database or server, for the user to type."""
-    words = ("-m", "mlflow", *words)
-    return f"MLFLOW_TRACKING_URI={shlex.quote(shown())} python {shlex.join(words)}"
+    mlflow = shlex.join([python(), "-m", "mlflow", *words])
+    return f"MLFLOW_TRACKING_URI={shlex.quote(shown())} {mlflow}"
+
+
+def look() -> str:
+    """How to see MLflow's pages: the server's address, or the command that starts one over the database."""
+    if uri().startswith("http"):
+        return shown()
+    return shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri", shown()])
 
 
 def _refuse_address(address: str) -> None:

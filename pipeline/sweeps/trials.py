@@ -16,7 +16,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from pipeline import cli, evaluate, tracking, train
 from pipeline.cluster import placement as cluster
-from pipeline.recording import describe
+from pipeline.interface import describe
 from pipeline.run_state import checkpoints, database, run_folder
 from pipeline.sweeps.plan import Sweep
 from tcmgc import datasets, model, storage
