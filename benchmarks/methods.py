@@ -28,3 +28,18 @@ def configs(asked: list[str], *, small: bool = False) -> dict[str, Config]:
     base = recipes.recipe("demo" if small else "msrvtt_9k")
     base = replace(base, towers=replace(base.towers, pretrained=None))
     return {name: recipes.applied(base, name, fair=True) for name in names_of(asked)}
+
+
+def by_head(given: dict[str, Config]) -> dict[str, Config]:
+    """One config of each head: methods that differ in their towers alone score alike."""
+    found: dict[str, tuple[str, Config]] = {}
+    for name, config in given.items():
+        key = repr((config.head, config.tokens.patches_given, frames(config)))
+        others = f"{found[key][0]}, {name}" if key in found else name
+        found[key] = others, found[key][1] if key in found else config
+    return dict(found.values())
+
+
+def frames(config: Config) -> int:
+    """Frames of a video that reach the head."""
+    return config.tokens.frames_after(config.data.max_frames)
