@@ -60,7 +60,7 @@ class Arguments:
     max_concurrent: int = 0
     """Trials at a time; 0: as many as the cluster has room for."""
     frozen: bool = False
-    """Screen on features of towers that stand still: minutes, and not the paper's setting."""
+    """Screen on features of frozen towers: minutes, and not the paper's setting."""
     pairs: int | None = None
     """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
