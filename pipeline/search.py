@@ -11,6 +11,8 @@ from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import tyro
 
 from pipeline import cli
@@ -24,7 +26,7 @@ from tcmgc.video import DecodeError
 class Arguments:
     """All of the command line."""
 
-    index: Annotated[str, tyro.conf.Positional]
+    index: Annotated[str | None, tyro.conf.Positional] = None
     """Folder or URI of the index."""
     text: Annotated[str | None, tyro.conf.Positional] = None
     """What should be seen; may be left out with --like or --queries."""
@@ -32,8 +34,8 @@ class Arguments:
     """Videos shown."""
     like: str | None = None
     """A video, indexed or not, that results should look like."""
-    without: Annotated[str | None, tyro.conf.arg(name="not")] = None
-    """What should not be seen."""
+    without: str | None = None
+    """What should not be seen; --not for short."""
     folder: str | None = None
     """Only videos in this folder or below it."""
     longer_than: float | None = None
@@ -56,9 +58,15 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """The command: 0 when something was found, 1 when no video passes the filters."""
+    words = [
+        "--without" + word.removeprefix("--not") if word.partition("=")[0] == "--not" else word
+        for word in (sys.argv[1:] if argv is None else argv)
+    ]
     arguments = cli.parse(
-        Arguments, argv, "python pipeline/search.py", str(__doc__), default_recipe=None
+        Arguments, words, "python pipeline/search.py", str(__doc__), default_recipe=None
     )
+    if arguments.index is None:
+        raise ValueError("give the index, a folder or URI, and what should be seen")
     index = Index.open(cli.resolve(arguments.index))
     for problem in index.problems:
         print(f"damaged: {problem}", file=sys.stderr)

@@ -282,7 +282,7 @@ def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state
     parent = tracking.start(recipes.recipe("demo"), "parent", str(planned.place), {}, {})
     trials.start(planned, FakeTrial.config, "abc", parent)
     unfinished = row("with", 0, 120.0)
-    assert not tune._ended(
+    assert not tune.ended(
         planned, progress.Row(**{**vars(unfinished), "settings": FakeTrial.config})
     )
     told = progress.Progress(planned)
@@ -302,7 +302,7 @@ def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state
     ended = {**vars(unfinished), "settings": FakeTrial.config}
     if how == "error":
         ended["status"] = "failed"
-    assert tune._ended(planned, progress.Row(**ended))
+    assert tune.ended(planned, progress.Row(**ended))
 
 
 @pytest.mark.slow

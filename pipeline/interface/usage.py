@@ -3,12 +3,15 @@
 import ast
 import dataclasses
 import inspect
+import os
 import shutil
 import sys
 import textwrap
 import types
 import typing
 from typing import Any, Literal
+
+import tyro
 
 from tcmgc.config import Config
 
@@ -26,13 +29,28 @@ def show(about: str, prog: str, words: str, groups: dict[str, Any]) -> None:
         groups: Dataclass instances, or classes where the command has no defaults, by the prefix of their
             fields; ``""`` for none.
     """
-    print(f"usage: {prog} {words}\n\n{about}")
+    shown = [f"usage: {prog} {words}\n\n{about}"]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for prefix, owner in groups.items():
         for heading, lines in _groups(prefix, owner):
-            print(f"\n{heading}" if heading else "")
+            shown.append(f"\n{heading}")
             for line in lines:
-                print(line if width is None or len(line) <= width else line[: width - 1] + "…")
+                if width is not None and len(line) > width:
+                    line = line[: width - 1] + "…"
+                shown.append(line)
+    try:
+        print("\n".join(shown), flush=True)
+    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def positional(kind: type) -> list[str]:
+    """The fields that stand on the command line without their names, in their order."""
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if tyro.conf.Positional in getattr(field.type, "__metadata__", ())
+    ]
 
 
 def groups(owner: Any) -> dict[str, Any]:
@@ -59,7 +77,12 @@ def _groups(prefix: str, owner: Any) -> list[tuple[str, list[str]]]:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             nested += _nested(field.name, value)
         else:
-            plain.append(_line(field.name, hints[field.name], value, docs.get(field.name, "")))
+            line = _line(field.name, hints[field.name], value, docs.get(field.name, ""))
+            named = f"--{field.name.replace('_', '-')}"
+            bare = field.name in positional(kind)
+            plain.append(
+                line.replace(named, field.name.upper().ljust(len(named)), 1) if bare else line
+            )
     return [("options", plain), *nested]
 
 
