@@ -71,9 +71,10 @@ def continuous(
         rate: pictures a second, for those without a stamp and where a clock starts again.
     """
     ticks = _filled(stamps, base, rate)
-    if not (np.diff(ticks) > 0).all():
-        ticks = np.minimum.accumulate(_joined(ticks, base, rate)[::-1])[::-1]
-    return np.maximum(ticks - ticks[0], 0.0)
+    if (np.diff(ticks) > 0).all():
+        return ticks - ticks[0]
+    ticks = _joined(ticks, base, rate)
+    return np.maximum(np.minimum.accumulate(ticks[::-1])[::-1] - ticks[0], 0.0)
 
 
 def restarts(stamps: Sequence[int], base: Fraction) -> list[int]:

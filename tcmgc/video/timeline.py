@@ -220,7 +220,8 @@ def scan(
     packets.first_key = min(keys, default=0)
     # A key frame that is not the first may follow one that was lost without FFmpeg's noticing.
     if corrupt or (packets.first_key and container.format.name == "mpegts"):
-        begins = all(keys & {place + 1, place + 2} for place in corrupt)
+        read = len(packets.pts)
+        begins = all(place + 2 >= read or keys & {place + 1, place + 2} for place in corrupt)
         count = transport.splices(source, stream.id) if begins else None
         if count is None or (corrupt and not count):
             raise DecodeError(
