@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import os
 import sys
 import tempfile
@@ -59,7 +60,7 @@ class Arguments:
     max_concurrent: int = 0
     """Trials at a time; 0: as many as the cluster has room for."""
     frozen: bool = False
-    """Screen on features of towers that stand still: minutes, and not the paper's setting."""
+    """Screen on features of frozen towers: minutes, and not the paper's setting."""
     pairs: int | None = None
     """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
@@ -461,7 +462,10 @@ def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
         parent = known.info.run_id if known else _parent_anew(sweep)
         trials.settle(sweep, [(row.settings, row.trial) for row in rows], parent)
         name = "best/" + sweep.space.metric.removeprefix("val/")
-        tracking.finish(parent, {name: score}, {"variant": best})
+        scored = [run for run in tracking.children(parent) if name in _known(run)]
+        first = _known(max(scored, key=lambda run: _known(run)[name])) if scored else {}
+        found = {key: first[key] for key in tracking.FIRST if key in first}
+        tracking.finish(parent, found | {name: score}, {"variant": best})
         tracking.client().log_dict(parent, run_folder.read(sweep.place, BEST), BEST)
         tracking.describe_run(parent, _about(sweep, progress.finding(sweep, rows)))
         tracking.end(parent, "FINISHED")
@@ -475,6 +479,11 @@ def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
         ) from error
     run_folder.write(sweep.place, OUTCOME, outcome)
     return outcome
+
+
+def _known(run: Any) -> dict[str, float]:
+    """A run's metrics without those that were never measured."""
+    return {key: value for key, value in run.data.metrics.items() if not math.isnan(value)}
 
 
 def _parent_anew(sweep: Sweep) -> str:

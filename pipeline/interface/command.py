@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, about in known.items():
             print(f"  {name:{width}}  {about}")
         print(f"  {'completion':{width}}  The shell's completion: tcmgc completion bash|zsh|fish.")
-        print(f"  {'--list':{width}}  Recipes and spaces.")
+        print(f"  {'--list':{width}}  Recipes, methods and spaces.")
     elif first == "--version":
         print(f"tcmgc {_version()}")
     elif first == "--list":

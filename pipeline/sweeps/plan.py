@@ -9,7 +9,7 @@ from tcmgc import storage
 from tcmgc.config import Config, fingerprint, flatten, from_dict, replace
 
 FROZEN_LEAVES_OUT = ("optim.lr_clip",)
-"""Without effect where the towers stand still."""
+"""Without effect where the towers are frozen."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -175,9 +175,11 @@ def probe(
         with open_video(source, deadline) as (container, stream):
             kind, codec = container.format.name, stream.codec_context.codec.canonical_name
             timeline = index_timeline(container, stream)
-            frame = first_picture(container, stream, deadline)
-        if timeline is None:
-            _, timeline = _scan(source, deadline)
+            frame, from_first = first_picture(container, stream, deadline)
+        if timeline is None or not from_first:
+            packets, timeline = _scan(source, deadline)
+            if packets.hide_before(frame.pts):
+                timeline = packets.timeline()
     swap, *_ = display_turn(frame)
     width, height = (frame.height, frame.width) if swap else (frame.width, frame.height)
     return VideoInfo(
