@@ -50,12 +50,12 @@ def msrvtt_9k_b16() -> Config:
 
 
 def msrvtt_9k_fp32() -> Config:
-    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, and bf16 arithmetic."""
+    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, bf16 arithmetic, captions of a video apart."""
     base = msrvtt_9k()
     return replace(
         base,
         optim=replace(base.optim, lr_clip=2e-6, decay="matrices", schedule="cosine"),
-        train=replace(base.train, precision="bf16"),
+        train=replace(base.train, precision="bf16", separate_captions=True),
     )
 
 
