@@ -20,8 +20,7 @@ B16 = "ViT-B-16-quickgelu"
 def demo() -> Config:
     """The made-up corpus and a small tower from random weights; minutes on two cores.
 
-    `python pipeline/train.py demo` makes the corpus when it is not there. Captions of one video are not
-    dealt apart (`train.separate_captions`), so that its numbers stay those of earlier versions.
+    `python pipeline/train.py demo` makes the corpus when it is not there.
     """
     return Config(
         data=Data(dataset="demo", root="data/demo", val_videos=100, max_words=26, max_frames=6),
@@ -51,7 +50,7 @@ def msrvtt_9k_b16() -> Config:
 
 
 def msrvtt_9k_fp32() -> Config:
-    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, bf16 arithmetic, captions dealt apart."""
+    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, bf16 arithmetic, captions of a video apart."""
     base = msrvtt_9k()
     return replace(
         base,
