@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ import ray
 import tyro
 from ray import serve
 from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
 
 from pipeline import cli
 from pipeline.cluster import placement as cluster
@@ -27,7 +29,7 @@ from tcmgc.search import Index
 class Arguments:
     """All of the command line."""
 
-    index: Annotated[str, tyro.conf.Positional]
+    index: Annotated[str | None, tyro.conf.Positional] = None
     """Folder or URI of the index."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than loopback needs a token: one is made where none is given."""
@@ -39,6 +41,8 @@ class Arguments:
     """Processes that answer; they share the index's memory."""
     labels: str | None = None
     """Folder for the labels given by thumbs; None: beside the index, INDEX.labels."""
+    open: bool = False
+    """Open the page in this machine's browser."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     address = start(arguments)
     print(f"open {address}", flush=True)
+    if arguments.open:
+        webbrowser.open(address)
     try:
         stop.wait()
     except KeyboardInterrupt:
@@ -70,6 +76,8 @@ def start(arguments: Arguments) -> str:
     from pipeline.serving.http import is_loopback
     from pipeline.serving.replica import Replica
 
+    if arguments.index is None:
+        raise ValueError("give the index, a folder or URI")
     path = cli.resolve(arguments.index)
     index = Index.open(path)
     for problem in index.problems:
@@ -83,13 +91,16 @@ def start(arguments: Arguments) -> str:
         labels = cli.resolve("labels") if storage.is_uri(path) else f"{path.rstrip('/')}.labels"
     cluster.connect()
     cpus = ray.cluster_resources().get("CPU", 1.0)
-    serve.start(http_options=HTTPOptions(host=arguments.host, port=arguments.port))
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    serve.start(
+        http_options=HTTPOptions(host=arguments.host, port=arguments.port), logging_config=quiet
+    )
     each = min(1.0, 0.5 * cpus / arguments.replicas)
     threads = max(1, (os.cpu_count() or 1) // arguments.replicas)
     options = {"num_cpus": each, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
     deployment: Any = Replica
     deployment = deployment.options(num_replicas=arguments.replicas, ray_actor_options=options)
-    serve.run(deployment.bind(path, labels, token, threads), name="search")
+    serve.run(deployment.bind(path, labels, token, threads), name="search", logging_config=quiet)
     shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     query = f"/?token={token}" if token else ""
     return f"http://{shown}:{arguments.port}{query}"

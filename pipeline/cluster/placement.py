@@ -75,7 +75,7 @@ def connect(*, sweep: bool = False) -> None:
             logging_level="WARNING",
             **options,
         )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray has no class of its own for this
         what = f"the Ray cluster at {where} cannot be joined" if where else "Ray cannot be started"
         raise ValueError(f"{what}: {str(error).strip().splitlines()[0]}") from error
     context = ray.data.DataContext.get_current()

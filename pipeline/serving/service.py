@@ -142,7 +142,11 @@ class Service:
             exact=first.exact,
             candidates=first.candidates,
         )
-        return [{**answers.to_json(answer), "problems": index.problems} for answer in found]
+        usual = None
+        if index.calibration is not None and like is None:
+            usual = index.calibration.mean
+        more = {"problems": index.problems, "usual": usual}
+        return [{**answers.to_json(answer), **more} for answer in found]
 
     def window(self, id: str, index: Index | None = None) -> tuple[Segment, int, FileRow]:
         """The window of an id that an answer gave.

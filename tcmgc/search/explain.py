@@ -1,5 +1,6 @@
 """Why a window was found: which frames the query's words attend to, and what each contrast gave."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ def explain(index: Index, query: str, window: int) -> Explanation:
     times = segment.tensors["times"][row]
     real = ~torch.isnan(times)
     sentence = words = None
-    spelled = encoder.spell(query)
+    spelled = whole_words(query, encoder.spell(query))
     if head.attends:
         raw = torch.cat([text.sentence.unsqueeze(1), text.words], 1)
         weights = head.attention.weights(raw, record)[0, :, :, 0].mean(1)  # type: ignore[union-attr, operator]
@@ -86,3 +87,18 @@ def explain(index: Index, query: str, window: int) -> Explanation:
         sentence,
         words,
     )
+
+
+def whole_words(query: str, tokens: Sequence[tuple[str, list[int]]]) -> list[tuple[str, list[int]]]:
+    """Tokens of one word put together: those that no space of the query stands between."""
+    words: list[tuple[str, list[int]]] = []
+    text, at = query.lower(), 0
+    for token, places in tokens:
+        found = text.find(token, at)
+        apart = found < 0 or not words or found > at
+        at = at if found < 0 else found + len(token)
+        if apart:
+            words.append((token, list(places)))
+        else:
+            words[-1] = (words[-1][0] + token, [*words[-1][1], *places])
+    return words

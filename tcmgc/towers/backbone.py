@@ -55,6 +55,7 @@ def load_towers(
     checkpoint_activations: bool = False,
     tokens: TokenOptions | None = None,
     frames: int = 12,
+    pixels: Preprocessing | None = None,
 ) -> tuple[TextTower, VisualTower, int]:
     """Both towers and the width of their joint space.
 
@@ -65,6 +66,7 @@ def load_towers(
         checkpoint_activations: Recompute activations in the backward pass.
         tokens: What is done to tokens inside the visual tower.
         frames: Frames of a video, for that.
+        pixels: How frames are normalised; None: as the name and the weights have it.
 
     Raises:
         ValueError: an unknown name, weights that are not there or do not fit, an encoder that
@@ -77,7 +79,7 @@ def load_towers(
     operation = None
     if tokens is not None and not isinstance(tokens, NoTokens):
         operation = tokens.implementation()(tokens, clip.visual, frames, width(name))
-    pixels = preprocessing(name, pretrained)
+    pixels = pixels or preprocessing(name, pretrained)
     visual = VisualTower(clip, operation, mean=pixels.mean, std=pixels.std)
     for tower in (text, visual):
         _lighten(tower)

@@ -60,7 +60,7 @@ def load(folder: Path | str) -> tuple[config.Config, model.Retriever]:
         ValueError: not a checkpoint, damaged, or of another shape than its config says.
     """
     settings = read_config(folder)
-    retriever = model.build(config.replace(settings, {"towers.pretrained": None}))
+    retriever = model.build(settings, load=False)
     load_weights(folder, retriever)
     return settings, retriever
 

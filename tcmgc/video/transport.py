@@ -36,18 +36,16 @@ def splices(source: Source, pid: int) -> int | None:
         return None
     mine = np.flatnonzero(pids == pid)
     jumps = _jumps(packets[mine])
-    others = {
-        int(other): np.flatnonzero(pids == other) for other in np.unique(pids) if other != pid
-    }
-    broken = {other: places[_jumps(packets[places])] for other, places in others.items()}
-    tables = others.get(_TABLES, np.array([], dtype=np.int64))
+    counted = [int(other) for other in np.unique(pids) if other not in (pid, _STUFFING)]
+    others = {other: np.flatnonzero(pids == other) for other in counted}
+    broken = {other: set(at[_jumps(packets[at])].tolist()) for other, at in others.items()}
+    tables = np.flatnonzero(pids == _TABLES)
     for jump in jumps:
         before, at = mine[jump - 1], mine[jump]
         begins = bool(packets[at, 1] & 0x40)
         announced = bool(((tables > before) & (tables < at)).any())
         anew = any(
-            _first_after(places, before) in set(broken[other].tolist())
-            for other, places in others.items()
+            _first_after(places, before) in broken[other] for other, places in others.items()
         )
         if not (begins and announced and (anew or _clock_jumps(packets, mine, int(jump)))):
             return None

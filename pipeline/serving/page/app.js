@@ -17,6 +17,16 @@ function make(tag, given = {}, ...children) {
   return node;
 }
 
+function icon(right) {
+  const space = "http://www.w3.org/2000/svg", svg = document.createElementNS(space, "svg"), path = document.createElementNS(space, "path");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  path.setAttribute("d", "M2 10h4v11H2zM8 21h9.5a2 2 0 0 0 1.9-1.4l2.5-8A2 2 0 0 0 20 9h-5.5l.8-4.6A2 2 0 0 0 13.3 2L8 9.5z");
+  if (!right) path.setAttribute("transform", "rotate(180 12 12)");
+  svg.append(path);
+  return svg;
+}
+
 function clock(seconds) {
   const whole = Math.floor(seconds), h = Math.floor(whole / 3600), m = Math.floor(whole / 60) % 60;
   const s = String(whole % 60).padStart(2, "0");
@@ -36,7 +46,12 @@ async function ask(path, options) {
     throw new Error("the server does not answer; is serve.py still running?");
   }
   let content = null;
-  try { content = await response.json(); } catch { /* said below */ }
+  try {
+    content = await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    if (response.ok) throw new Error("the server's answer cannot be read");
+  }
   if (!response.ok) {
     const detail = content && (content.error || (content.detail && content.detail.map((one) => `${one.loc.at(-1)}: ${one.msg}`).join("; ")));
     throw new Error(detail || `the server answered with ${response.status}`);
@@ -183,8 +198,10 @@ function show() {
   else if (answer.close === false) said.push(message("No close match; the nearest are:"));
   notes(said);
   say(results.length ? `${results.length} videos of ${answer.windows.toLocaleString()} moments in ${Math.max(1, Math.round(answer.took_ms))} ms` : "");
-  const best = Math.max(...results.map((one) => one.score)), worst = Math.min(...results.map((one) => one.score));
-  grid.replaceChildren(...results.map((one, at) => card(one, at, request, one.place ?? (best > worst ? (one.score - worst) / (best - worst) : 1))));
+  // A bar begins at the usual score of any moment, and ends at the best one.
+  const best = Math.max(...results.map((one) => one.score));
+  const usual = answer.usual ?? Math.min(0, ...results.map((one) => one.score));
+  grid.replaceChildren(...results.map((one, at) => card(one, at, request, best > usual ? (one.score - usual) / (best - usual) : 1)));
   scrollTo(0, 0);
 }
 
@@ -216,7 +233,7 @@ function card(one, at, request, share) {
   if (one.state) picture.append(make("span", { className: "state" }, one.state === "missing" ? "file is gone" : "file has changed"));
   const meter = make("div", { className: "meter" }, make("i"));
   meter.firstChild.style.width = `${Math.max(2, 100 * share)}%`;
-  const place = one.place === null ? `similarity ${one.score.toFixed(3)}` : `above ${Math.floor(100 * one.place)} % of everyday queries`;
+  const place = one.place === null ? `similarity ${one.score.toFixed(3)}` : one.place === 1 ? "above all everyday queries" : `above ${Math.floor(100 * one.place)} % of everyday queries`;
   meter.title = place;
   const more = one.moments.length ? `, also ${one.moments.map((m) => clock(m.start)).join(", ")}` : "";
   const open = make("button", { className: "open", type: "button", onclick: () => show_moment(at) },
@@ -251,7 +268,7 @@ function thumb(one, text, right) {
         for (const other of button.parentElement.querySelectorAll("[aria-pressed]")) other.setAttribute("aria-pressed", String(other === button));
       } catch (error) { notes([message(error.message, true)]); }
     },
-  }, right ? "👍" : "👎");
+  }, icon(right));
 }
 
 async function judge(one, text, right) {
@@ -407,6 +424,8 @@ function contrasts(found) {
 
 // Events
 
+byId("right").prepend(icon(true));
+byId("wrong").prepend(icon(false));
 form.addEventListener("submit", (event) => { event.preventDefault(); search(); });
 addEventListener("popstate", () => { if (dialog.open) dialog.close(); recall(); search({ push: false }); });
 byId("close").addEventListener("click", () => dialog.close());
