@@ -3,10 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= demo
 
-.PHONY: train test test-slow check install lock ui clean
+.PHONY: train search test test-slow check install lock ui clean
 
 train: install  ## make the demo corpus, train TC-MGC on it, evaluate, say where to look
 	$(BIN)/python pipeline/train.py $(RECIPE)
+
+search: train  ## index the demo's videos with what it learnt, and open the page to search them
+	run=$$(ls -td "$${TCMGC_HOME:-.}"/runs/demo-*/ | head -1) && \
+	$(BIN)/python pipeline/index.py data/demo/videos --out "$${run}videos.index" --checkpoint "$$run" && \
+	$(BIN)/python pipeline/serve.py "$${run}videos.index" --open
 
 test: install  ## all quick tests
 	$(BIN)/python -m pytest -m "not slow"
@@ -34,7 +39,7 @@ install: .venv/installed  ## make .venv with everything in it
 lock:  ## renew constraints.txt from pyproject.toml: for Linux and macOS, CPU and CUDA
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --extra dev \
+	.venv-lock/bin/uv pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --extra dev --extra hf \
 	  --custom-compile-command 'make lock' --output-file constraints.txt pyproject.toml
 	rm -rf .venv-lock
 

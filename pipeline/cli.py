@@ -19,10 +19,11 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from pipeline import usage
+from pipeline.interface import usage
 from tcmgc import recipes, storage
 from tcmgc.config import Cluster, Config, flatten, load
 
+_CONFIG = "the file that holds the config (JSON, as a checkpoint's config.json)"
 CHECKOUT = Path(__file__).resolve().parents[1]
 Arguments = TypeVar("Arguments")
 Fields = Annotated[Config, tyro.conf.arg(name="")]
@@ -201,7 +202,9 @@ def parse(
     default_recipe: str | None = "demo",
     base: Config | None = None,
 ) -> Arguments:
-    """Read ``[RECIPE | --config FILE] [--field.name value ...]`` into ``kind``.
+    """Read ``[RECIPE | --config FILE] [--method NAME [--fair]] [--field.name value ...]`` into ``kind``.
+
+    ``--list`` prints recipes and methods and ends the process.
 
     Args:
         kind: A dataclass with a field ``config: Fields`` and whatever else the command takes,
@@ -213,7 +216,7 @@ def parse(
         base: Config whose fields the command line replaces, instead of a recipe's.
 
     Raises:
-        ValueError: an unknown recipe, a config file that is none, or an address with a password.
+        ValueError: an unknown recipe or method, a config file that is none, or an address with a password.
     """
     words = _with_flags(kind, sys.argv[1:] if argv is None else argv)
     _refuse_passwords(words)
@@ -223,13 +226,20 @@ def parse(
     if default_recipe is None:
         refuse_unknown(words, _known(None, _spelled(kind)))
         return _read(kind, args=words, prog=prog, description=description)
+    if "--list" in words and "list" not in {f.name for f in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+        from pipeline.interface import completion
+
+        print(completion.catalogue())
+        sys.exit(0)
     name = words.pop(0) if words and not words[0].startswith("-") else None
-    if (file := _taken(words, "--config")) is not None:
+    if (file := _taken(words, "--config", _CONFIG)) is not None:
         if name is not None:
             raise ValueError(f"give a recipe ({name}) or --config, not both")
         config = _load(file)
     else:
         config = base or recipes.recipe(name or default_recipe)
+    if base is None:
+        config = _with_method(words, config)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
     make: Callable[..., Arguments] = kind
     default = make(config=config, **others)
@@ -253,17 +263,32 @@ def show_help(
     """Print what ``--help`` shows; the values are those of the recipe that the words begin with."""
     fields = dataclasses.fields(kind)
     if not any(f.name == "config" for f in fields):
-        usage.show(description, prog, "[--field value ...]", {"": kind})
+        first = "".join(f"[{name.upper()}] " for name in usage.positional(kind))
+        usage.show(description, prog, f"{first}[--field value ...]", {"": kind})
         return
     name = words[0] if words and not words[0].startswith("-") else default_recipe or "demo"
     config = base or recipes.recipe(name)
     default = kind(config=config, **{f.name: _default(f) for f in fields if f.name != "config"})
     about = (
         f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
-        "NAME:smoke shrinks one to seconds on the demo corpus"
+        "NAME:smoke shrinks one to seconds on the demo corpus\n"
+        f"methods: {', '.join(recipes.METHODS)};\n"
+        "--method takes its authors' settings for the data set, with --fair the recipe's; --list says what they are"
     )
-    forms = "[RECIPE | --config FILE] [--field.name value ...]"
+    forms = "[RECIPE | --config FILE] [--method NAME [--fair]] [--field.name value ...]"
     usage.show(about, prog, forms, usage.groups(default))
+
+
+def _with_method(words: list[str], config: Config) -> Config:
+    """The config with the method that the words name; it and ``--fair`` are taken out of them."""
+    fair = "--fair" in words
+    name = _taken(words, "--method", f"one of {', '.join(recipes.METHODS)}")
+    if name is None:
+        return config
+    if fair:
+        words.remove("--fair")
+    print(recipes.note(config, name, fair=fair), file=sys.stderr)
+    return recipes.applied(config, name, fair=fair)
 
 
 def given(words: Sequence[str]) -> set[str]:
@@ -298,7 +323,13 @@ def quiet() -> None:
     for name in ("mlflow.store.db.utils", "alembic"):  # that tables of a database are made
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+        handler.addFilter(_tells_something)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Whether a library's remark is worth a line: not what is meant, nor what an error says again."""
+    said = record.getMessage()
+    return not said.startswith(("No pretrained weights loaded", "Failed to download weights"))
 
 
 def _read(kind: Any, **options: Any) -> Any:
@@ -355,8 +386,8 @@ def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _taken(words: list[str], option: str) -> str | None:
-    """The value of ``--config FILE`` or ``--config=FILE``, taken out of the words."""
+def _taken(words: list[str], option: str, what: str) -> str | None:
+    """The value of ``--option VALUE`` or ``--option=VALUE``, taken out of the words."""
     for at, word in enumerate(words):
         if word == option:
             if at + 1 == len(words) or words[at + 1].startswith("--"):
@@ -369,9 +400,7 @@ def _taken(words: list[str], option: str) -> str | None:
             return word.partition("=")[2]
     else:
         return None
-    raise ValueError(
-        f"{option} needs the file that holds the config (JSON, as a checkpoint's config.json)"
-    )
+    raise ValueError(f"{option} needs {what}")
 
 
 def _load(file: str) -> Config:

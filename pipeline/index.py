@@ -14,7 +14,7 @@ from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pipeline.front  # isort: skip  # noqa: F401
+import pipeline.interface.front  # isort: skip  # noqa: F401
 
 import ray
 import tyro
@@ -41,10 +41,10 @@ class Arguments:
 
     folder: Annotated[str | None, tyro.conf.Positional] = None
     """Folder or URI with videos, at any depth; not needed with --check."""
-    out: str
+    out: str | None = None
     """The index: a folder or URI, made where it is not there."""
     checkpoint: str | None = None
-    """Checkpoint to index with; None: the index's own model, or the bare towers for a new one."""
+    """Checkpoint to index with, or a run, of which the best one is taken; None: the index's own, or bare towers."""
     towers: Towers = field(default_factory=lambda: Towers(freeze="all"))
     """Bare towers for a new index without a checkpoint."""
     pooling: Pooling = "mean"
@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(
         Arguments, argv, "python pipeline/index.py", str(__doc__), default_recipe=None
     )
+    if arguments.out is None:
+        raise ValueError("give --out, the folder or URI of the index")
     out = cli.resolve(arguments.out)
     if arguments.folder is None:
         if not arguments.check:
@@ -170,11 +172,11 @@ def _writer(arguments: Arguments, place: Place, is_new: bool) -> Writer:
     if not is_new:
         writer = Writer.open(place)
         if arguments.checkpoint is not None:
-            with checkpoints.local(cli.resolve(arguments.checkpoint)) as chosen:
+            with checkpoints.local(checkpoints.chosen(cli.resolve(arguments.checkpoint))) as chosen:
                 _refuse_other(
                     place, writer, identity(chosen), f"--checkpoint {arguments.checkpoint}"
                 )
-        elif arguments.towers != Arguments(out="").towers or arguments.pooling != "mean":
+        elif arguments.towers != Arguments().towers or arguments.pooling != "mean":
             with _bare(arguments) as chosen:
                 _refuse_other(
                     place, writer, identity(chosen), f"--towers.name {arguments.towers.name}"
@@ -182,7 +184,7 @@ def _writer(arguments: Arguments, place: Place, is_new: bool) -> Writer:
         _refuse_settings(place, writer, arguments.settings)
         return writer
     if arguments.checkpoint is not None:
-        with checkpoints.local(cli.resolve(arguments.checkpoint)) as chosen:
+        with checkpoints.local(checkpoints.chosen(cli.resolve(arguments.checkpoint))) as chosen:
             return Writer.create(place, Path(chosen), arguments.settings)
     with _bare(arguments) as chosen:
         return Writer.create(place, Path(chosen), arguments.settings)

@@ -9,7 +9,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pipeline.front  # isort: skip  # noqa: F401
+import pipeline.interface.front  # isort: skip  # noqa: F401
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from pipeline import cli, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.recording import describe
+from pipeline.interface import describe
 from pipeline.run_state import checkpoints
 from tcmgc import model, storage
 from tcmgc.config import Config

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ from tcmgc.search import Index
 class Arguments:
     """All of the command line."""
 
-    index: Annotated[str, tyro.conf.Positional]
+    index: Annotated[str | None, tyro.conf.Positional] = None
     """Folder or URI of the index."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than loopback needs a token: one is made where none is given."""
@@ -40,6 +41,8 @@ class Arguments:
     """Processes that answer; they share the index's memory."""
     labels: str | None = None
     """Folder for the labels given by thumbs; None: beside the index, INDEX.labels."""
+    open: bool = False
+    """Open the page in this machine's browser."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     address = start(arguments)
     print(f"open {address}", flush=True)
+    if arguments.open:
+        webbrowser.open(address)
     try:
         stop.wait()
     except KeyboardInterrupt:
@@ -71,6 +76,8 @@ def start(arguments: Arguments) -> str:
     from pipeline.serving.http import is_loopback
     from pipeline.serving.replica import Replica
 
+    if arguments.index is None:
+        raise ValueError("give the index, a folder or URI")
     path = cli.resolve(arguments.index)
     index = Index.open(path)
     for problem in index.problems:

@@ -16,8 +16,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from ray.train import Checkpoint, UserCallback
 
-from pipeline.recording import describe, origin
-from pipeline.recording.experiments import (
+from pipeline.interface import describe, origin
+from pipeline.interface.experiments import (
     check,
     experiment,
     experiments,

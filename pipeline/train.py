@@ -10,16 +10,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pipeline.front  # isort: skip  # noqa: F401
+import pipeline.interface.front  # isort: skip  # noqa: F401
 
 import ray
 import ray.train
 
-from pipeline import cli, evaluate, terminal, tracking
+from pipeline import cli, evaluate, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
-from pipeline.recording import describe
+from pipeline.interface import describe, terminal
 from pipeline.run_state import checkpoints, lock, news, notices, run_folder
 from pipeline.training import loop, profiling
 from tcmgc import model, storage
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         name = run_folder.checked_name(given)
     place = storage.join(folder, name)
     if arguments.dry_run:
-        from pipeline import rehearsal
+        from pipeline.interface import rehearsal
 
         rehearsal.show(config, place)
         return 0

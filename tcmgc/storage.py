@@ -1,4 +1,4 @@
-"""Local paths and URIs (``s3://``, ``gs://``, ``file://``) behind one door.
+"""Local paths and URIs (``s3://``, ``gs://``, ``file://``) behind one interface.
 
 A URI's query holds what its file system needs and stays behind the path when names are joined:
 ``s3://bucket/data?region=eu-central-1``, ``s3://bucket/data?endpoint_override=host:9000&scheme=http``.

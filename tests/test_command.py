@@ -8,7 +8,8 @@ from dataclasses import fields
 
 import pytest
 
-from pipeline import cli, command, completion, front, rehearsal, terminal, train, usage
+from pipeline import cli, train
+from pipeline.interface import command, completion, front, rehearsal, terminal, usage
 from pipeline.run_state import news
 from tcmgc import recipes
 from tcmgc.config import flatten
@@ -80,7 +81,7 @@ def test_the_shells_script_asks_the_command(shell):
 
 def test_bash_completes_with_it(tmp_path):
     run = tmp_path / "tcmgc"
-    run.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.command "$@"\n')
+    run.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.interface.command "$@"\n')
     run.chmod(0o755)
     words = "COMP_WORDS=(tcmgc train demo --train.epo) COMP_CWORD=3"
     script = f'{completion.script("bash")}\n{words}\n_tcmgc\necho "${{COMPREPLY[@]}}"'

@@ -101,7 +101,9 @@ def test_mlflows_pages_are_opened_over_the_database_that_was_written(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     _, *words = shlex.split(tracking.look())
     assert words[:3] == ["-m", "mlflow", "ui"]
-    context = mlflow.commands["ui"].make_context("ui", words[3:])
+    command = mlflow.get_command(None, "ui")
+    assert command is not None
+    context = command.make_context("ui", words[3:])
     assert context.params["backend_store_uri"] == f"sqlite:///{home}/mlflow.db" == tracking.uri()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
     assert tracking.look() == "http://host:5000"

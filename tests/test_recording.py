@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import cli, evaluate, tracking
 from pipeline.inputs import prepare
-from pipeline.recording import describe, views
+from pipeline.interface import describe, views
 from tcmgc import config, recipes
 from tcmgc.retrieval.metrics import chance
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import ray
 
-from pipeline import terminal
 from pipeline.cli import resolve
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import stages
+from pipeline.interface import terminal
 from tcmgc import datasets, storage
 from tcmgc.config import Config
 from tcmgc.datasets import Clip, Corpus, Reading, Split, demo_corpus, inspection

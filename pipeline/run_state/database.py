@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -57,12 +58,12 @@ def uri() -> str:
     """
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     if not chosen:
-        return f"sqlite:///{home() / 'mlflow.db'}"
+        return f"sqlite:///{_quoted(home() / 'mlflow.db')}"
     path = _sqlite_path(chosen)
     if path is None:
         return chosen
     _, mark, query = chosen.partition("?")
-    return f"sqlite:///{home() / path}{mark}{query}"
+    return f"sqlite:///{_quoted(home() / path)}{mark}{query}"
 
 
 def shown(address: str | None = None) -> str:
@@ -107,6 +108,7 @@ def client(address: str | None = None, *, patience: float = PATIENCE) -> Any:
     if path is not None and not Path(path).exists():
         _make(Path(path))
     made = _ask(lambda: MlflowClient(address), address, patience)
+    _tidy(address)
     return _Patient(made, address, patience)
 
 
@@ -162,12 +164,6 @@ def _refuse_address(address: str) -> None:
             f"MLFLOW_TRACKING_URI is {address!r}, which names no file; "
             "expected sqlite:////PATH/mlflow.db"
         )
-    path = _sqlite_path(address)
-    if path is not None and "?" in str(home()) and path.startswith(str(home()).partition("?")[0]):
-        raise ValueError(
-            f"MLflow's database cannot lie in {home()}: its address has no way to write the '?'; "
-            "set MLFLOW_TRACKING_URI to sqlite:////ANOTHER/PATH/mlflow.db"
-        )
 
 
 def _refuse_folder(path: Path) -> None:
@@ -185,7 +181,20 @@ def _sqlite_path(address: str) -> str | None:
     if not address.startswith("sqlite:///"):
         return None
     path = address.removeprefix("sqlite:///").partition("?")[0]
-    return path if path and path != ":memory:" else None
+    return unquote(path) if path and path != ":memory:" else None
+
+
+def _quoted(path: Path) -> str:
+    """A path as an address has it: SQLAlchemy takes ``%41`` for ``A``, and ``?`` for the path's end."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _tidy(address: str) -> None:
+    """Remove the empty folders that MLflow makes for an address, of which it takes ``%25`` as it stands."""
+    path = address.removeprefix("sqlite:///").partition("?")[0]
+    if address.startswith("sqlite:///") and unquote(path) != path:
+        with contextlib.suppress(OSError):
+            os.removedirs(Path(path).parent)
 
 
 def _make(path: Path) -> None:
@@ -200,7 +209,7 @@ def _make(path: Path) -> None:
         raise ValueError(f"MLflow's database {path} cannot be made: {error}") from error
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        fresh = f"sqlite:///{aside}"
+        fresh = f"sqlite:///{_quoted(aside)}"
         maker = _ask(lambda: MlflowClient(fresh), fresh, PATIENCE)
         _ask(lambda: maker.search_experiments(max_results=1), fresh, PATIENCE)
         with contextlib.suppress(FileExistsError):
@@ -211,6 +220,7 @@ def _make(path: Path) -> None:
                     os.rename(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+        _tidy(fresh)
 
 
 class _Patient:

@@ -3,13 +3,14 @@
 The package is imported nowhere but here, in :mod:`tcmgc.towers.names` and in the token operations.
 """
 
+import contextlib
 import logging
 from typing import Any
 
 from torch import nn
 
 from tcmgc.config.tokens import NoTokens, TokenOptions
-from tcmgc.towers import ending, freezing, weights
+from tcmgc.towers import ending, freezing, hub, weights
 from tcmgc.towers.activation import QuickGELU
 from tcmgc.towers.embedding import WordEmbedding
 from tcmgc.towers.names import (
@@ -112,10 +113,12 @@ def _create(name: str, pretrained: str | None) -> Any:
 def _built(registered: str, tag: str | None) -> Any:
     if "hf_model_name" in configuration(registered)["text_cfg"]:
         _need_transformers(registered)
+    reach = contextlib.nullcontext() if tag is None else hub.offline_if_unreachable()
     try:
-        return open_clip().create_model(
-            registered, pretrained=tag, load_weights=tag is not None, pretrained_text=False
-        )
+        with reach:
+            return open_clip().create_model(
+                registered, pretrained=tag, load_weights=tag is not None, pretrained_text=False
+            )
     except (RuntimeError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Training of temporal encoder and head on the features of towers that stand still.
+"""Training of temporal encoder and head on the features of frozen towers.
 
 A screening: many settings in minutes, and not the paper's, whose towers are trained. Every
 caption and every video goes through the towers once; what is kept is what the towers say, before

@@ -264,18 +264,22 @@ def decode_needed(
 
 def first_picture(
     container: InputContainer, stream: VideoStream, deadline: Deadline
-) -> av.VideoFrame:
-    """The first picture that can be decoded; what comes before the first key frame may be broken.
+) -> tuple[av.VideoFrame, bool]:
+    """The first picture that can be decoded, and whether it is from the first packet.
+
+    What comes before the first key frame may be broken.
 
     Raises:
         DecodeError: there is none, or it is damaged.
     """
-    begun = False
+    begun, begin = False, None
     with listening() as complaints:
         decoder = Decoder(stream, deadline, complaints)
-        for packet in _demux(container, stream):
+        for number, packet in enumerate(_demux(container, stream)):
             if packet is not None and packet.is_keyframe and not begun:
                 begun, decoder = True, Decoder(stream, deadline, complaints)
+            if packet is not None and not number:
+                begin = packet.pts
             try:
                 frames = decoder.feed(packet)
             except DamagedError:
@@ -283,7 +287,7 @@ def first_picture(
                     raise
                 continue
             if frames:
-                return frames[0]
+                return frames[0], frames[0].pts == begin
     raise DecodeError(deadline.path, "no picture could be decoded")
 
 

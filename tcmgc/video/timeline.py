@@ -115,6 +115,20 @@ class Packets:
         stamps = [stamp for part in parts for stamp in part] or [None] * len(shown)
         return Timeline.from_stamps(stamps, self.durations[shown[-1]], self.base, self.rate)
 
+    def hide_before(self, first: int | None) -> bool:
+        """Take as not shown what would come before the first picture that a decoder gives out.
+
+        Such are the leading pictures of a cut. Says whether there were any.
+        """
+        if first is None or first not in self.pts:
+            return False
+        found = False
+        for place in range(min(self.pts.index(first) + _MAX_DELAY + 1, len(self.pts))):
+            stamp = self.pts[place]
+            if self.shown[place] and stamp is not None and stamp < first:
+                self.shown[place], self.order, found = False, None, True
+        return found
+
     def _stamp(self, place: int) -> int | None:
         pts, dts = self.pts[place], self.dts[place]
         return dts if self.by_dts or pts is None else pts
@@ -184,7 +198,12 @@ def scan(
             packets.held = None
         if packets.held is not None:
             packets.held.append(packet)
-        if until is not None and packet.pts is not None and packet.dts is not None:
+        if (
+            until is not None
+            and packet.pts is not None
+            and packet.dts is not None
+            and not packet.is_discard
+        ):
             first = packet.pts if first is None else min(first, packet.pts)
             late = (min(packet.pts, packet.dts) - first) * packets.base > until
             beyond = beyond + 1 if late else 0

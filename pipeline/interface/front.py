@@ -11,7 +11,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 _SLOW = ("cache_frames", "check_data", "evaluate", "index", "inspect_run", "train", "tune")
 """Scripts that load PyTorch, Ray and MLflow."""
 _LIGHT = ("dataclasses", "pathlib", "tcmgc.config", "typing", "tyro")

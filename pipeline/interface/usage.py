@@ -11,6 +11,8 @@ import types
 import typing
 from typing import Any, Literal
 
+import tyro
+
 from tcmgc.config import Config
 
 _PLACE = 34
@@ -42,6 +44,15 @@ def show(about: str, prog: str, words: str, groups: dict[str, Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def positional(kind: type) -> list[str]:
+    """The fields that stand on the command line without their names, in their order."""
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if tyro.conf.Positional in getattr(field.type, "__metadata__", ())
+    ]
+
+
 def groups(owner: Any) -> dict[str, Any]:
     """The dataclasses of a command line: its own fields, then those of its config."""
     config = getattr(owner, "config", None)
@@ -66,7 +77,12 @@ def _groups(prefix: str, owner: Any) -> list[tuple[str, list[str]]]:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             nested += _nested(field.name, value)
         else:
-            plain.append(_line(field.name, hints[field.name], value, docs.get(field.name, "")))
+            line = _line(field.name, hints[field.name], value, docs.get(field.name, ""))
+            named = f"--{field.name.replace('_', '-')}"
+            bare = field.name in positional(kind)
+            plain.append(
+                line.replace(named, field.name.upper().ljust(len(named)), 1) if bare else line
+            )
     return [("options", plain), *nested]
 
 

@@ -59,7 +59,8 @@ class Progress:
         if last or (self._bar is None and now - self.said >= _PIPE):
             self.said = now
             pace = self.done / max(now - self.start, 1e-9)
-            line = f"  {self.done} of {self.total} {self.what}, {pace:.0f} a second"
+            speed = f"{pace:.0f} a second" if pace >= 1 else f"{1 / pace:.0f} s each"
+            line = f"  {self.done} of {self.total} {self.what}, {speed}"
             print(line + (f", {self.bad} unreadable" if self.bad else ""), flush=True)
 
 
