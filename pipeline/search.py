@@ -1,5 +1,6 @@
 """Search an index of videos: a sentence finds the moment."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -54,6 +55,16 @@ class Arguments:
     """Print JSON and nothing else on standard output."""
     csv: str | None = None
     """File to write the results to as well."""
+    queries: str | None = None
+    """File with a query a line: all are asked over the cluster, every window scored exactly."""
+    evaluate: str | None = None
+    """Recipe whose captions are asked, to measure retrieval among the videos of its split."""
+    split: str = "test"
+    """Split for --evaluate."""
+    root: str | None = None
+    """Folder of the recipe's data, where it is not where the recipe has it."""
+    workers: int = 0
+    """Processes for --queries and --evaluate, one CPU each; 0 takes all of the cluster."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,6 +83,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"damaged: {problem}", file=sys.stderr)
     if not len(index):
         raise ValueError(f"{index.place} holds no videos")
+    if arguments.evaluate is not None:
+        return _evaluate(arguments, index)
+    if arguments.queries is not None:
+        return _ask_all(arguments, index)
     found = index.search(
         arguments.text,
         arguments.top,
@@ -88,6 +103,71 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print(answers.table(found[0], shutil.get_terminal_size().columns))
     return 0 if found[0].matches else 1
+
+
+def _ask_all(arguments: Arguments, index: Index) -> int:
+    """Answer every line of a file; one JSON object a line, or a table each."""
+    from pipeline.cluster import placement as cluster
+    from pipeline.serving.many import search_many
+
+    place = Path(cli.resolve(str(arguments.queries)))
+    if arguments.text is not None or arguments.like is not None or arguments.without is not None:
+        raise ValueError(
+            "--queries takes its queries from the file; leave the text, --like and --not out"
+        )
+    texts = [line for line in place.read_text().splitlines() if line.strip()]
+    with _quiet_workers():
+        cluster.connect()
+        found = list(
+            search_many(
+                index, texts, arguments.top, filters=filters(arguments), workers=arguments.workers
+            )
+        )
+    for answer in found:
+        if arguments.json:
+            print(json.dumps(answers.to_json(answer)))
+        elif not arguments.csv:
+            print(f"\n{answer.query}")
+            print(answers.table(answer, shutil.get_terminal_size().columns))
+    if arguments.csv:
+        answers.write_csv(cli.resolve(arguments.csv), found)
+    return 0
+
+
+def _evaluate(arguments: Arguments, index: Index) -> int:
+    """Retrieval metrics of a split from the index's records."""
+    import numpy as np
+
+    from pipeline.cluster import placement as cluster
+    from pipeline.inputs import prepare
+    from pipeline.serving.many import similarity
+    from tcmgc import recipes
+    from tcmgc.config import replace
+    from tcmgc.retrieval.metrics import format_table, retrieval_metrics
+
+    config = recipes.recipe(str(arguments.evaluate))
+    if arguments.root is not None:
+        config = replace(config, {"data.root": arguments.root})
+    with _quiet_workers():
+        corpus = prepare.splits(config)
+    if arguments.split not in corpus:
+        raise ValueError(
+            f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
+        )
+    split = corpus[arguments.split]
+    captions = [caption for _, caption in split.pairs()]
+    owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
+    with _quiet_workers():
+        cluster.connect()
+        scores = similarity(index, captions, split, workers=arguments.workers)
+    metrics = retrieval_metrics(scores, owners)
+    print(json.dumps(metrics) if arguments.json else format_table(metrics))
+    return 0
+
+
+def _quiet_workers() -> contextlib.AbstractContextManager[Any]:
+    """What Ray and its workers say goes to standard error: standard output holds answers alone."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def filters(arguments: Arguments) -> Filters:

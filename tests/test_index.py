@@ -8,13 +8,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from search_cases import LENGTHS, make_videos, save_model
 
 from pipeline import index as index_command
 from pipeline import search as search_command
 from pipeline.inputs import indexing
 from pipeline.run_state import lock
+from pipeline.serving import many
+from pipeline.serving.answers import to_json
+from tcmgc import datasets
+from tcmgc.heads import score_tiled
 from tcmgc.search import Index
 
 QUICK = ["--settings.strip-frames", "2", "--settings.strip-height", "16"]
@@ -218,3 +224,45 @@ def test_a_killed_run_goes_on_where_it_was(model: Path, tmp_path: Path) -> None:
     assert len(index) == 12
     keys = {bytes(key) for segment in index.segments for key in segment.keys}
     assert len(keys) == sum(len(segment) for segment in index.segments) == 12
+
+
+def test_many_queries_over_the_cluster_are_answered_as_one_by_one(
+    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _, out = made
+    texts = ["a red ball", "the sea at night", "snow"]
+    (tmp_path / "queries.txt").write_text("\n".join([*texts, ""]))
+    words = [str(out), "--queries", str(tmp_path / "queries.txt"), "--top", "3", "--json"]
+    assert search_command.main([*words, "--workers", "2"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = Index.open(str(out)).search(texts, 3, exact=True)
+    assert [line["query"] for line in lines] == texts
+    for line, answer in zip(lines, expected, strict=True):
+        for one, other in zip(line["results"], to_json(answer)["results"], strict=True):
+            assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-5)
+            for moment in (*one["moments"], *other["moments"]):
+                moment["score"] = pytest.approx(moment["score"], abs=1e-5)
+            assert one == other
+
+
+def test_a_split_is_measured_from_an_index_as_from_its_frames(
+    made: tuple[Path, Path], model: Path, cluster: None, corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "index"
+    words = [str(corpus / "videos"), "--out", str(out), "--checkpoint", str(model), *QUICK]
+    assert index_command.main(words) == 0
+    split = datasets.read("demo", str(corpus))["test"]
+    texts = [caption for _, caption in split.pairs()]
+    index = Index.open(str(out))
+    found = many.similarity(index, texts, split, workers=2)
+    encoder = index.encoder
+    with torch.inference_mode():
+        frames = [
+            encoder.sample(clip.path, (0.0, index.file_at(clip.path)[1].duration))  # type: ignore[index]
+            for clip in split.clips
+        ]
+        record = encoder.head.record(encoder.video(frames))
+        scores = score_tiled(encoder.head, encoder.texts(texts), record, encoder.model.scale())
+    assert np.abs(found - scores.similarity.numpy()).max() < 2e-3
+    with pytest.raises(ValueError, match=r"16 of the split's 16 clips are not in the index"):
+        many.similarity(Index.open(str(made[1])), texts, split)

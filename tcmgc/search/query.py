@@ -291,6 +291,85 @@ class Run:
         return (scores - scores.mean()) / (scores.std() or 1.0) if len(scores) else scores
 
 
+def gathered(
+    index: "Index",
+    text: str,
+    windows: np.ndarray,
+    scores: np.ndarray,
+    k: int,
+    file_of: np.ndarray,
+    allowed: int,
+) -> Answer:
+    """The answer to a text from the exact scores of all windows, or of those that :func:`shown` keeps.
+
+    Args:
+        index: what was searched.
+        text: the query.
+        windows: numbers of windows.
+        scores: theirs.
+        k: videos wanted.
+        file_of: as :meth:`Index.files_allowed`.
+        allowed: windows that the filters let through, all of which were scored.
+    """
+    matches = _group(index, windows, scores, scores, k, file_of, with_place=True)
+    close = None
+    if matches and matches[0].place is not None:
+        close = matches[0].place >= CLOSE
+    notes = tuple(index.encoder.notes(text))
+    return Answer(text, tuple(matches), close, allowed, allowed, notes)
+
+
+def shown(
+    index: "Index", windows: np.ndarray, order: np.ndarray, k: int, file_of: np.ndarray
+) -> np.ndarray:
+    """Places of the windows that the best ``k`` videos are shown with: each one's best and some further moments."""
+    return np.array(
+        [at for _, places in _best(index, windows, order, k, file_of) for at in places], np.int64
+    )
+
+
+def _best(
+    index: "Index", windows: np.ndarray, order: np.ndarray, k: int, file_of: np.ndarray
+) -> list[tuple[int, list[int]]]:
+    """The best ``k`` files, and of each the places of its best window and of others that overlap none before."""
+    best: dict[int, None] = {}
+    top = min(len(order), max(64, 8 * k))
+    while True:
+        best.clear()
+        chosen = np.arange(len(order))
+        if top < len(order):
+            # With all that are equal to the last one, or the cut would decide between them.
+            cut = np.partition(order, len(order) - top)[len(order) - top]
+            chosen = np.flatnonzero(order >= cut)
+        # Equal scores come in the order of the windows, so that an index answers alike every time.
+        for at in chosen[np.lexsort((windows[chosen], -order[chosen]))]:
+            best.setdefault(int(file_of[windows[at]]))
+        if len(best) >= k or top >= len(order):
+            break
+        top = min(len(order), 4 * top)
+    found = []
+    files = file_of[windows]
+    for row in list(best)[:k]:
+        places = np.flatnonzero(files == row)  # also those below the cut
+        places = places[np.lexsort((windows[places], -order[places]))]
+        found.append((row, _apart(index, windows, places.tolist())))
+    return found
+
+
+def _apart(index: "Index", windows: np.ndarray, places: Sequence[int]) -> list[int]:
+    kept: list[int] = []
+    spans: list[tuple[float, float]] = []
+    for at in places:
+        segment, row = index.at(int(windows[at]))
+        start, end = segment.spans[row]
+        if all(end <= first or start >= last for first, last in spans):
+            kept.append(at)
+            spans.append((float(start), float(end)))
+        if len(kept) > _MOMENTS:
+            break
+    return kept
+
+
 def _group(
     index: "Index",
     windows: np.ndarray,
@@ -301,39 +380,14 @@ def _group(
     with_place: bool,
 ) -> list[Match]:
     """The best ``k`` videos with their windows."""
-    best: dict[int, list[int]] = {}
-    top = min(len(order), max(64, 8 * k))
-    while True:
-        best.clear()
-        chosen = (
-            np.argpartition(-order, top - 1)[:top] if top < len(order) else np.arange(len(order))
-        )
-        # Equal scores come in the order of the windows, so that an index answers alike every time.
-        for at in chosen[np.lexsort((windows[chosen], -order[chosen]))]:
-            best.setdefault(int(file_of[windows[at]]), []).append(int(at))
-        if len(best) >= k or top >= len(order):
-            break
-        top = min(len(order), 4 * top)
     matches = []
     calibration = index.calibration if with_place else None
-    for rank, (row, places) in enumerate(list(best.items())[:k], start=1):
-        moments = [_moment(index, int(windows[at]), float(scores[at])) for at in places]
-        first = moments[0]
-        others: list[Moment] = []
-        for one in moments[1:]:
-            if all(one.end <= m.start or one.start >= m.end for m in (first, *others)):
-                others.append(one)
+    for rank, (row, places) in enumerate(_best(index, windows, order, k, file_of), start=1):
+        first, *others = (_moment(index, int(windows[at]), float(scores[at])) for at in places)
         file = index.file(row)
-        matches.append(
-            Match(
-                rank,
-                first,
-                file,
-                None if calibration is None else calibration.place(first.score),
-                tuple(others[:_MOMENTS]),
-                tuple(index.copies(file)),
-            )
-        )
+        place = None if calibration is None else calibration.place(first.score)
+        copies = tuple(index.copies(file))
+        matches.append(Match(rank, first, file, place, tuple(others), copies))
     return matches
 
 

@@ -24,7 +24,7 @@ from tcmgc.heads.native import structs
 
 _SOURCE = Path(__file__).with_name("library.cpp")
 _FLAGS = (
-    *("-O3", "-march=native", "-std=gnu++17", "-pthread", "-shared", "-fPIC"),
+    *("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-pthread", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
 _off = False
