@@ -33,7 +33,7 @@ from typing import Any
 import av
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "tests")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("", "fixtures")]
 
 import video_bytes as bytes_of  # noqa: E402
 from video_bytes import SIDE, number, numbered, remuxed  # noqa: E402
