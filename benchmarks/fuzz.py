@@ -394,7 +394,8 @@ def judge_whole(rng: random.Random, case: Case) -> tuple[str, str]:
 def _shorter(case: Case, got: list[int], right: list[int] | str) -> bool:
     """Of a stream without any size, its beginning is a whole and shorter video."""
     named = case.path.suffix in (".ts", ".m2ts", ".mpg", ".vob", ".flv", ".h264", ".nut")
-    return named and not isinstance(right, str) and got == right[: len(got)]
+    # What is decoded last is not what is shown last.
+    return named and not isinstance(right, str) and got[:-1] == right[: len(got) - 1]
 
 
 def main() -> None:

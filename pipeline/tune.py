@@ -202,6 +202,8 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
     cli.refuse_folder("--run.folder", sweep.folder)
     lock.refuse_if_held(sweep.place)
+    if sweep.towers:
+        features.check_towers(sweep.towers, config)
     corpus = train.check(config, ("train", "val"))
     tracking.check(config.data.dataset)
     cluster.connect(sweep=True)

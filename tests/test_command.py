@@ -240,8 +240,11 @@ def test_lines_that_came_too_fast_are_not_said_twice():
 def test_what_a_worker_says_reaches_the_driver_also_after_a_restart(cluster):
     wire = news.Wire("tcmgc/test")
     first = news.Teller("tcmgc/test", news.WORKER)
+    assert first.due()
     first.say("one")
+    assert first.due()  # lines do not keep the live line back
     first.state(step=1)
+    assert not first.due()
     again = news.Teller("tcmgc/test", news.WORKER)  # the process was lost, another goes on
     again.say("two")
     news.Report("tcmgc/test").after_exception(None, {1: RuntimeError("a\nnode died")})

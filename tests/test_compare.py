@@ -160,13 +160,13 @@ def test_the_picture_has_a_point_for_every_method_with_costs() -> None:
 def test_a_small_comparison(
     cluster: None, home: Path, quick: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["demo", *quick, "--train.epochs", "1", "--methods", "mean_max", "--seeds", "1"]
+    words = ["demo", *quick, "--train.epochs", "1", "--methods", "xpool", "--seeds", "1"]
     assert compare.main(words) == 0
     shown = capsys.readouterr().out
-    for row in ("mean_max", "zero-shot, mean of frames", CONTROL, "chance"):
+    for row in ("xpool", "zero-shot, mean of frames", CONTROL, "chance"):
         assert f"\n{row}" in shown
     folder = next((home / "runs/comparisons").glob("compare-demo-*"))
-    kept = json.loads((folder / "trials/mean_max-seed0/result.json").read_text())
+    kept = json.loads((folder / "trials/xpool-seed0/result.json").read_text())
     rows = list(csv.DictReader((home / "reports/compare-demo.csv").open()))
     assert float(rows[0]["SumR mean"]) == pytest.approx(kept["test"]["SumR"])
     assert "What it cannot show" in (home / "reports/compare-demo.md").read_text()
@@ -174,16 +174,16 @@ def test_a_small_comparison(
     assert parent is not None
     assert parent.data.tags["kind"] == "comparison"
     children = {run.data.tags["variant"]: run for run in tracking.children(parent.info.run_id)}
-    assert children.keys() == {"mean_max", CONTROL}
-    metrics = children["mean_max"].data.metrics
+    assert children.keys() == {"xpool", CONTROL}
+    metrics = children["xpool"].data.metrics
     assert metrics["test/SumR"] == pytest.approx(kept["test"]["SumR"])
 
     # The same command again trains nothing, measures nothing and shows the same.
     times = {path: path.stat().st_mtime for path in (folder / "trials").glob("*/result.json")}
-    run_folder.write(str(folder / "trials/mean_max-seed0"), run_folder.RESULT, kept | {"mark": 1})
+    run_folder.write(str(folder / "trials/xpool-seed0"), run_folder.RESULT, kept | {"mark": 1})
     assert compare.main(words) == 0
     assert "costs of" not in (again := capsys.readouterr().out)
     assert f"{rows[0]['method']}" in again
-    assert json.loads((folder / "trials/mean_max-seed0/result.json").read_text())["mark"] == 1
+    assert json.loads((folder / "trials/xpool-seed0/result.json").read_text())["mark"] == 1
     control = folder / f"trials/{CONTROL.replace(' ', '-')}-seed0/result.json"
     assert control.stat().st_mtime == times[control]

@@ -225,6 +225,7 @@ def test_whole_files_one_behind_the_other(
     ]
     data = b"".join(part.read_bytes() for part in parts)
     assert seen(data) == list(range(0, 30 * count, 5))
+    assert seen(data, start=0.6, end=1.15) == [15, 20, 25]
     if suffix in ("ts", "mpg", "vob", "m2ts"):
         assert probe(data).duration == pytest.approx(3.6, abs=0.1)
 

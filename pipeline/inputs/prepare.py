@@ -209,15 +209,18 @@ def say_same_video(config: Config, split: Split) -> None:
     share = order.share_with_own_video_as_negative(videos, first, train.batch_size)
     if not share:
         return
-    remedy = (
+    apart = "--train.separate-captions True puts captions of one video into different batches"
+    few = (
         f"{len(split)} videos are too few for batches of {train.batch_size}: a lower "
         "--train.batch-size makes it less"
-        if train.separate_captions
-        else "--train.separate-captions True puts captions of one video into different batches"
     )
+    masked = "--loss.mask-same-video True leaves these out of the loss"
+    hints = [few if train.separate_captions else apart, masked]
+    if config.loss.mask_same_video:
+        hints = ["loss.mask_same_video leaves these out of the loss"]
     print(
         f"false negatives: {_percent(share)} of a batch's pairs have another caption of the same "
-        f"video among their negatives; {remedy}"
+        f"video among their negatives; {', and '.join(hints)}"
     )
 
 

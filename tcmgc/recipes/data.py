@@ -51,7 +51,7 @@ def msrvtt_9k_b16() -> Config:
 
 
 def msrvtt_9k_fp32() -> Config:
-    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, bf16 arithmetic, captions dealt apart."""
+    """`msrvtt_9k` with a rate for CLIP that suits float32 weights, bf16 arithmetic, captions of a video apart."""
     base = msrvtt_9k()
     return replace(
         base,

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tcmgc import config, model
+from tcmgc import config, model, storage
 from tcmgc.retrieval.evaluation import similarity
 from tcmgc.retrieval.metrics import Metrics, retrieval_metrics
 from tcmgc.towers.features import TextFeatures, VideoFeatures
@@ -99,7 +99,8 @@ def save(features: Features, path: Path | str) -> None:
         }
     path = Path(path)
     partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    with storage.usual_rights(partial):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
     partial.rename(path)
 
 

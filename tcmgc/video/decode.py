@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from tcmgc.video.clock import FEW, BestEffort
+from tcmgc.video.clock import FEW, LITERAL_SECONDS, BestEffort
 from tcmgc.video.decoder_log import Complaint, listening
 from tcmgc.video.entries import NalUnits, forbidden_test
 from tcmgc.video.file import DamagedError, Deadline, DecodeError, Source, open_video
@@ -127,7 +127,7 @@ def decode_all(
     """Decode from the first packet on, keeping the wanted frames, and learn the true timeline.
 
     Frames come at FFmpeg's best-effort times; where there are none, at the stream's rate. Stops
-    some frames past ``until`` seconds, where the clock has not stepped back before. What comes
+    two seconds past ``until``, where the clock has not stepped back before. What comes
     before the first key frame is let go where it cannot be decoded.
 
     Raises:
@@ -207,7 +207,7 @@ class _Past:
                 (self._high - stamp) * self.base > _SMALL_STEP
             )
             self._high = stamp if self._high is None else max(stamp, self._high)
-            beyond = (stamp - stamps[0]) * self.base > self.until
+            beyond = (stamp - stamps[0]) * self.base - self.until > LITERAL_SECONDS
             self._beyond = self._beyond + 1 if beyond else 0
         self._seen = len(stamps)
         return self._beyond > FEW and not self._stepped_back
