@@ -251,11 +251,13 @@ def test_without_a_compiler_torch_does_the_same(monkeypatch: pytest.MonkeyPatch)
 @needs_compiler
 @pytest.mark.parametrize("dim", [-3, -2])
 @pytest.mark.parametrize("kept", [1, 4, 6])
-def test_native_gradient_of_the_largest(dim: int, kept: int) -> None:
+def test_native_largest_and_their_gradient(dim: int, kept: int) -> None:
     generator = torch.Generator().manual_seed(0)
     # Whole numbers: equal values everywhere, also across the cut.
     values = torch.randint(4, (3, 6, 6, 11), generator=generator).float().requires_grad_()
-    weights = torch.randn(largest(values, kept, dim).shape, generator=generator)
+    top = largest(values, kept, dim)
+    assert torch.equal(top, values.topk(kept, dim).values)
+    weights = torch.randn(top.shape, generator=generator)
     found = torch.autograd.grad((weights * largest(values, kept, dim)).sum(), values)[0]
     exact = values.detach().double().requires_grad_()
     expected = torch.autograd.grad((weights * largest(exact, kept, dim)).sum(), exact)[0]

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from tcmgc.config import GRAINS
 from tcmgc.heads.native import structs
-from tcmgc.heads.native.library import available, call, lanes, library, off
+from tcmgc.heads.native.library import available, call, lanes, off
 from tcmgc.heads.parts.attention import CollapsedVideos
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Texts",
     "available",
     "lanes",
+    "largest",
     "largest_backward",
     "off",
     "products",
@@ -154,22 +155,31 @@ def scores_of_products(
     return found
 
 
+def largest(
+    values: Float[Tensor, "outer size inner"], kept: int
+) -> Float[Tensor, "outer kept inner"]:
+    """The largest values along the middle axis, in falling order. Not differentiable."""
+    values = values.contiguous()
+    top = values.new_empty(len(values), kept, values.shape[2])
+    call("tcmgc_largest", *_shape(values, kept), values, top)
+    return top
+
+
 def largest_backward(
     values: Float[Tensor, "outer size inner"],
     top: Float[Tensor, "outer kept inner"],
     grad: Float[Tensor, "outer kept inner"],
 ) -> Float[Tensor, "outer size inner"]:
-    """The gradient of :func:`tcmgc.heads.parts.lanes.largest` along the middle axis."""
+    """The gradient of :func:`largest`."""
     values, top, grad = values.contiguous(), top.contiguous(), grad.contiguous()
     into = torch.empty_like(values)
-    found = library()
-    assert found is not None
-    sizes = (*values.shape[:2], top.shape[1], values.shape[2], torch.get_num_threads())
-    found.tcmgc_largest_backward(
-        *(ctypes.c_int64(size) for size in sizes),
-        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (values, top, grad, into)),
-    )
+    call("tcmgc_largest_backward", *_shape(values, top.shape[1]), values, top, grad, into)
     return into
+
+
+def _shape(values: Tensor, kept: int) -> list[ctypes.c_int64]:
+    outer, size, inner = values.shape
+    return [ctypes.c_int64(n) for n in (outer, size, kept, inner, torch.get_num_threads())]
 
 
 def together(x: Float[Tensor, "videos states *rest"]) -> Float[Tensor, "states_x_videos *rest"]:

@@ -1,24 +1,51 @@
-// The gradient of choosing the largest values (tcmgc/heads/parts/lanes.py).
+// Choosing the largest values along an axis, and its gradient (tcmgc/heads/parts/lanes.py).
 
 #pragma once
 
+#include "contrasts.h"
 #include "threads.h"
-#include "vectors.h"
 
-// Gradient of the `kept` largest of `size` values, tensors [outer, size or kept, inner]: each goes to where
-// its value came from; equal values share it.
-static void gradient_of_largest(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
-                                const float *values, const float *top, const float *grad, float *into)
+// Calls one(outer, first of W inner places, room) for all of them, with `extra` vectors of room.
+template <typename One>
+static int each_column(int64_t outer, int64_t inner, int64_t threads, int64_t extra, const One &one)
 {
     constexpr int64_t TOGETHER = 16;  // vectors an item
     const int64_t blocks = (inner + W - 1) / W, parts = (blocks + TOGETHER - 1) / TOGETHER;
-    const auto one = [&](int64_t o, int64_t b) {
-        const int64_t count = inner - b * W;
-        const float *value = values + o * size * inner + b * W;
-        float *to = into + o * size * inner + b * W;
+    return in_parallel(outer * parts, threads, [&](auto next) {
+        const Room room(extra + 1);
+        if (!room.vecs) return;
+        for (int64_t item; (item = next()) >= 0;) {
+            const int64_t start = item % parts * TOGETHER;
+            for (int64_t b = start; b < std::min(start + TOGETHER, blocks); b++) one(item / parts, b * W, room.vecs);
+        }
+    }, Threads::OF_TORCH);
+}
+
+// The `kept` largest of `size` values in falling order, tensors [outer, size or kept, inner].
+static int largest_of_all(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
+                          const float *values, float *top)
+{
+    return each_column(outer, inner, threads, 2 * size + kept, [&](int64_t o, int64_t first, vec *room) {
+        vec *const value = room, *const spare = value + size, *const found = spare + size;
+        const int64_t count = inner - first;
+        gather(value, values + o * size * inner + first, size, inner, count);
+        largest(found, spare, value, 1, size, kept);
+        scatter(top + o * kept * inner + first, found, kept, inner, count);
+    });
+}
+
+// Gradient of the `kept` largest of `size` values, tensors [outer, size or kept, inner]: each goes to where
+// its value came from; equal values share it.
+static int gradient_of_largest(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
+                               const float *values, const float *top, const float *grad, float *into)
+{
+    return each_column(outer, inner, threads, 0, [&](int64_t o, int64_t first, vec *) {
+        const int64_t count = inner - first;
+        const float *value = values + o * size * inner + first;
+        float *to = into + o * size * inner + first;
         for (int64_t i = 0; i < size; i++) store(to + i * inner, vec{}, count);
         for (int64_t k = 0; k < kept; k++) {
-            const int64_t at = (o * kept + k) * inner + b * W;
+            const int64_t at = (o * kept + k) * inner + first;
             const vec wanted = load(top + at, count);
             vec same = {};
             for (int64_t i = 0; i < size; i++)
@@ -29,11 +56,5 @@ static void gradient_of_largest(int64_t outer, int64_t size, int64_t kept, int64
                 store(to + i * inner, load(to + i * inner, count) + more, count);
             }
         }
-    };
-    in_parallel(outer * parts, threads, [&](auto next) {
-        for (int64_t item; (item = next()) >= 0;) {
-            const int64_t start = item % parts * TOGETHER;
-            for (int64_t b = start; b < std::min(start + TOGETHER, blocks); b++) one(item / parts, b);
-        }
-    }, Threads::OF_TORCH);
+    });
 }

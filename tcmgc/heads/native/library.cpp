@@ -32,10 +32,16 @@ int tcmgc_scores_bf16(const Sizes *sizes, const Operands<uint16_t> *operands, co
     return scores_of_products(*sizes, *operands, *rest, *contrasts, *by, word_mask, scores);
 }
 
-void tcmgc_largest_backward(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
-                            const float *values, const float *top, const float *grad, float *into)
+int tcmgc_largest(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads, const float *values,
+                  float *top)
 {
-    gradient_of_largest(outer, size, kept, inner, threads, values, top, grad, into);
+    return largest_of_all(outer, size, kept, inner, threads, values, top);
+}
+
+int tcmgc_largest_backward(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
+                           const float *values, const float *top, const float *grad, float *into)
+{
+    return gradient_of_largest(outer, size, kept, inner, threads, values, top, grad, into);
 }
 
 int tcmgc_max_interaction(const Pairs *pairs, const MaxInteraction *given, int64_t zero, float *scores)

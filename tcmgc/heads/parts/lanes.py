@@ -79,13 +79,26 @@ def largest(x: Tensor, count: int, dim: int) -> Tensor:
     """
     if torch.is_grad_enabled():
         return _Largest.apply(x, count, dim)
+    return _largest(x, count, dim)
+
+
+def _largest(x: Tensor, count: int, dim: int) -> Tensor:
+    dim = dim % x.ndim
+    if native.available(x) and dim < x.ndim - 1 and not torch.compiler.is_compiling():
+        kept = native.largest(_middle(x, dim), count)
+        return kept.view(*x.shape[:dim], count, *x.shape[dim + 1 :])
     return torch.stack(network(list(x.unbind(dim)), count), dim)
+
+
+def _middle(x: Tensor, dim: int) -> Float[Tensor, "outer size inner"]:
+    """With all axes before `dim` as one, and all after it."""
+    return x.reshape(math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :]))
 
 
 class _Largest(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: int, dim: int) -> Tensor:
-        kept = torch.stack(network(list(x.unbind(dim)), count), dim)
+        kept = _largest(x, count, dim)
         ctx.dim = dim
         ctx.save_for_backward(x, kept)
         return kept
@@ -95,9 +108,7 @@ class _Largest(torch.autograd.Function):
         x, kept = ctx.saved_tensors
         dim = ctx.dim % x.ndim
         if native.available(x) and dim < x.ndim - 1:
-            start, end = x.shape[:dim], x.shape[dim + 1 :]
-            flat = (math.prod(start), -1, math.prod(end))
-            parts = (part.reshape(flat) for part in (x, kept, grad))
+            parts = (_middle(part, dim) for part in (x, kept, grad))
             return native.largest_backward(*parts).view(x.shape), None, None
         into = torch.zeros_like(x)
         for value, flow in zip(kept.split(1, dim), grad.split(1, dim), strict=True):
