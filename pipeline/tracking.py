@@ -59,6 +59,7 @@ __all__ = [
     "find_runs",
     "finish",
     "folder_of",
+    "has_lost",
     "inputs",
     "interrupted",
     "look",
@@ -77,6 +78,14 @@ def run_of(folder: str) -> Run | None:
     """The MLflow run of a run folder, where there is one."""
     known = find_runs(_tagged("folder", folder), 1)
     return known[0] if known else None
+
+
+def has_lost(folder: str) -> bool:
+    """Whether MLflow can be reached and has no run of this folder."""
+    try:
+        return run_of(folder) is None
+    except ValueError:  # away: nothing is known
+        return False
 
 
 def start(

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     with terminal.silent(arguments.quiet):
         outcome = _outcome(config, base, title, name, folder)
     try:
-        if not outcome.get("recorded", True):
+        if not outcome.get("recorded", True) or tracking.has_lost(place):
             with terminal.silent(arguments.quiet), lock.held(place):
                 outcome = _record(config, title, place, outcome)
     finally:

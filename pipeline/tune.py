@@ -185,9 +185,12 @@ def run(sweep: Sweep, max_concurrent: int, *, quiet: bool = False) -> int:
             outcome = _run(sweep, max_concurrent)
         else:
             print("finished already; --run.folder starts another")
-            if not outcome.get("recorded", True) or tracking.run_of(sweep.place) is None:
+    try:
+        if not outcome.get("recorded", True) or tracking.has_lost(sweep.place):
+            with terminal.silent(quiet), lock.held(sweep.place):
                 outcome = _record(sweep, outcome)
-    _show(sweep, outcome)
+    finally:
+        _show(sweep, outcome)
     return 0
 
 
@@ -215,7 +218,6 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
         try:
             rows = run_trials(sweep, corpus, parent, max_concurrent)
             outcome = _conclude(sweep, rows, len(corpus["val"]))
-            outcome = _record(sweep, outcome)
         except BaseException as error:
             tracking.end_failed(parent, error)
             raise
@@ -518,8 +520,9 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     print(f"\ntrain:   {cli.command('train.py', '--config', config)}")
     print(f"report:  {_report_command(sweep)}")
     print(f"MLflow:  {tracking.look()}")
-    print(f"         run {outcome['mlflow_run']}")
-    print(f"         {outcome['page']}")
+    if outcome["page"]:
+        print(f"         run {outcome['mlflow_run']}")
+        print(f"         {outcome['page']}")
     if "table" in outcome:
         print(f"trials:  {outcome['table']}")
 

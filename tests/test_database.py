@@ -195,3 +195,25 @@ def test_the_latest_checkpoint_is_the_one_with_the_most_steps(finished: Any) -> 
     assert checkpoints.latest(place) == f"{place}/checkpoint_0"
     with pytest.raises(ValueError, match="has no checkpoint"):
         checkpoints.latest(f"{place}/checkpoint_0")
+
+
+def test_a_finished_run_that_mlflow_has_lost_is_sent_again(
+    finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, outcome = finished
+    assert tracking.has_lost(place)
+    tracking.start(recipes.demo(), "a", place)
+    assert not tracking.has_lost(place)
+
+    def away(folder: str) -> None:
+        raise database.UnreachableError("MLflow at x does not answer")
+
+    monkeypatch.setattr(tracking, "run_of", away)
+    assert not tracking.has_lost(place)  # nothing is known
+    run_folder.write(place, run_folder.RESULT, outcome | {"recorded": True})
+    sent: list[str] = []
+    monkeypatch.setattr(tracking, "has_lost", lambda folder: True)
+    monkeypatch.setattr(train, "_show", lambda outcome: None)
+    monkeypatch.setattr(train, "_record", lambda *given: sent.append(given[2]) or given[3])
+    assert train.main(["--resume", place]) == 0
+    assert sent == [place]

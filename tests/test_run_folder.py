@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import train
+from pipeline import tracking, train
 from pipeline.run_state import run_folder
 from tcmgc import config, recipes
 from tcmgc.retrieval.metrics import retrieval_metrics
@@ -100,6 +100,7 @@ def test_a_finished_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("TCMGC_HOME", str(tmp_path))
+    monkeypatch.setattr(tracking, "has_lost", lambda folder: False)
     run_folder.enter(str(tmp_path / "runs/done"), recipes.demo())
     metrics = retrieval_metrics(np.eye(3, dtype=np.float32), np.arange(3))
     names = ("run", "checkpoint", "mlflow", "mlflow_run", "page")
