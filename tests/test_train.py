@@ -126,6 +126,24 @@ def test_evaluate_gives_the_numbers_of_the_end_of_training(outcome, tmp_path, wo
     assert json.loads(file.read_text()) == pytest.approx(outcome.result["metrics"])
 
 
+def test_a_checkpoints_placement_is_not_the_evaluations(outcome, tmp_path):
+    folder = Path(shutil.copytree(outcome.result["checkpoint"], tmp_path / "far"))
+    settings = config.load(folder / "config.json")
+    elsewhere = {
+        "train.gpus": "always",
+        "cluster.train_node": "train",
+        "cluster.decode_node": "decode",
+        "cluster.cpus_per_worker": 7.0,
+    }
+    config.save(config.replace(settings, elsewhere), folder / "config.json")
+    file = tmp_path / "metrics.json"
+    assert evaluate.main(["--checkpoint", str(folder), "--json", str(file)]) == 0
+    assert json.loads(file.read_text()) == pytest.approx(outcome.result["metrics"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "metrics.json"]
+    with pytest.raises(ValueError, match="no node of this cluster has the label node-role=x"):
+        evaluate.main(["--checkpoint", str(folder), "--cluster.train-node", "x"])
+
+
 def test_a_finished_run_says_so(outcome, capsys):
     assert train.main(outcome.words) == 0
     shown = capsys.readouterr().out

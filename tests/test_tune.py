@@ -1,11 +1,12 @@
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import ray
 
-from pipeline import cli, tracking, train, tune
+from pipeline import cli, report, tracking, train, tune
 from pipeline.cluster import placement as cluster
 from pipeline.sweeps import plan, progress, trials
 from tcmgc import config, recipes
@@ -224,6 +225,14 @@ def test_a_screening_on_frozen_towers_and_again(cluster, without_test_videos, to
     assert "SCREENING" in said
     assert "[2 of 2]" in said
     best = check_search(planned, said)
+    for name, main in (("train", None), ("report", report.main)):
+        line = next(line for line in said.splitlines() if line.startswith(f"{name}:"))
+        _, script, *typed = shlex.split(line.partition(":")[2])
+        assert script.endswith(f"pipeline/{name}.py")
+        if main is None:
+            assert cli.parse(train.Arguments, typed, "train", "about").config
+        else:
+            assert main([*typed, "--folder", "reports-of-a-screening"]) == 0
 
     assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
     assert "finished already" in capsys.readouterr().out

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tcmgc.heads import native
 from tcmgc.heads.parts.compile import Run, can_compile, compiled, eager, many_shapes
+from tcmgc.heads.parts.interactions import in_cache
 from tcmgc.heads.parts.memory import same_memory
 from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures, _Batched
 
@@ -85,9 +86,13 @@ class Head(nn.Module, ABC):
     dim: int
     patches: int
     """Patch features that records are made from."""
+    like: Tensor
+    """Of the head's device and precision."""
     grains: tuple[str, ...]
     from_records: bool = True
     """A pair's score costs little once its video's record is there, so that an index can be made."""
+    interacts: bool = False
+    """Tiles are made of :mod:`tcmgc.heads.parts.interactions`, which read records where they lie."""
     in_native: bool = False
     """Scores without gradients come from :mod:`tcmgc.heads.native`, where that is available."""
     memory: int = MEMORY // 4
@@ -96,6 +101,7 @@ class Head(nn.Module, ABC):
     def __init__(self, sizes: Sizes, grains: Sequence[str] = ("similarity",)) -> None:
         super().__init__()
         self.dim, self.patches, self.grains = sizes.dim, sizes.patches, tuple(grains)
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     @abstractmethod
     def record(self, video: VideoFeatures) -> Any:
@@ -136,14 +142,16 @@ class Head(nn.Module, ABC):
 
     def as_stored(self) -> bool:
         """Whether tiles read records where they lie, in float32 or float16, and keep nothing a video."""
-        return False
+        return self.interacts and in_cache(self.like)
 
     def rounded(self, prepared: Any) -> Any:
         """Prepared texts or videos with the operands of large matrix products in bfloat16."""
         raise ValueError(f"{type(self).__name__} has no bfloat16 form; leave bf16 out")
 
     def pair_bytes(self, texts: Any, record: Any) -> int:
-        """Bytes of intermediate results a pair: six numbers for each word with each frame."""
+        """Bytes of intermediate results a pair: six numbers for each word with each frame, or its scores alone."""
+        if self.as_stored():
+            return 4 * (len(self.grains) + 1)
         return 6 * _rows(texts) * _rows(record) * 4
 
     @property
