@@ -45,7 +45,7 @@ def outcome(cluster, home, quick):
 
 
 def test_it_ends_with_a_table_and_where_to_look(outcome):
-    shown = outcome.printed[outcome.printed.index("decoding") :]
+    shown = outcome.printed[outcome.printed.index("R@1") :]
     for word in (
         "R@1",
         "MdR",

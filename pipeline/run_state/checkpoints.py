@@ -120,7 +120,7 @@ def chosen(folder: str) -> str:
     Raises:
         ValueError: a run without a checkpoint that has a score.
     """
-    if run_folder.exists(folder, WEIGHTS) or not run_folder.exists(folder, CONFIG):
+    if run_folder.exists(folder, WEIGHTS):
         return folder
     scores = {}
     for name, files in storage.folders(folder).items():
@@ -129,6 +129,8 @@ def chosen(folder: str) -> str:
             if training.get("score") is not None:
                 scores[name] = (training["score"], training["step"])
     if not scores:
+        if not run_folder.exists(folder, CONFIG):
+            return folder  # neither a run nor a checkpoint: whoever reads it says so
         raise ValueError(
             f"run {storage.plain(folder)} has no checkpoint with a validation score yet: an epoch has to end first"
         )
