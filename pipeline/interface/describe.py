@@ -1,5 +1,6 @@
 """A run in words: its method and recipe, its name, and the description that MLflow shows."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
