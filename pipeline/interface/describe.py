@@ -1,5 +1,6 @@
 """A run in words: its method and recipe, its name, and the description that MLflow shows."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,15 +29,20 @@ def origin(config: Config) -> tuple[str, dict[str, Any]]:
     """The recipe that differs least from the config, and the fields that differ, with their values."""
     mine = _fields(config)
     best: tuple[str, dict[str, Any]] | None = None
-    for name in recipes.RECIPES:
-        for spelled in (name, f"{name}:smoke"):
-            theirs = _fields(recipes.recipe(spelled))
-            changed = {path: value for path, value in mine.items() if theirs.get(path) != value}
-            changed |= dict.fromkeys(theirs.keys() - mine.keys())
-            if best is None or len(changed) < len(best[1]):
-                best = (spelled, {path: value for path, value in changed.items() if path in mine})
+    for name, theirs in _recipes().items():
+        changed = {path: value for path, value in mine.items() if theirs.get(path) != value}
+        changed |= dict.fromkeys(theirs.keys() - mine.keys())
+        if best is None or len(changed) < len(best[1]):
+            best = (name, {path: value for path, value in changed.items() if path in mine})
     assert best is not None
     return best
+
+
+@functools.cache
+def _recipes() -> dict[str, dict[str, Any]]:
+    """The fields of every recipe, and of its small form, by its name."""
+    names = [spelled for name in recipes.RECIPES for spelled in (name, f"{name}:smoke")]
+    return {name: _fields(recipes.recipe(name)) for name in names}
 
 
 def recipe(config: Config) -> str:

@@ -1,5 +1,6 @@
 """Where a run comes from: user, command and commit in MLflow's own tags, and versions in ours."""
 
+import functools
 import getpass
 import os
 import platform
@@ -35,7 +36,9 @@ def _command() -> str:
     return str(script.relative_to(CHECKOUT) if script.is_relative_to(CHECKOUT) else script.name)
 
 
+@functools.cache
 def _git() -> dict[str, str]:
+    """The state of the checkout that this process runs, asked once."""
     commit = _ask("rev-parse", "HEAD")
     if not commit:
         return {"mlflow.source.git.commit": "not a git checkout"}
