@@ -39,7 +39,7 @@ install: .venv/installed  ## make .venv with everything in it
 lock:  ## renew constraints.txt from pyproject.toml: for Linux and macOS, CPU and CUDA
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet uv
-	.venv-lock/bin/uv pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --extra dev \
+	.venv-lock/bin/uv pip compile --quiet --universal --upgrade --no-annotate --python-version 3.11 --extra dev --extra hf \
 	  --custom-compile-command 'make lock' --output-file constraints.txt pyproject.toml
 	rm -rf .venv-lock
 

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -70,7 +71,21 @@ class Home:
                 env=self.env,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # a group of its own, as a shell gives a command
             )
+
+    def said(self) -> bytes:
+        """What all commands so far have printed."""
+        return (self.folder / "log").read_bytes()
+
+    def status(self) -> str:
+        """The run's status in MLflow's database."""
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
+        everything = [one.experiment_id for one in client.search_experiments()]
+        (run,) = client.search_runs(everything)
+        return run.info.status
 
     def checkpoints(self) -> list[Path]:
         """Those that are in place."""
@@ -157,12 +172,25 @@ def driver_killed(home: Home) -> None:
 
 def sigterm(home: Home) -> None:
     """SIGTERM to the driver: a checkpoint, an exit in order, then the same command again."""
+    _stopped(home, lambda driver: driver.terminate())
+
+
+def ctrl_c(home: Home) -> None:
+    """Ctrl-C at the terminal (SIGINT to the driver and all that it started), then the same command again."""
+    _stopped(home, lambda driver: os.killpg(driver.pid, signal.SIGINT))
+
+
+def _stopped(home: Home, stop: Callable[[subprocess.Popen[bytes]], None]) -> None:
     driver = home.start(train__checkpoint_steps=0)
-    home.wait(lambda: b"step 2 of" in (home.folder / "log").read_bytes(), driver)
-    driver.terminate()
-    home.finish(driver)
+    home.wait(lambda: b"step 2 of" in home.said(), driver)
+    stop(driver)
+    code = home.finish(driver)
     if not home.checkpoints():
-        raise RuntimeError("sigterm: the driver left without a checkpoint")
+        raise RuntimeError(f"{home.name}: the driver left without a checkpoint")
+    if code != 130 or b"the same command goes on" not in home.said():
+        raise RuntimeError(f"{home.name}: the driver left with {code} and without a word")
+    if (status := home.status()) != "KILLED":
+        raise RuntimeError(f"{home.name}: MLflow has the run as {status}")
     home.finish(home.start(train__checkpoint_steps=0))
 
 
@@ -213,7 +241,7 @@ def drained(home: Home) -> None:
     with cluster(home, TRAIN, TRAIN, DECODE) as (made, nodes):
         changes = PLACED | {"train__checkpoint-steps": 0, "train__epochs": 40}
         driver = home.start(**changes)
-        home.wait(lambda: b"step 12 of" in (home.folder / "log").read_bytes(), driver)
+        home.wait(lambda: b"step 12 of" in home.said(), driver)
         subprocess.run(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
@@ -225,7 +253,7 @@ def drained(home: Home) -> None:
             check=True,
         )
         made.add_node(**TRAIN)
-        home.wait(lambda: b"about to leave" in (home.folder / "log").read_bytes(), driver)
+        home.wait(lambda: b"about to leave" in home.said(), driver)
         made.remove_node(nodes[0], allow_graceful=False)
         home.finish(driver)
 
@@ -351,6 +379,19 @@ def mlflow_away(home: Home, seconds: float = 60.0) -> None:
         stop(server)
 
 
+def mlflow_locked(home: Home, seconds: float = 15.0) -> None:
+    """MLflow's database is locked by another process for 15 s while a run's last records are due."""
+    driver = home.start()
+    home.wait(lambda: b"epoch 2 of 2" in home.said(), driver)
+    other = sqlite3.connect(home.folder / "mlflow.db", timeout=60, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    time.sleep(seconds)
+    other.execute("ROLLBACK")
+    other.close()
+    if home.finish(driver):
+        home.finish(home.start())
+
+
 CASES: tuple[Callable[[Home], None], ...] = (
     train_worker,
     decode_worker,
@@ -359,9 +400,11 @@ CASES: tuple[Callable[[Home], None], ...] = (
     drained,
     driver_killed,
     sigterm,
+    ctrl_c,
     bucket,
     google_bucket,
     disk_full,
     store_full,
     mlflow_away,
+    mlflow_locked,
 )

@@ -4,7 +4,7 @@
 
 Needs the programs ffmpeg and ffprobe. Each file is made from its seed and the kind: a codec, a
 container, pictures that spell their own number, and something that happened to it. Four times a
-second of it are asked for. A whole file is *right* if the pictures are those that the referee shows
+second of it are asked for, all of it and in a window. A whole file is *right* if the pictures are those that the referee shows
 at these instants: all pictures decoded by ffmpeg, their best-effort times by ffprobe, on screen the
 last one whose time is not later. Where the builder joined or cut, its own times are the truth, since
 ffprobe's begin again. *Refused* is a whole file with an error, *wrong* one with other pictures,
@@ -328,54 +328,74 @@ def referee(case: Case) -> tuple[list[int], list[float]]:
     ]
 
 
-def shown(path: Path) -> list[int] | str:
-    """The numbers at every instant, or the error; probe's count is asked for as well."""
+def shown(path: Path, **window: float) -> list[int] | str:
+    """The numbers at every instant, or the error."""
     try:
-        probe(path, timeout=LIMIT)
-        frames = sample_frames(path, 10_000, 48, FPS, timeout=LIMIT)
+        frames = sample_frames(path, 10_000, 48, FPS, timeout=LIMIT, **window)  # type: ignore[arg-type]
     except DecodeError as error:
         return error.reason
     return [number(picture) for picture in frames.pixels]
 
 
 def judge(kind: str, seed: int) -> tuple[str, str, str]:
-    """Outcome, codec, details."""
+    """Outcome, details, codec."""
     rng = random.Random(f"{seed} {kind}")
     with tempfile.TemporaryDirectory() as folder:
         case = (GOOD | BAD)[kind](rng, Path(folder))
-        got = shown(case.path)
-        if case.whole is not None:
-            right = shown(case.whole)
-            if isinstance(got, str):
-                return "noticed", case.codec, got
-            shorter = kind in ("cut short", "packets lost (ts)") and _shorter(case, got, right)
-            same = got == right or shorter
-            return ("harmless" if same else "wrong"), case.codec, f"{right} became {got}"
-        numbers, times = referee(case)
-        if not numbers or not times:
-            return "unusable", case.codec, "the referee shows nothing"
+        if case.whole is None:
+            return *judge_whole(rng, case), case.codec
+        got, right = shown(case.path), shown(case.whole)
         if isinstance(got, str):
-            return "refused", case.codec, f"{case.path.suffix}: {got}"
-        # Of pictures that come out last, an AVI's say, the referee knows no time.
-        known = len(times) == len(numbers)
-        instants = [n / FPS for n in range(len(got)) if known or n / FPS < times[-1]]
+            return "noticed", got, case.codec
+        shorter = kind in ("cut short", "packets lost (ts)") and _shorter(case, got, right)
+        return (
+            ("harmless" if got == right or shorter else "wrong"),
+            f"{right} became {got}",
+            case.codec,
+        )
+
+
+def judge_whole(rng: random.Random, case: Case) -> tuple[str, str]:
+    """Outcome and details: the whole file, a window of it, and what :func:`probe` says."""
+    numbers, times = referee(case)
+    if not numbers or not times:
+        return "unusable", "the referee shows nothing"
+    # Of pictures that come out last, an AVI's say, the referee knows no time.
+    known = len(times) == len(numbers)
+    gap = times[-1] / max(len(times) - 1, 1)
+    end = max(times) + gap if known else times[-1]
+    start = rng.uniform(0, 0.8) * times[-1]
+    for window in ({}, {"start": start, "end": start + rng.uniform(0.2, 1.5)}):
+        got = shown(case.path, **window)
+        if isinstance(got, str):
+            return "refused", f"{case.path.suffix} {window}: {got}"
+        first, stop = window.get("start", 0.0), min(window.get("end", end), end)
+        grid = [n / FPS for n in range(len(got) + 100) if first <= n / FPS < stop]
+        instants = (grid or [first] if known else grid)[: len(got)]
         places = [max(i for i, time in enumerate(times) if time <= at + 1e-6) for at in instants]
         expected = [numbers[place] for place in places]
-        got = got if known else got[: len(instants)]
-        gap = times[-1] / max(len(times) - 1, 1)
-        length = not known or abs(len(got) / FPS - max(times) - gap) <= 1 / FPS + 2 * gap + 0.4
-        right = got == expected and length
-        return (
-            ("right" if right else "wrong"),
-            case.codec,
-            f"{case.path.suffix}: {expected}, got {got}",
-        )
+        if got[: len(instants)] != expected:
+            return "wrong", f"{case.path.suffix} {window}: {expected}, got {got}"
+        if (
+            not window
+            and known
+            and abs(len(got) / FPS - max(times) - gap) > 1 / FPS + 2 * gap + 0.4
+        ):
+            return (
+                "wrong",
+                f"{case.path.suffix}: it lasts {max(times):.2f} s, got {len(got)} pictures",
+            )
+    info = probe(case.path, timeout=LIMIT)
+    if case.path.suffix in (".mp4", ".mov", ".avi") and abs(info.frames - len(numbers)) > 1:
+        return "wrong", f"{case.path.suffix}: {len(numbers)} pictures, probe counts {info.frames}"
+    return "right", ""
 
 
 def _shorter(case: Case, got: list[int], right: list[int] | str) -> bool:
     """Of a stream without any size, its beginning is a whole and shorter video."""
     named = case.path.suffix in (".ts", ".m2ts", ".mpg", ".vob", ".flv", ".h264", ".nut")
-    return named and not isinstance(right, str) and got == right[: len(got)]
+    # What is decoded last is not what is shown last.
+    return named and not isinstance(right, str) and got[:-1] == right[: len(got) - 1]
 
 
 def main() -> None:
@@ -420,7 +440,7 @@ def run(
         results = [pool.submit(judge, *job) for job in jobs]
         for place, (job, result) in enumerate(zip(jobs, results, strict=True)):
             try:
-                outcome, codec, details = result.result(timeout=4 * LIMIT)
+                outcome, details, codec = result.result(timeout=4 * LIMIT)
             except Exception as error:  # what is no DecodeError is a fault, too
                 outcome, codec, details = "crash", "", repr(error)
                 lost = isinstance(error, BrokenProcessPool | TookTooLong)

@@ -4,27 +4,42 @@ from dataclasses import replace
 
 from tcmgc import recipes
 from tcmgc.config import Config
-
-_RECIPES = {
-    "tcmgc": "msrvtt_9k",
-    "tcmgc_released": "msrvtt_9k_released",
-    "xpool": "msrvtt_9k_xpool",
-    "xclip": "msrvtt_9k_xclip",
-}
+from tune_spaces.published import METHODS as PUBLISHED
 
 
-def configs(names: list[str], *, small: bool = False) -> dict[str, Config]:
-    """By name; ``all`` is every method. Towers have random weights.
+def names_of(asked: list[str]) -> list[str]:
+    """Names of methods; ``all`` is every one, ``paper`` those of the paper's tables.
 
     Raises:
         ValueError: a name that is none.
     """
-    wanted = list(_RECIPES) if names == ["all"] else names
-    unknown = [name for name in wanted if name not in _RECIPES]
-    if unknown:
-        raise ValueError(f"there is no method {unknown[0]!r}; known are {', '.join(_RECIPES)}")
-    found = {}
-    for name in wanted:
-        config = recipes.recipe(_RECIPES[name] + (":smoke" if small else ""))
-        found[name] = replace(config, towers=replace(config.towers, pretrained=None))
-    return found
+    groups = {"all": list(recipes.METHODS), "paper": list(PUBLISHED.values())}
+    return [name for one in asked for name in groups.get(one, [one])]
+
+
+def configs(asked: list[str], *, small: bool = False) -> dict[str, Config]:
+    """By name, with the same sizes for all: 32 words, 12 frames and ViT-B/32, or the demo's.
+
+    Towers have random weights.
+
+    Raises:
+        ValueError: a name that is none.
+    """
+    base = recipes.recipe("demo" if small else "msrvtt_9k")
+    base = replace(base, towers=replace(base.towers, pretrained=None))
+    return {name: recipes.applied(base, name, fair=True) for name in names_of(asked)}
+
+
+def by_head(given: dict[str, Config]) -> dict[str, Config]:
+    """One config of each head: methods that differ in their towers alone score alike."""
+    found: dict[str, tuple[str, Config]] = {}
+    for name, config in given.items():
+        key = repr((config.head, config.tokens.patches_given, frames(config)))
+        others = f"{found[key][0]}, {name}" if key in found else name
+        found[key] = others, found[key][1] if key in found else config
+    return dict(found.values())
+
+
+def frames(config: Config) -> int:
+    """Frames of a video that reach the head."""
+    return config.tokens.frames_after(config.data.max_frames)

@@ -1,6 +1,7 @@
 """TC-MGC's similarity: collapsed against its two matrix products, the literal equations and peers.
 
     python benchmarks/similarity.py [--json FILE] [--quick] [--only CASE ...]
+    python benchmarks/similarity.py --methods all [--size 1000]
 
 What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
 by keys, columns by outputs), and about 0.06 besides, on 3 KB of their results. So the products are the
@@ -51,14 +52,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import literal_forms
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tcmgc.config import Attention, Reorganise, TcMgcHead
-from tcmgc.heads import Sizes, TcMgc, native, score_tiled
+from methods import by_head, configs, frames
+
+from tcmgc import model
+from tcmgc.config import Attention, Reorganise, TcMgcHead, XClipHead, XPoolHead
+from tcmgc.heads import Sizes, TcMgc, XClip, XPool, native, record_layout, score_tiled
 from tcmgc.heads.literal import literal_score
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training.losses import info_nce, similarity_decorrelation
@@ -69,7 +73,7 @@ Row = dict[str, Any]
 
 
 def features(
-    texts: int, videos: int, words: int, frames: int
+    texts: int, videos: int, words: int, frames: int, patches: int = 0
 ) -> tuple[TextFeatures, VideoFeatures]:
     generator = torch.Generator().manual_seed(0)
 
@@ -79,7 +83,12 @@ def features(
     seen = draw(videos, frames, DIM)
     return (
         TextFeatures(draw(texts, DIM), draw(texts, words, DIM), torch.ones(texts, words) > 0),
-        VideoFeatures(seen, seen, torch.ones(videos, frames) > 0),
+        VideoFeatures(
+            seen,
+            seen,
+            torch.ones(videos, frames) > 0,
+            draw(videos, frames, patches, DIM) if patches else None,
+        ),
     )
 
 
@@ -133,34 +142,6 @@ def gemms(
     return run
 
 
-def literal_xclip(text: TextFeatures, video: VideoFeatures) -> Tensor:
-    """X-CLIP's similarity as its authors compute it, batched, pairs first."""
-    words, frames = text.words.shape[1], video.frames.shape[1]
-    square = {size: torch.eye(size) for size in {words, frames, DIM}}
-    unit = [F.normalize(x, dim=-1) for x in (text.sentence, text.words, video.frames)]
-    sentence, word, frame = unit
-    whole = F.normalize(frame.mean(1), dim=-1)
-    video_sentence = sentence @ square[DIM] @ whole.T
-    video_word = torch.einsum("twd,vd->tvw", word, whole)
-    sentence_frame = torch.einsum("td,vfd->tvf", sentence, frame)
-    matrix = torch.einsum("twd,vfd->tvwf", word @ square[DIM], frame)
-
-    def pool(x: Tensor) -> Tensor:
-        return ((x / 0.01).softmax(-1) @ square[x.shape[-1]] * x).sum(-1)
-
-    frame_word = (pool(pool(matrix)) + pool(pool(matrix.mT))) / 2
-    return (video_sentence + pool(video_word) + pool(sentence_frame) + frame_word) / 4
-
-
-def literal_xpool(head: TcMgc, text: TextFeatures, video: VideoFeatures) -> Tensor:
-    """X-Pool's similarity as its authors compute it: all pooled videos, then cosines."""
-    assert head.attention is not None
-    pooled = head.attention(text.sentence.unsqueeze(1), video.encoded, video.frame_mask)[:, 0]
-    return torch.einsum(
-        "td,tvd->tv", F.normalize(text.sentence, dim=-1), F.normalize(pooled, dim=-1)
-    )
-
-
 def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: bool) -> Iterator[Row]:
     """One size: microseconds a pair of each method, in one interleaved run."""
     small = frames <= 16
@@ -202,10 +183,15 @@ def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: boo
             )
         }
         if peers:
-            slow["X-CLIP, literal"] = (texts * videos, lambda: literal_xclip(text, video))
+            sizes, one = Sizes(DIM, words, frames), torch.tensor(1.0)
+            clip, pool = XClip(XClipHead(), sizes), XPool(XPoolHead(heads=heads), sizes).eval()
+            slow["X-CLIP, literal"] = (
+                texts * videos,
+                lambda: literal_forms.xclip(clip, text, video, one),
+            )
             slow["X-Pool, literal"] = (
                 part[0] * part[1],
-                lambda: literal_xpool(head, few_texts, few_videos),
+                lambda: literal_forms.xpool(pool, few_texts, few_videos, one),
             )
             slow["two GEMMs, bf16"] = (
                 texts * videos,
@@ -228,29 +214,43 @@ def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: boo
 
 
 def agreement() -> Iterator[Row]:
-    """How far rankings with bfloat16 operands agree with float32's."""
-    text, video = features(256, 256, 32, 12)
+    """How far rankings with bfloat16 operands, and with records in float16, agree with float32's."""
+    text, video = features(256, 2000, 32, 12)
     # Pairs that belong together, so that ranks mean something.
+    seen = video.encoded[:256]
     text = TextFeatures(
-        0.5 * text.sentence + video.encoded.mean(1), 0.5 * text.words + video.encoded.mean(1, True),
-        text.word_mask,
-    )  # fmt: skip
+        0.5 * text.sentence + seen.mean(1), 0.5 * text.words + seen.mean(1, True), text.word_mask
+    )
     head = tcmgc().eval()
     with torch.no_grad():
         record = head.record(video)
+        layout = record_layout(head, 12)
+        stored = layout.record(layout.rows(record))
         exact = score_tiled(head, text, record, compile=False).similarity
-        low = score_tiled(head, text, record, compile=False, bf16=True).similarity
+        for case, low in (
+            ("bf16 operands", score_tiled(head, text, record, compile=False, bf16=True)),
+            ("float16 records", score_tiled(head, text, stored)),
+        ):
+            for name, value in _agreement(exact, low.similarity):
+                yield {
+                    "case": f"{case} against float32, 256 x 2000",
+                    "method": name,
+                    "value": value,
+                }
+
+
+def _agreement(exact: Tensor, low: Tensor) -> Iterator[tuple[str, float]]:
     ranks = [s.argsort(1, descending=True).argsort(1).double() for s in (exact, low)]
     centred = [r - r.mean(1, keepdim=True) for r in ranks]
     spearman = (centred[0] * centred[1]).sum(1) / (centred[0].norm(dim=1) * centred[1].norm(dim=1))
-    for name, value in (
-        ("largest difference of a similarity", (exact - low).abs().max()),
-        ("mean Spearman correlation of a text's ranking", spearman.mean()),
-        ("share of texts with the same first video", (exact.argmax(1) == low.argmax(1)).double().mean()),
-        ("share of texts with the same first ten",
-         (exact.topk(10).indices.sort().values == low.topk(10).indices.sort().values).all(1).double().mean()),
-    ):  # fmt: skip
-        yield {"case": "bf16 against float32, 256 x 256", "method": name, "value": float(value)}
+    tens = [s.topk(10).indices for s in (exact, low)]
+    both = (tens[0].unsqueeze(2) == tens[1].unsqueeze(1)).any(2).double()
+    yield "largest difference of a similarity", float((exact - low).abs().max())
+    yield "spread of a text's similarities", float(exact.std(1).mean())
+    yield "mean Spearman correlation of a text's ranking", float(spearman.mean())
+    same = (exact.argmax(1) == low.argmax(1)).double().mean()
+    yield "share of texts with the same first video", float(same)
+    yield "share of the first ten in both", float(both.mean())
 
 
 def _training_step(
@@ -351,10 +351,69 @@ def retrieval(sizes: list[tuple[int, int]]) -> Iterator[Row]:
         }
 
 
+BLOCK = 64
+"""Texts and videos that the authors' forms score together."""
+
+
+def method(name: str, config: Any, size: int, rounds: int, budget: float) -> Row:
+    """All similarities of as many texts as videos, ours and as the authors compute them.
+
+    Both are timed on as many pairs as fit into ``budget`` seconds a call, in turn; the longer ones
+    are scaled to all pairs. Before that both have to agree.
+    """
+    torch.manual_seed(0)
+    sizes = config.data.max_words, frames(config)
+    head = model.build_head(config, DIM).eval()
+    scale = torch.tensor(config.loss.scale)
+    text, video = features(size, size, *sizes, patches=config.tokens.patches_given)
+    form = literal_forms.FORMS[type(head)]
+
+    def ours(count: int) -> Tensor:
+        record = head.record(video[:count])
+        return score_tiled(head, text[:count], record, scale, grains=False).similarity
+
+    def theirs(count: int) -> Tensor:
+        found = torch.empty(count, count)
+        for top in range(0, count, BLOCK):
+            rows = slice(top, min(top + BLOCK, count))
+            for left in range(0, count, BLOCK):
+                columns = slice(left, min(left + BLOCK, count))
+                found[rows, columns] = form(head, text[rows], video[columns], scale)
+        return found
+
+    few = min(16, size)
+    with torch.no_grad():
+        one, other = ours(few), theirs(few)
+        worst = ((one - other).abs().max() / other.abs().max()).item()
+        if worst > 1e-4:
+            raise SystemExit(f"{name}: differs from its authors' form by {worst:.1e}")
+        counts = []
+        for way in (ours, theirs):
+            start = CLOCK()
+            way(few)
+            each = (CLOCK() - start) / few**2
+            counts.append(min(size, max(few, int((budget / each) ** 0.5))))
+        mine, literal = counts
+        found = interleaved({"ours": lambda: ours(mine), "theirs": lambda: theirs(literal)}, rounds)
+    ours_each, theirs_each = found["ours"] / mine**2, found["theirs"] / literal**2
+    return {
+        "case": f"{size} x {size} from features",
+        "method": name,
+        "us_per_pair": 1e6 * ours_each,
+        "literal_us_per_pair": 1e6 * theirs_each,
+        "vs_literal": theirs_each / ours_each,
+        "seconds": ours_each * size**2,
+        "timed": f"{mine}^2, {literal}^2",
+        "differs": worst,
+    }
+
+
 def show(row: Row) -> None:
     case, method = row["case"], row["method"]
     numbers = "  ".join(
-        f"{name} {value:.4g}" for name, value in row.items() if name not in ("case", "method")
+        f"{name} {value if isinstance(value, str) else format(value, '.4g')}"
+        for name, value in row.items()
+        if name not in ("case", "method")
     )
     print(f"{case:42} {method:28} {numbers}", flush=True)
 
@@ -373,6 +432,14 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="*", default=["sizes", "bf16", "training", "retrieval"], metavar="PART"
     )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        help="these methods against their authors' forms instead, `all` or `paper` for groups",
+    )
+    parser.add_argument("--size", type=int, default=1000, help="texts and videos for --methods")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of a timed call for --methods")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     global CLOCK
@@ -387,6 +454,11 @@ def main() -> None:
             show(row)
             rows.append(row)
 
+    if arguments.methods:
+        arguments.only = []
+        for name, config in by_head(configs(arguments.methods)).items():
+            one = method(name, config, arguments.size, arguments.rounds, arguments.seconds)
+            collect(iter([one]))
     if "sizes" in arguments.only:
         for i, size in enumerate(sizes[:1] if arguments.quick else sizes):
             collect(case(*size, rounds=arguments.rounds, peers=i == 0 or size == (64, 64, 6, 1)))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 from pipeline import cli
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare

@@ -10,12 +10,15 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import ray
 
-from pipeline import cli, terminal
+from pipeline import cli
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.inputs.survive import map_surviving
+from pipeline.interface import terminal
 from tcmgc.config import Config
 from tcmgc.datasets import Clip, Corpus, NoCaptionsError, inspection
 from tcmgc.datasets.inspection import FileReport

@@ -9,18 +9,21 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from pipeline import usage
+from pipeline.interface import usage
 from tcmgc import recipes, storage
 from tcmgc.config import Cluster, Config, flatten, load
 
+_CONFIG = "the file that holds the config (JSON, as a checkpoint's config.json)"
 CHECKOUT = Path(__file__).resolve().parents[1]
 Arguments = TypeVar("Arguments")
 Fields = Annotated[Config, tyro.conf.arg(name="")]
@@ -75,10 +78,27 @@ def _expanded(path: str) -> Path:
 
 def command(script: str, *words: str) -> str:
     """A command of this project for the user to type, as it works from the working directory."""
-    path = CHECKOUT / "pipeline" / script
-    here = Path.cwd()
-    shown = path.relative_to(here) if path.is_relative_to(here) else path
-    return shlex.join(["python", str(shown), *words])
+    if (
+        in_job()
+    ):  # its copy of the checkout is thrown away: from the user's own, with the job's folder
+        place = f"TCMGC_HOME={shlex.quote(str(home()))} "
+        return place + shlex.join(["python", f"pipeline/{script}", *words])
+    return shlex.join([python(), _from_here(CHECKOUT / "pipeline" / script), *words])
+
+
+def python() -> str:
+    """What the user types for the interpreter that runs this."""
+    found = shutil.which("python")
+    if found and Path(found).parent == Path(sys.executable).parent:
+        return "python"
+    return _from_here(Path(sys.executable))
+
+
+def _from_here(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+        return str(path)
 
 
 def refuse_output(option: str, path: str | None) -> None:
@@ -182,7 +202,9 @@ def parse(
     default_recipe: str | None = "demo",
     base: Config | None = None,
 ) -> Arguments:
-    """Read ``[RECIPE | --config FILE] [--field.name value ...]`` into ``kind``.
+    """Read ``[RECIPE | --config FILE] [--method NAME [--fair]] [--field.name value ...]`` into ``kind``.
+
+    ``--list`` prints recipes and methods and ends the process.
 
     Args:
         kind: A dataclass with a field ``config: Fields`` and whatever else the command takes,
@@ -194,42 +216,79 @@ def parse(
         base: Config whose fields the command line replaces, instead of a recipe's.
 
     Raises:
-        ValueError: an unknown recipe, a config file that is none, or an address with a password.
+        ValueError: an unknown recipe or method, a config file that is none, or an address with a password.
     """
     words = _with_flags(kind, sys.argv[1:] if argv is None else argv)
     _refuse_passwords(words)
-    asks = bool({"-h", "--help"} & set(words))
+    if {"-h", "--help"} & set(words):
+        show_help(kind, words, prog, description, default_recipe=default_recipe, base=base)
+        sys.exit(0)
     if default_recipe is None:
-        if asks:
-            first = "".join(f"[{name.upper()}] " for name in usage.positional(kind))
-            usage.show(description, prog, f"{first}[--field value ...]", {"": kind})
-            sys.exit(0)
-        refuse_unknown(words, _known(None, {f.name: _default(f) for f in dataclasses.fields(kind)}))  # type: ignore[arg-type]
+        refuse_unknown(words, _known(None, _spelled(kind)))
         return _read(kind, args=words, prog=prog, description=description)
+    if "--list" in words and "list" not in {f.name for f in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+        from pipeline.interface import completion
+
+        print(completion.catalogue())
+        sys.exit(0)
     name = words.pop(0) if words and not words[0].startswith("-") else None
-    if (file := _taken(words, "--config")) is not None:
+    if (file := _taken(words, "--config", _CONFIG)) is not None:
         if name is not None:
             raise ValueError(f"give a recipe ({name}) or --config, not both")
         config = _load(file)
     else:
         config = base or recipes.recipe(name or default_recipe)
+    if base is None:
+        config = _with_method(words, config)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
     make: Callable[..., Arguments] = kind
     default = make(config=config, **others)
-    if asks:
-        about = (
-            f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
-            "NAME:smoke shrinks one to seconds on the demo corpus"
-        )
-        forms = "[RECIPE | --config FILE] [--field.name value ...]"
-        usage.show(about, prog, forms, usage.groups(default))
-        sys.exit(0)
     refuse_unknown(words, _known(config, others))
     found: Any = _read(kind, default=default, args=words, prog=prog, description=description)
     for path, value in flatten(found.config).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"--{path.replace('_', '-')} must be a finite number; got {value}")
     return dataclasses.replace(found, config=_towers(found.config))
+
+
+def show_help(
+    kind: type,
+    words: Sequence[str],
+    prog: str,
+    description: str,
+    *,
+    default_recipe: str | None = "demo",
+    base: Config | None = None,
+) -> None:
+    """Print what ``--help`` shows; the values are those of the recipe that the words begin with."""
+    fields = dataclasses.fields(kind)
+    if not any(f.name == "config" for f in fields):
+        first = "".join(f"[{name.upper()}] " for name in usage.positional(kind))
+        usage.show(description, prog, f"{first}[--field value ...]", {"": kind})
+        return
+    name = words[0] if words and not words[0].startswith("-") else default_recipe or "demo"
+    config = base or recipes.recipe(name)
+    default = kind(config=config, **{f.name: _default(f) for f in fields if f.name != "config"})
+    about = (
+        f"{description}\n\nrecipes: {', '.join(recipes.RECIPES)};\n"
+        "NAME:smoke shrinks one to seconds on the demo corpus\n"
+        f"methods: {', '.join(recipes.METHODS)};\n"
+        "--method takes its authors' settings for the data set, with --fair the recipe's; --list says what they are"
+    )
+    forms = "[RECIPE | --config FILE] [--method NAME [--fair]] [--field.name value ...]"
+    usage.show(about, prog, forms, usage.groups(default))
+
+
+def _with_method(words: list[str], config: Config) -> Config:
+    """The config with the method that the words name; it and ``--fair`` are taken out of them."""
+    fair = "--fair" in words
+    name = _taken(words, "--method", f"one of {', '.join(recipes.METHODS)}")
+    if name is None:
+        return config
+    if fair:
+        words.remove("--fair")
+    print(recipes.note(config, name, fair=fair), file=sys.stderr)
+    return recipes.applied(config, name, fair=fair)
 
 
 def given(words: Sequence[str]) -> set[str]:
@@ -264,7 +323,13 @@ def quiet() -> None:
     for name in ("mlflow.store.db.utils", "alembic"):  # that tables of a database are made
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+        handler.addFilter(_tells_something)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Whether a library's remark is worth a line: not what is meant, nor what an error says again."""
+    said = record.getMessage()
+    return not said.startswith(("No pretrained weights loaded", "Failed to download weights"))
 
 
 def _read(kind: Any, **options: Any) -> Any:
@@ -290,12 +355,12 @@ def _sentence(box: str) -> str:
     sections: list[list[str]] = [[]]
     for line in box.splitlines():
         content = line.strip("│ ")
-        if content.strip("╭╮╰╯─-"):
+        # A box has its title in its upper edge; without one it is a paragraph of its own.
+        if content.strip("╭╮╰╯─-") and not content.startswith("╭"):
             sections[-1].append(content)
         else:
             sections.append([])
-    # A box has its title in its upper edge; without one it is a paragraph of its own.
-    sections = [section for section in sections if section and not section[0].startswith("╭")]
+    sections = [section for section in sections if section]
     told = sections if "│" in box else sections[1:]
     text = " ".join(told[0]) if told else ""
     text = re.sub(r"^Error parsing (config\.?\w*|[\w.]+): (?=\S+\.)", "", text)
@@ -321,8 +386,8 @@ def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _taken(words: list[str], option: str) -> str | None:
-    """The value of ``--config FILE`` or ``--config=FILE``, taken out of the words."""
+def _taken(words: list[str], option: str, what: str) -> str | None:
+    """The value of ``--option VALUE`` or ``--option=VALUE``, taken out of the words."""
     for at, word in enumerate(words):
         if word == option:
             if at + 1 == len(words) or words[at + 1].startswith("--"):
@@ -335,9 +400,7 @@ def _taken(words: list[str], option: str) -> str | None:
             return word.partition("=")[2]
     else:
         return None
-    raise ValueError(
-        f"{option} needs the file that holds the config (JSON, as a checkpoint's config.json)"
-    )
+    raise ValueError(f"{option} needs {what}")
 
 
 def _load(file: str) -> Config:
@@ -367,6 +430,17 @@ def _refuse_passwords(words: Sequence[str]) -> None:
                 f"an address {address.partition('://')[0]}://... was given with a password in it, which checkpoints "
                 "and MLflow would keep; leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a profile"
             )
+
+
+def _spelled(kind: Any) -> dict[str, Any]:
+    """A command's own fields by the name that the command line has for them, with their defaults."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in dataclasses.fields(kind):
+        notes = getattr(hints[field.name], "__metadata__", ())
+        names = [note.name for note in notes if getattr(note, "name", None)]
+        found[names[0] if names else field.name] = _default(field)
+    return found
 
 
 def _known(config: Config | None, others: dict[str, Any]) -> list[str]:

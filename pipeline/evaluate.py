@@ -16,14 +16,16 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import ray
 import ray.train
 
-from pipeline import cli, terminal, tracking
+from pipeline import cli, tracking
 from pipeline.cluster import capacity, placement
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
-from pipeline.recording import describe
+from pipeline.interface import describe, terminal
 from pipeline.run_state import checkpoints, run_folder
 from pipeline.training import scoring
 from tcmgc import storage
@@ -70,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command."""
     words = list(sys.argv[1:] if argv is None else argv)
     if "--zero-shot" in words:
-        from pipeline import zero_shot
+        from pipeline.training import zero_shot
 
         return zero_shot.main(words)
     arguments = cli.parse(
@@ -177,7 +179,7 @@ def show(metrics: dict[str, float], columns: Sequence[str]) -> None:
         print(f"\n{name}: {', '.join(parts)}")
         start = f"{name}/"
         own = {key.removeprefix(start): v for key, v in metrics.items() if key.startswith(start)}
-        print(format_table(own))
+        print("\n".join(filter(None, (format_table(own), format_chance(own)))))
 
 
 def _prefixes(columns: Sequence[str]) -> tuple[str, ...]:
@@ -227,9 +229,9 @@ def evaluate(
     Raises:
         ValueError: more videos than that are, or the checkpoint does not fit its config.
     """
-    split = _readable(config, split, name, allow_unreadable)
+    split = readable(config, split, name, allow_unreadable)
     if bank is not None:
-        bank = _readable(config, bank, "bank", len(bank))
+        bank = readable(config, bank, "bank", len(bank))
     scratch = _scratch(folder or storage.join(cli.resolve("runs"), "zero-shot"))
     trainer = Trainer(
         scoring.evaluate_worker,
@@ -262,7 +264,7 @@ def evaluate(
     return result.return_value
 
 
-def _readable(config: Config, split: Split, name: str, allowed: int) -> Split:
+def readable(config: Config, split: Split, name: str, allowed: int) -> Split:
     """The split's videos that can be read, all decoded.
 
     Raises:

@@ -14,6 +14,8 @@ from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import ray
 import tyro
 

@@ -1,7 +1,6 @@
 """Look into a checkpoint: what it retrieves and what not, what it attends to, how it weighs its scores."""
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,13 +9,15 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import numpy as np
 import torch
 
 from pipeline import cli, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.recording import describe
+from pipeline.interface import describe
 from pipeline.run_state import checkpoints
 from tcmgc import model, storage
 from tcmgc.config import Config
@@ -114,12 +115,14 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
     if run_id is None:
         where = f"no run at {tracking.shown()} has made {shown}; the page is not logged"
     else:
-        where = f"{tracking.shown()} (make ui), run {run_id}, {ARTIFACTS}/{place.name}"
+        where = f"{tracking.look()}, run {run_id}, {ARTIFACTS}/{place.name}"
     print(f"MLflow:      {where}")
     return 0
 
 
-def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
+def small_page(
+    config: Config, folder: str, split: Split, out: Path, *, shown: str | None = None
+) -> Path:
     """The page that training makes at its end: a few pairs of the validation split, in seconds.
 
     Args:
@@ -127,6 +130,7 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
         folder: The checkpoint.
         split: Videos whose frames are in the cache; 48 of them are looked at.
         out: File to write.
+        shown: Where the checkpoint lies, if ``folder`` is a copy of it.
     """
     places = np.random.default_rng(0).permutation(len(split))[:SMALL_VIDEOS]
     few = replace(split, clips=tuple(split.clips[place] for place in np.sort(places)))
@@ -141,7 +145,7 @@ def small_page(config: Config, folder: str, split: Split, out: Path) -> Path:
     facts = _facts(config, folder, few, "val")
     facts["note"] = (
         f"a small page, over {len(few)} of {len(split)} validation videos drawn at random; the whole: "
-        f"python pipeline/inspect_run.py --checkpoint {shlex.quote(folder)}"
+        f"{cli.command('inspect_run.py', '--checkpoint', shown or folder)}"
     )
     return page.write(page.page(f"A look into {_title(folder)}", facts, parts), out)
 

@@ -16,8 +16,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from ray.train import Checkpoint, UserCallback
 
-from pipeline.recording import describe, origin
-from pipeline.recording.experiments import (
+from pipeline.interface import describe, origin
+from pipeline.interface.experiments import (
     check,
     experiment,
     experiments,
@@ -27,7 +27,7 @@ from pipeline.recording.experiments import (
     table,
 )
 from pipeline.run_state import database, run_folder
-from pipeline.run_state.database import client, shown, uri
+from pipeline.run_state.database import client, look, shown, uri
 from tcmgc import storage
 from tcmgc.config import Config, flatten, to_dict
 from tcmgc.datasets import Corpus
@@ -61,6 +61,7 @@ __all__ = [
     "folder_of",
     "inputs",
     "interrupted",
+    "look",
     "page",
     "run_of",
     "save_views",

@@ -10,14 +10,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import ray
 import ray.train
 
-from pipeline import cli, evaluate, terminal, tracking
+from pipeline import cli, evaluate, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
-from pipeline.recording import describe
+from pipeline.interface import describe, terminal
 from pipeline.run_state import checkpoints, lock, news, notices, run_folder
 from pipeline.training import loop, profiling
 from tcmgc import model, storage
@@ -68,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         name = run_folder.checked_name(given)
     place = storage.join(folder, name)
     if arguments.dry_run:
-        from pipeline import rehearsal
+        from pipeline.interface import rehearsal
 
         rehearsal.show(config, place)
         return 0
@@ -224,7 +226,7 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
             page, listed = Path(made) / "validation.html", Path(made) / "unreadable.tsv"
             listed.write_text("".join(f"{clip}\t{reason}\n" for clip, reason in unreadable.items()))
             with checkpoints.local(chosen) as local:
-                inspect_run.small_page(config, local, corpus["val"], page)
+                inspect_run.small_page(config, local, corpus["val"], page, shown=chosen)
             tracking.attach(run_id, page, inspect_run.ARTIFACTS)
             for file in profiling.fetch(place, Path(made)):
                 tracking.attach(run_id, file, profiling.FOLDER)
@@ -251,8 +253,12 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
     return outcome
 
 
-def check(config: Config) -> Corpus:
+def check(config: Config, splits: Sequence[str] | None = None) -> Corpus:
     """The corpus, once everything is known to fit that can be known without Ray.
+
+    Args:
+        config: The experiment.
+        splits: Those whose data have to be fit; None: all.
 
     Raises:
         ValueError: data, towers, words, batch or head that cannot be had or do not go together.
@@ -263,7 +269,7 @@ def check(config: Config) -> Corpus:
     )
     corpus = prepare.corpus(config)
     backbone.tokenizer(config.towers.name, config.data.max_words)
-    prepare.look(config, corpus)
+    prepare.look(config, corpus, splits)
     each = order.steps_per_epoch(len(list(corpus["train"].pairs())), config.train.batch_size)
     prepare.say_same_video(config, corpus["train"])
     if len(corpus["val"]) < config.train.workers:
@@ -361,7 +367,8 @@ def _show(outcome: dict[str, Any]) -> None:
     print(format_table(outcome["metrics"]), format_chance(outcome["metrics"]), sep="\n")
     print(f"\nrun:         {outcome['run']}")
     print(f"checkpoint:  {outcome['checkpoint']}")
-    print(f"MLflow:      {outcome['mlflow']} (make ui), run {outcome['mlflow_run']}")
+    print(f"MLflow:      {tracking.look()}")
+    print(f"             run {outcome['mlflow_run']}")
     if outcome["page"]:
         print(f"             {outcome['page']}")
         print("             with a page of retrievals and attention among its artifacts")

@@ -1,6 +1,8 @@
 """A sweep: a table or figure of the paper, or all fields at once, chosen by validation score."""
 
+import dataclasses
 import importlib
+import math
 import os
 import sys
 import tempfile
@@ -12,13 +14,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 import ray
 from ray import tune
 
-from pipeline import cli, terminal, tracking, train
+from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
-from pipeline.recording import describe, views
+from pipeline.interface import describe, terminal, views
 from pipeline.run_state import database, lock, run_folder
 from pipeline.sweeps import features, progress, trials
 from pipeline.sweeps.plan import Sweep, as_dict, encode, starting_point
@@ -56,7 +60,7 @@ class Arguments:
     max_concurrent: int = 0
     """Trials at a time; 0: as many as the cluster has room for."""
     frozen: bool = False
-    """Screen on features of towers that stand still: minutes, and not the paper's setting."""
+    """Screen on features of frozen towers: minutes, and not the paper's setting."""
     pairs: int | None = None
     """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
@@ -198,7 +202,9 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     terminal.header("trials", f"{sweep.total} of {sweep.epochs} epochs")
     cli.refuse_folder("--run.folder", sweep.folder)
     lock.refuse_if_held(sweep.place)
-    corpus = train.check(config)
+    if sweep.towers:
+        features.check_towers(sweep.towers, config)
+    corpus = train.check(config, ("train", "val"))
     tracking.check(config.data.dataset)
     cluster.connect(sweep=True)
     room(config, max_concurrent, frozen=sweep.frozen)
@@ -207,7 +213,7 @@ def _run(sweep: Sweep, max_concurrent: int) -> dict[str, Any]:
     with lock.held(sweep.place):
         parent = _parent(sweep, config, corpus)
         try:
-            rows = _tune(sweep, corpus, parent, max_concurrent)
+            rows = run_trials(sweep, corpus, parent, max_concurrent)
             outcome = _conclude(sweep, rows, len(corpus["val"]))
             outcome = _record(sweep, outcome)
         except BaseException as error:
@@ -287,7 +293,18 @@ def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, floa
     return at_once, each or (share if share < 1 else float(int(share)))
 
 
-def _tune(sweep: Sweep, corpus: Any, parent: str, asked: int) -> list[progress.Row]:
+def run_trials(
+    sweep: Sweep, corpus: Corpus, parent: str, asked: int, *, test: bool = False
+) -> list[progress.Row]:
+    """All trials of a sweep, or those that are left; gives how each came out.
+
+    Args:
+        sweep: What to try.
+        corpus: Training and validation videos; test videos where they are to be evaluated.
+        parent: MLflow's id of the sweep.
+        asked: Trials at a time; 0: as many as there is room for.
+        test: Evaluate each trial's best checkpoint on the test split.
+    """
     config = from_dict(sweep.base)
     at_once, cpus = room(config, asked, frozen=sweep.frozen)
     if asked > at_once:
@@ -308,23 +325,19 @@ def _tune(sweep: Sweep, corpus: Any, parent: str, asked: int) -> list[progress.R
         needs = {"CPU": 1.0}
     else:
         base = replace(config, {"cluster.cpus_per_worker": cpus})
-        sweep = _with_base(sweep, base)
+        sweep = dataclasses.replace(sweep, base=to_dict(base))
         trainable = tune.with_parameters(
             trials.train_trial,
             sweep=sweep,
             corpus=train.shared(corpus),
             parent=parent,
             variables=database.environment(),
+            test=[ray.put(corpus["test"])] if test else [],
         )
         needs = {"memory": 1.0}  # the driver waits: its workers hold the CPUs
     trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([needs]))
     results = _tuner(sweep, trainable, at_once).fit()
     return [_row(sweep, result) for result in results]
-
-
-def _with_base(sweep: Sweep, config: Config) -> Sweep:
-    values = {name: getattr(sweep, name) for name in sweep.__dataclass_fields__}
-    return Sweep(**{**values, "base": to_dict(config)})
 
 
 def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
@@ -421,7 +434,7 @@ def _conclude(sweep: Sweep, rows: list[progress.Row], candidates: int) -> dict[s
         KeyboardInterrupt: trials are left.
         ValueError: no trial has a score.
     """
-    if len(rows) < sweep.total or not all(_ended(sweep, row) for row in rows):
+    if len(rows) < sweep.total or not all(ended(sweep, row) for row in rows):
         raise KeyboardInterrupt
     best = progress.best_label(rows)
     if best is None:
@@ -451,7 +464,10 @@ def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
         parent = known.info.run_id if known else _parent_anew(sweep)
         trials.settle(sweep, [(row.settings, row.trial) for row in rows], parent)
         name = "best/" + sweep.space.metric.removeprefix("val/")
-        tracking.finish(parent, {name: score}, {"variant": best})
+        scored = [run for run in tracking.children(parent) if name in _known(run)]
+        first = _known(max(scored, key=lambda run: _known(run)[name])) if scored else {}
+        found = {key: first[key] for key in tracking.FIRST if key in first}
+        tracking.finish(parent, found | {name: score}, {"variant": best})
         tracking.client().log_dict(parent, run_folder.read(sweep.place, BEST), BEST)
         tracking.describe_run(parent, _about(sweep, progress.finding(sweep, rows)))
         tracking.end(parent, "FINISHED")
@@ -467,12 +483,17 @@ def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
     return outcome
 
 
+def _known(run: Any) -> dict[str, float]:
+    """A run's metrics without those that were never measured."""
+    return {key: value for key, value in run.data.metrics.items() if not math.isnan(value)}
+
+
 def _parent_anew(sweep: Sweep) -> str:
     config = from_dict(sweep.base)
     return _parent(sweep, config, prepare.usable(config, prepare.splits(config))[0])
 
 
-def _ended(sweep: Sweep, row: progress.Row) -> bool:
+def ended(sweep: Sweep, row: progress.Row) -> bool:
     """Whether a trial came to its end: one that Ctrl-C broke off has no result in its folder."""
     folder = sweep.trial_folder(row.settings, row.trial)
     return row.status == "failed" or run_folder.exists(folder, run_folder.RESULT)
@@ -496,7 +517,8 @@ def _show(sweep: Sweep, outcome: dict[str, Any]) -> None:
     config = storage.join(sweep.place, BEST)
     print(f"\ntrain:   {cli.command('train.py', '--config', config)}")
     print(f"report:  {_report_command(sweep)}")
-    print(f"MLflow:  {tracking.shown()} (make ui), run {outcome['mlflow_run']}")
+    print(f"MLflow:  {tracking.look()}")
+    print(f"         run {outcome['mlflow_run']}")
     print(f"         {outcome['page']}")
     if "table" in outcome:
         print(f"trials:  {outcome['table']}")

@@ -160,10 +160,14 @@ def _full(features: Tensor) -> Tensor:
     return features if features.dtype == torch.float64 else features.float()
 
 
-def build(settings: config.Config) -> Retriever:
+def build(settings: config.Config, *, load: bool = True) -> Retriever:
     """The model that a config describes, with its starting weights, on the CPU.
 
     ``towers.pretrained`` may be a published system's whole checkpoint, too, for that method's config.
+
+    Args:
+        settings: The config.
+        load: Load ``towers.pretrained``; False where a checkpoint's weights follow.
 
     Raises:
         ValueError: a tower that cannot be had, or sizes that do not fit together.
@@ -171,7 +175,7 @@ def build(settings: config.Config) -> Retriever:
     torch.manual_seed(settings.train.seed)
     whole = None
     try:
-        text, visual, dim = _towers(settings, settings.towers.pretrained)
+        text, visual, dim = _towers(settings, settings.towers.pretrained if load else None)
     except weights.WholeModelError as found:
         whole = found.weights
         text, visual, dim = _towers(settings, None)
@@ -209,6 +213,7 @@ def _towers(
         checkpoint_activations=settings.towers.checkpoint_activations,
         tokens=settings.tokens,
         frames=settings.data.max_frames,
+        pixels=backbone.preprocessing(settings.towers.name, settings.towers.pretrained),
     )
 
 

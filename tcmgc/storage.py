@@ -1,4 +1,4 @@
-"""Local paths and URIs (``s3://``, ``gs://``, ``file://``) behind one door.
+"""Local paths and URIs (``s3://``, ``gs://``, ``file://``) behind one interface.
 
 A URI's query holds what its file system needs and stays behind the path when names are joined:
 ``s3://bucket/data?region=eu-central-1``, ``s3://bucket/data?endpoint_override=host:9000&scheme=http``.
@@ -6,7 +6,7 @@ A URI's query holds what its file system needs and stays behind the path when na
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -131,6 +131,15 @@ def upload(file: Path, path: str) -> None:
     if isinstance(system, fs.LocalFileSystem):
         Path(inner).parent.mkdir(parents=True, exist_ok=True)
     fs.copy_files(str(file), inner, destination_filesystem=system)
+
+
+@contextlib.contextmanager
+def usual_rights(file: Path) -> Iterator[None]:
+    """Give a file that the block writes the rights that the umask says; safetensors' are for one user alone."""
+    file.touch()
+    mode = file.stat().st_mode
+    yield
+    file.chmod(mode)
 
 
 def remove_folder(path: str) -> None:

@@ -8,7 +8,7 @@ TOWER = {
         "layers": 1,
         "width": 32,
         "head_width": 16,
-        "patch_size": 16,
+        "patch_size": 8,
     },
     "text_cfg": {
         "context_length": WORDS,

@@ -13,7 +13,7 @@ from torch import Tensor
 from tcmgc import config, model
 from tcmgc.config import temporal as temporal_options
 from tcmgc.config import tokens as token_options
-from tcmgc.towers import published, weights
+from tcmgc.towers import published
 from tcmgc.training.losses import Objective
 
 
@@ -194,23 +194,27 @@ def loss(golden: Golden) -> config.Loss:
 
 
 def build(golden: Golden, folder: Path) -> model.Retriever:
-    """The golden's model with its weights."""
-    settings = config.Config(
+    """The golden's model with its weights, from a file as its authors save it."""
+    path = folder / "published.bin"
+    torch.save(golden.params, path)
+    return model.build(settings(golden, folder, str(path)))
+
+
+def settings(golden: Golden, folder: Path, pretrained: str | None) -> config.Config:
+    """The golden's method and sizes."""
+    return config.Config(
         data=config.Data(
             dataset="demo",
             root="nowhere",
             max_words=golden.config["words"],
             max_frames=golden.config["frames"],
         ),
-        towers=config.Towers(name=tower_json(golden, folder), pretrained=None, freeze="none"),
+        towers=config.Towers(name=tower_json(golden, folder), pretrained=pretrained, freeze="none"),
         tokens=tokens(golden),
         temporal=temporal(golden) or config.Temporal(layers=0),
         head=head(golden),
         loss=loss(golden),
     )
-    retriever = model.build(settings)
-    weights.into_model(retriever, weights.Weights("the golden", "safetensors", golden.params))
-    return retriever
 
 
 def objective(golden: Golden) -> Objective:

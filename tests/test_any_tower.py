@@ -9,11 +9,14 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from tcmgc import config, model, recipes
 from tcmgc.config import tokens as options
 from tcmgc.towers import ending, patches
-from tcmgc.towers.backbone import load_towers, preprocessing, tokenizer
+from tcmgc.towers.backbone import Preprocessing, image_size, load_towers, preprocessing, tokenizer
 from tcmgc.towers.ending import Ending
+from tcmgc.towers.text import text_tower
 from tcmgc.towers.tokenizer import counter, spelling
+from tcmgc.training import checkpoint
 
 TEXT = {"context_length": 12, "vocab_size": 100, "width": 32, "heads": 2, "layers": 1}
 VIT = {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -210,6 +213,31 @@ def test_towers_can_start_a_temporal_encoder(family):
     assert positions.shape[1] == 32
 
 
+NAMES = (
+    "ViT-B-32", "ViT-B-16", "ViT-L-14", "PE-Core-B-16", "PE-Core-L-14-336", "ViT-B-16-SigLIP2",
+    "MobileCLIP2-S0", "MobileCLIP2-B", "EVA02-B-16", "RN50", "coca_ViT-B-32", "convnext_base_w",
+    "ViT-H-14-CLIPA", "ViT-H-14-worldwide", "ViTamin-B", "swin_base_patch4_window7_224",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_published_sizes(name):
+    """Shapes only: no memory is taken for weights."""
+    configuration = open_clip.get_model_config(name)
+    words, dim = configuration["text_cfg"].get("context_length", 77), configuration["embed_dim"]
+    with torch.device("meta"):
+        clip = open_clip.create_model(name, load_weights=False, device="meta").eval()
+        tower = text_tower(clip, ending.of_configuration(configuration["text_cfg"]))
+        sentence, all_words, _ = tower(torch.zeros(2, words, dtype=torch.int64))
+        size = image_size(name)
+        pooled, found = patches.of_any(clip.visual, torch.zeros(2, 3, size, size))
+    assert sentence.shape == (2, dim)
+    assert all_words.shape == (2, words, dim)
+    assert pooled.shape == (2, dim)
+    assert found.shape[2] == dim
+
+
 def test_where_captions_end():
     ids = torch.tensor([[5, 9, 2, 0, 0], [5, 6, 7, 8, 4], [2, 0, 0, 0, 0]])
     assert Ending().last(ids).tolist() == [1, 3, 0]
@@ -247,7 +275,7 @@ def test_endings_of_published_models(name, expected):
 )
 def test_preprocessing(name, pretrained, expected):
     found = preprocessing(name, pretrained)
-    assert (found.size, found.mean[0], found.interpolation, found.resize) == expected
+    assert (found.size, found.mean[0], found.kernel, found.resize) == expected
 
 
 def test_a_folder_of_the_hub(tmp_path):
@@ -358,3 +386,18 @@ def test_a_text_tower_of_transformers(multilingual, tmp_path):
     assert trained
     torch.save(clip.state_dict(), tmp_path / "weights.pt")
     load_towers(multilingual, str(tmp_path / "weights.pt"))
+
+
+@torch.no_grad()
+def test_a_checkpoint_normalises_as_it_was_trained(tmp_path, monkeypatch):
+    """Tags of one model may differ in mean and deviation; those of its own weights come back with it."""
+    monkeypatch.setattr(model.backbone, "preprocessing", lambda *of: told[of[1]])
+    half = (0.5, 0.5, 0.5)
+    told = {"laion": Preprocessing(64, half, half), None: preprocessing("demo", None)}
+    settings = config.replace(recipes.demo(), {"towers.pretrained": "laion"})
+    retriever = model.build(settings, load=False)
+    checkpoint.save(tmp_path, settings, retriever, None, {})
+    again = checkpoint.load(tmp_path)[1]
+    assert again.visual.mean.flatten().tolist() == [127.5] * 3
+    assert preprocessing("ViT-L-14", "laion2b_s32b_b82k").mean == half
+    assert preprocessing("ViT-L-14", "openai").mean != half

@@ -1,6 +1,7 @@
 """The list of checkpoints that Ray Train keeps, and what a crash leaves of it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import ray.train
 from pyarrow import fs
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
 from ray.train.v2._internal.execution.storage import StorageContext
+from safetensors.torch import load_file, save_file
 
 from pipeline.run_state import checkpoints, run_folder
-from tcmgc import storage
-from tcmgc.training.checkpoint import CONFIG, OPTIMISER, TRAINING, WEIGHTS
+from tcmgc import config, model, recipes, storage
+from tcmgc.training import checkpoint
+from tcmgc.training.checkpoint import CONFIG, OPTIMISER, TOWER, TRAINING, WEIGHTS
 
 SCORE = "val/SumR"
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own reading
@@ -148,3 +151,53 @@ def test_a_full_disk_costs_a_steps_checkpoint_and_delays_an_epochs():
     assert len(tries) == 3
     with pytest.raises(OSError, match="No space"):
         checkpoints.try_save(lambda: save(10**6), 0.2, said.append)
+
+
+@pytest.fixture
+def saved(tower: str, tmp_path: Path) -> Path:
+    """A checkpoint of a model that was never trained, in its place."""
+    settings = config.replace(
+        recipes.demo(), {"towers.name": tower, "temporal.layers": 0, "data.max_frames": 4}
+    )
+    training = {"step": 1, "score": 1.0, "history": []}
+    with checkpoints.aside(str(tmp_path)) as place:
+        checkpoint.save(place, settings, model.build(settings), None, training)
+        return Path(shutil.copytree(place, tmp_path / "checkpoint_1"))
+
+
+def test_files_have_the_rights_that_the_umask_gives(saved: Path, tmp_path: Path):
+    (tmp_path / "plain").write_text("")
+    (tmp_path / "folder").mkdir()
+    file, folder = ((tmp_path / name).stat().st_mode for name in ("plain", "folder"))
+    assert {path.name: path.stat().st_mode for path in saved.iterdir()} == dict.fromkeys(
+        (CONFIG, TOWER, TRAINING, WEIGHTS), file
+    )
+    assert saved.stat().st_mode == folder
+
+
+def test_a_checkpoint_has_its_towers_file_with_it(saved: Path, tower: str):
+    settings = json.loads((saved / CONFIG).read_text())
+    assert settings["towers"]["name"] == tower
+    settings["towers"]["name"] = "/gone/tiny.json"
+    (saved / CONFIG).write_text(json.dumps(settings))
+    found, _ = checkpoint.load(saved)
+    assert found.towers.name == str(saved / TOWER)
+    assert json.loads((saved / TOWER).read_text()) == json.loads(Path(tower).read_text())
+
+
+def test_a_weight_that_is_not_finite_is_named(saved: Path):
+    tensors = load_file(saved / WEIGHTS)
+    tensors["visual.visual.proj"][0, 0] = float("nan")
+    save_file(tensors, saved / WEIGHTS)
+    with pytest.raises(
+        ValueError, match=r"weight visual\.visual\.proj has values that are not finite"
+    ):
+        checkpoint.load(saved)
+
+
+def test_training_that_cannot_be_read_is_named(saved: Path):
+    (saved / TRAINING).write_text('{"step": 1')
+    with pytest.raises(
+        ValueError, match=r"training\.json cannot be read .*take another checkpoint"
+    ):
+        checkpoint.read_training(saved)

@@ -200,7 +200,7 @@ def test_the_library_stays_in_its_room():
             for line in path.read_text().splitlines()
         )
     ]
-    assert set(reaching) <= {"tune.py", "report.py"}
+    assert set(reaching) <= {"compare.py", "report.py", "tune.py"}
 
 
 def _library_modules():
@@ -209,3 +209,35 @@ def _library_modules():
         for path in (ROOT / "tcmgc").rglob("*.py")
         if path.name != "__init__.py"
     )
+
+
+def test_a_method_on_any_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    found = parse("msrvtt_9k", "--method", "xclip", "--train.epochs", "3").config
+    wanted = config.replace(
+        recipes.applied(recipes.recipe("msrvtt_9k"), "xclip"), {"train.epochs": 3}
+    )
+    assert found == wanted
+    assert capsys.readouterr().err == "xclip: its authors' settings for msrvtt\n"
+    assert found.train.batch_size == 300
+    fair = parse("msrvtt_9k", "--method=xclip", "--fair").config
+    assert fair.head == found.head
+    assert fair.train == recipes.recipe("msrvtt_9k").train
+    assert "recipe's, as for every method" in capsys.readouterr().err
+    # Fields of the method's parts can be set.
+    assert parse("demo", "--method", "drl", "--head.layers", "1").config.head.layers == 1
+    with pytest.raises(ValueError, match="there is no method 'xpol'; near it: xpool"):
+        parse("demo", "--method", "xpol")
+    with pytest.raises(ValueError, match="--method needs one of clip4clip_meanp, "):
+        parse("demo", "--method")
+    with pytest.raises(ValueError, match="there is no field --fair"):
+        parse("demo", "--fair")
+
+
+def test_recipes_and_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("--list")
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in (*recipes.RECIPES, *recipes.METHODS):
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert len(line.split()) > 3

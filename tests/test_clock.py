@@ -22,6 +22,7 @@ def test_what_ascends_stays_as_it_is() -> None:
 def test_single_stamps_that_repeat_or_step_back_are_read_literally() -> None:
     assert times(0, 40, 40, 120, 160) == [0, 40, 40, 120, 160]
     assert times(0, 40, 80, 60, 160) == [0, 40, 60, 60, 160]
+    assert times(100, 140, 90, 220) == [0, 0, 0, 120]
     # One far ahead is passed over when the next comes.
     assert times(0, 40, 80, 10**9, 160, 200) == [0, 40, 80, 160, 160, 200]
 

@@ -1,12 +1,15 @@
 """``tcmgc``, its completion, ``--help``, and what a terminal and a pipe are shown."""
 
+import importlib
 import io
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
-from pipeline import cli, command, completion, rehearsal, terminal, train, usage
+from pipeline import cli, train
+from pipeline.interface import command, completion, front, rehearsal, terminal, usage
 from pipeline.run_state import news
 from tcmgc import recipes
 from tcmgc.config import flatten
@@ -78,7 +81,7 @@ def test_the_shells_script_asks_the_command(shell):
 
 def test_bash_completes_with_it(tmp_path):
     run = tmp_path / "tcmgc"
-    run.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.command "$@"\n')
+    run.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.interface.command "$@"\n')
     run.chmod(0o755)
     words = "COMP_WORDS=(tcmgc train demo --train.epo) COMP_CWORD=3"
     script = f'{completion.script("bash")}\n{words}\n_tcmgc\necho "${{COMPREPLY[@]}}"'
@@ -105,6 +108,40 @@ def test_help_is_a_line_a_field(capsys):
     assert epochs.split("  ")[1:] != []
     assert "INT = 4" in epochs
     assert epochs.endswith("Times that training goes through all pairs of caption and video.")
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "tune", "evaluate", "inspect_run", "report", "check_data"]
+)
+def test_help_is_made_without_the_imports_of_a_script(name):
+    """The same fields with the same values as the script's own class has."""
+    kind, about = front.arguments(command.HERE / f"{name}.py")
+    own = importlib.import_module(f"pipeline.{name}")
+    assert about == own.__doc__.strip()
+    shown = [[(f.name, f.default) for f in fields(one)] for one in (kind, own.Arguments)]
+    assert shown[0] == shown[1]
+    assert usage.field_docs(kind) == usage.field_docs(own.Arguments)
+
+
+def test_help_comes_before_torch_ray_and_mlflow():
+    code = """
+import runpy, sys
+sys.argv = [sys.argv[1], "demo", "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as stopped:
+    assert not stopped.code
+heavy = {"torch", "ray", "mlflow"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(command.HERE / "train.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert "--train.epochs INT = 4" in said.stdout
 
 
 def test_types_as_a_person_reads_them():
@@ -203,8 +240,11 @@ def test_lines_that_came_too_fast_are_not_said_twice():
 def test_what_a_worker_says_reaches_the_driver_also_after_a_restart(cluster):
     wire = news.Wire("tcmgc/test")
     first = news.Teller("tcmgc/test", news.WORKER)
+    assert first.due()
     first.say("one")
+    assert first.due()  # lines do not keep the live line back
     first.state(step=1)
+    assert not first.due()
     again = news.Teller("tcmgc/test", news.WORKER)  # the process was lost, another goes on
     again.say("two")
     news.Report("tcmgc/test").after_exception(None, {1: RuntimeError("a\nnode died")})

@@ -1,6 +1,6 @@
 import pytest
 
-from tcmgc.datasets import Clip, Split, carve_validation, describe, is_whole
+from tcmgc.datasets import Clip, Split, carve_validation, describe, is_whole, shuffled
 
 
 def split(count: int, missing: int = 0, **expected: int) -> Split:
@@ -56,3 +56,15 @@ def test_description() -> None:
         "other: 2 of 3 videos, 4 captions, NOT the published counts",
     ]
     assert [is_whole(one) for one in corpus.values()] == [True, True, False, False]
+
+
+def test_shuffled_captions_are_nobodys_own() -> None:
+    clips = tuple(Clip(f"v{n}", f"/{n}.mp4", (f"caption {n}",)) for n in range(9))
+    mixed = shuffled(Split(clips), seed=1)
+    assert [clip.id for clip in mixed.clips] == [clip.id for clip in clips]
+    assert sorted(c.captions for c in mixed.clips) == sorted(c.captions for c in clips)
+    pairs = zip(mixed.clips, clips, strict=True)
+    assert not any(one.captions == other.captions for one, other in pairs)
+    assert shuffled(Split(clips), seed=1) == mixed
+    with pytest.raises(ValueError, match="cannot be shuffled among 1 videos"):
+        shuffled(Split(clips[:1]), seed=1)

@@ -147,6 +147,8 @@ def test_each_way_of_sampling_has_its_folder() -> None:
         base | {"sampler": "random"},
         base | {"sampler": "random", "seed": 1},
         base | {"frame_format": "jpeg"},
+        base | {"resize": "squash"},
+        base | {"kernel": "bilinear"},
     ]
     folders = [FrameCache("root", **one).folder for one in settings]
     assert len(set(folders)) == len(folders)

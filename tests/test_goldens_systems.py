@@ -3,6 +3,7 @@
 Every file in the goldens' ``systems`` folder is a test, of any size.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import systems
 import torch
 from torch import Tensor
 
+from tcmgc import config, model
 from tcmgc.heads import score_tiled
 from tcmgc.model import Retriever
 from tcmgc.towers import published, weights
@@ -236,6 +238,31 @@ def test_files_are_recognised(golden: systems.Golden, form: str, tmp_path: Path)
     assert system.name in NAMES[golden.system]
     with pytest.raises(ValueError, match=f"is a whole model of {system.name}"):
         weights.into_clip(torch.nn.Module(), found, "demo")
+
+
+def test_a_file_of_another_method_or_size(golden: systems.Golden, tmp_path: Path) -> None:
+    """Named, with the weights that do not fit."""
+    torch.save(golden.params, tmp_path / "file.bin")
+    settings = systems.settings(golden, tmp_path, str(tmp_path / "file.bin"))
+    system = published.recognise(golden.params)
+    assert system is not None
+    if golden.system != "ucofia":
+        other = dataclasses.replace(
+            settings,
+            tokens=config.ShiftSelect(),
+            head=config.UcofiaHead(),
+            loss=config.Loss(alpha=0.0),
+        )
+        with pytest.raises(ValueError, match=f"a model of {system.name} and does not fit.*head"):
+            model.build(other)
+    small = {
+        name: value
+        for name, value in golden.params.items()
+        if "ln_final" not in name and "final_layer" not in name
+    }
+    torch.save(small, tmp_path / "file.bin")
+    with pytest.raises(ValueError, match=f"{system.name} and does not fit.*missing: text.ln_final"):
+        model.build(settings)
 
 
 def silence(patch: pytest.MonkeyPatch) -> None:

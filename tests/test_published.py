@@ -51,6 +51,7 @@ def test_all_rows_are_there() -> None:
         assert [row.name for row in rows if not row.tower and row.method] == []
     used = {row.name for _, row in ROWS} & METHODS.keys()
     assert used == METHODS.keys()
+    assert set(METHODS.values()) <= recipes.METHODS.keys()
 
 
 def test_every_clip_row_has_a_speed_and_all_its_figures() -> None:

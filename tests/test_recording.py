@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
-from pipeline import evaluate, tracking
+from pipeline import cli, evaluate, tracking
 from pipeline.inputs import prepare
-from pipeline.recording import describe, views
+from pipeline.interface import describe, views
 from tcmgc import config, recipes
 from tcmgc.retrieval.metrics import chance
 
@@ -134,8 +134,8 @@ def test_a_description_has_result_chance_and_what_to_type():
     )
     assert text.startswith("**TC-MGC on demo; test SumR 397.0, R@1 0.5; validation SumR 397.0")
     assert "| chance, test of 200 videos | 16.0 | 0.5 " in text
-    assert "python pipeline/evaluate.py --checkpoint '/runs/a b/c'" in text
-    assert "python pipeline/train.py --resume '/runs/a b'" in text
+    assert cli.command("evaluate.py", "--checkpoint", "/runs/a b/c") in text
+    assert cli.command("train.py", "--resume", "/runs/a b") in text
 
 
 def test_a_sweep_has_a_name_that_one_can_read():

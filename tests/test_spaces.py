@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import tune
 from pipeline.sweeps import plan
-from tcmgc import config, model, recipes
+from tcmgc import model, recipes
 from tune_spaces import SPACES, Choice, Range, Rule, Space, Variant, check
 
 DEMO, PAPER = recipes.recipe("demo"), recipes.recipe("msrvtt_9k")
@@ -142,11 +142,3 @@ def test_the_budget_is_the_recipes_but_on_the_made_up_corpus():
     assert SPACES["heads"].budget(PAPER) == PAPER.train.epochs
     assert dataclasses.replace(SPACES["heads"], epochs=2).budget(PAPER) == 2
     assert SPACES["heads"].budget(DEMO) == SPACES["heads"].demo_epochs
-
-
-def test_names_of_params_are_short_and_clear():
-    known = config.flatten(DEMO)
-    assert plan.short("head.reorganise.keep_rate", known) == "keep_rate"
-    assert plan.short("head.attention.heads", known) == "attention.heads"
-    assert plan.short("temporal.heads", known) == "temporal.heads"
-    assert plan.short("loss.alpha", known) == "alpha"

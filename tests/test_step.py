@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,12 +15,13 @@ from torch import Tensor
 from workers import Workers
 
 from tcmgc import config, model, recipes
-from tcmgc.config import Config, Data, Loss, Temporal, Towers
+from tcmgc.config import Config, Data, Loss, Temporal, Towers, tokens
 from tcmgc.training.batch import Batch
 from tcmgc.training.distributed import share, world
 from tcmgc.training.step import How, Whole, _Piece, backward
 from tcmgc.training.threads import Threads
 
+SELECTION = tokens.ShiftSelect(blocks=(-1,), patches=2, samples=20)
 NO_SDR = Loss(alpha=0.0, directions="mean", learn_scale=True, scale=20.0)
 CASES: dict[str, dict[str, Any]] = {
     "TC-MGC as the paper has it": {},
@@ -40,6 +42,46 @@ CASES: dict[str, dict[str, Any]] = {
         "loss": Loss(contrast="sigmoid", alpha=0.0, scale=10.0, learn_scale=True, bias=-3.0)
     },
     "the same video twice": {"loss.mask_same_video": True},
+    "CLIP4Clip, seqLSTM": {"head": config.MeanHead(), "temporal": config.Lstm(), "loss": NO_SDR},
+    "CLIP4Clip, tightTransf": {
+        "head": config.TightHead(layers=2, heads=2, initialise_from_text=False),
+        "loss": Loss(alpha=0.0, scale=1.0),
+    },
+    "CLIP4Clip, 3d patches": {
+        "head": config.MeanHead(),
+        "tokens": tokens.Patch3d(),
+        "loss": NO_SDR,
+    },
+    "CenterCLIP": {
+        "head": config.MeanHead(),
+        "tokens": tokens.Cluster(blocks=(-1,), segments=(2,), clusters=(5,)),
+        "loss": NO_SDR,
+    },
+    "DRL": {
+        "head": config.WtiHead(),
+        "loss": replace(NO_SDR, term=config.ChannelDecorrelation(weight=0.01, rest=0.06)),
+    },
+    "DRL as published, TI": {
+        "head": config.WtiHead(weights="equal", as_published=True),
+        "loss": replace(NO_SDR, term=config.ChannelDecorrelation(of="tokens", as_published=True)),
+    },
+    "pooled channels": {
+        "head": config.MeanHead(),
+        "loss": replace(NO_SDR, term=config.ChannelDecorrelation(of="pooled", weight=0.01)),
+    },
+    "TS2-Net": {
+        "head": config.TokenSelectionHead(),
+        "tokens": SELECTION,
+        "temporal": config.PatchTransformer(
+            layers=1, heads=2, patches=2, initialise_from_text=False
+        ),
+        "loss": NO_SDR,
+    },
+    "UCoFiA": {"head": config.UcofiaHead(temperature=0.1), "tokens": SELECTION, "loss": NO_SDR},
+    "Video-ColBERT": {
+        "head": config.MeanMaxHead(),
+        "loss": Loss(contrast="sigmoid", each_score=True, alpha=0.0, scale=10.0, learn_scale=True),
+    },
     "frozen towers": {"towers.freeze": "all"},
     "activations recomputed": {"towers.checkpoint_activations": True},
 }
@@ -64,7 +106,8 @@ def settings(case: str, tower: str) -> Config:
     base = Config(
         data=Data(dataset="demo", root="nowhere", max_words=WORDS, max_frames=FRAMES),
         towers=Towers(name=tower, pretrained=None, freeze="none"),
-        temporal=Temporal(layers=1, heads=2),
+        tokens=changes.pop("tokens", config.NoTokens()),
+        temporal=changes.pop("temporal", Temporal(layers=1, heads=2)),
         head=changes.pop("head", config.TcMgcHead()),
         loss=changes.pop("loss", Loss(scale=20.0)),
     )

@@ -337,7 +337,7 @@ def test_what_operations_refuse(tower, tmp_path):
     path = tmp_path / "tokens_resnet.json"
     path.write_text(json.dumps(resnet))
     for operation, name, message in (
-        (options.Patch3d(), str(path), "needs a vision transformer .* is a ModifiedResNet"),
+        (options.Patch3d(), str(path), "works inside the blocks .* is a ModifiedResNet"),
         (options.ChannelShift(blocks=(3,)), tower, "has 3 blocks, 0 to 2, and no block 3"),
         (options.ShiftSelect(patches=17), tower, "17 cannot be selected of the tower's 16"),
         (

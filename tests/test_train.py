@@ -18,6 +18,7 @@ import safetensors.torch
 from pipeline import evaluate, tracking, train
 from tcmgc import config
 from tcmgc.config import flatten
+from tcmgc.retrieval.metrics import reported
 from tcmgc.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,8 +70,12 @@ def test_mlflow_has_config_history_and_result(outcome):
     client, run_id = tracking.client(), outcome.result["mlflow_run"]
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    settings = checkpoint.read_config(outcome.result["checkpoint"])
-    assert run.data.params == {path: str(value) for path, value in flatten(settings).items()}
+    settings = flatten(checkpoint.read_config(outcome.result["checkpoint"]))
+    # The checkpoint's tower is the JSON file that travels inside it.
+    assert Path(settings.pop("towers.name")).name == "tower.json"
+    told = dict(run.data.params)
+    assert told.pop("towers.name").endswith("tiny.json")
+    assert told == {path: str(value) for path, value in settings.items()}
     losses = client.get_metric_history(run_id, "train/loss")
     assert [metric.step for metric in losses] == list(range(1, 21))
     for name in (
@@ -86,10 +91,10 @@ def test_mlflow_has_config_history_and_result(outcome):
         assert len(client.get_metric_history(run_id, f"train/{name}")) == 20, name
     assert [metric.step for metric in client.get_metric_history(run_id, "val/SumR")] == [0, 10, 20]
     assert {
-        f"test/{key}": value for key, value in outcome.result["metrics"].items()
+        f"test/{key}": value for key, value in reported(outcome.result["metrics"]).items()
     }.items() <= run.data.metrics.items()
     assert run.data.tags["checkpoint"] == outcome.result["checkpoint"]
-    assert {"git.commit", "version.torch", "version.ray"} <= run.data.tags.keys()
+    assert {"mlflow.source.git.commit", "version.torch", "version.ray"} <= run.data.tags.keys()
     assert any(key.startswith("system/") for key in run.data.metrics)
 
 
@@ -119,6 +124,24 @@ def test_evaluate_gives_the_numbers_of_the_end_of_training(outcome, tmp_path, wo
     ]
     assert evaluate.main(words) == 0
     assert json.loads(file.read_text()) == pytest.approx(outcome.result["metrics"])
+
+
+def test_a_checkpoints_placement_is_not_the_evaluations(outcome, tmp_path):
+    folder = Path(shutil.copytree(outcome.result["checkpoint"], tmp_path / "far"))
+    settings = config.load(folder / "config.json")
+    elsewhere = {
+        "train.gpus": "always",
+        "cluster.train_node": "train",
+        "cluster.decode_node": "decode",
+        "cluster.cpus_per_worker": 7.0,
+    }
+    config.save(config.replace(settings, elsewhere), folder / "config.json")
+    file = tmp_path / "metrics.json"
+    assert evaluate.main(["--checkpoint", str(folder), "--json", str(file)]) == 0
+    assert json.loads(file.read_text()) == pytest.approx(outcome.result["metrics"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "metrics.json"]
+    with pytest.raises(ValueError, match="no node of this cluster has the label node-role=x"):
+        evaluate.main(["--checkpoint", str(folder), "--cluster.train-node", "x"])
 
 
 def test_a_finished_run_says_so(outcome, capsys):

@@ -1,11 +1,12 @@
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import ray
 
-from pipeline import cli, tracking, train, tune
+from pipeline import cli, report, tracking, train, tune
 from pipeline.cluster import placement as cluster
 from pipeline.sweeps import plan, progress, trials
 from tcmgc import config, recipes
@@ -224,6 +225,14 @@ def test_a_screening_on_frozen_towers_and_again(cluster, without_test_videos, to
     assert "SCREENING" in said
     assert "[2 of 2]" in said
     best = check_search(planned, said)
+    for name, main in (("train", None), ("report", report.main)):
+        line = next(line for line in said.splitlines() if line.startswith(f"{name}:"))
+        _, script, *typed = shlex.split(line.partition(":")[2])
+        assert script.endswith(f"pipeline/{name}.py")
+        if main is None:
+            assert cli.parse(train.Arguments, typed, "train", "about").config
+        else:
+            assert main([*typed, "--folder", "reports-of-a-screening"]) == 0
 
     assert tune.main(["residual", "demo", *words, "--frozen"]) == 0
     assert "finished already" in capsys.readouterr().out
@@ -282,7 +291,7 @@ def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state
     parent = tracking.start(recipes.recipe("demo"), "parent", str(planned.place), {}, {})
     trials.start(planned, FakeTrial.config, "abc", parent)
     unfinished = row("with", 0, 120.0)
-    assert not tune._ended(
+    assert not tune.ended(
         planned, progress.Row(**{**vars(unfinished), "settings": FakeTrial.config})
     )
     told = progress.Progress(planned)
@@ -302,7 +311,7 @@ def test_who_does_not_end_by_itself_is_marked(home, tmp_path, capsys, how, state
     ended = {**vars(unfinished), "settings": FakeTrial.config}
     if how == "error":
         ended["status"] = "failed"
-    assert tune._ended(planned, progress.Row(**ended))
+    assert tune.ended(planned, progress.Row(**ended))
 
 
 @pytest.mark.slow
@@ -322,3 +331,97 @@ def test_elastic_workers_on_labelled_nodes_need_gpus(monkeypatch):
         cluster.placement(chosen)
     pretend(monkeypatch, {"CPU": 8.0, "GPU": 2.0}, role="train")
     assert cluster.placement(chosen).gpu
+
+
+def kept_trial(planned, variant, status="finished"):
+    """A trial whose result is in its folder, as far as the driver knows it."""
+    settings = {"variant": variant, "seed": 0}
+    folder = planned.trial_folder(settings, variant)
+    epochs = [
+        {"step": 1, "time": 1.0, "epoch": 1, "val/SumR": 5.0},
+        {"step": 2, "time": 2.0, "epoch": 2, "val/SumR": 4.0},
+    ]
+    trials.keep(planned, planned.config(settings), folder, epochs, status)
+    return settings, folder
+
+
+def test_what_mlflow_lost_of_a_sweep_is_sent_again(home, tmp_path):
+    planned = tune.plan(SPACES["residual"], arguments("--run.folder", str(tmp_path)))
+    first, place = kept_trial(planned, "with")
+    second, other = kept_trial(planned, "without", trials.STOPPED)
+    parent = tracking.start(recipes.demo(), "parent", planned.place, {}, {})
+    # One trial has no run at all, one has a run that was never closed, and one run is of a trial
+    # that a killed driver began and nobody knows any more.
+    open_run = trials.start(planned, second, "without", parent)
+    lost = tracking.start(
+        recipes.demo(), "lost", f"{planned.trials}/lost", {"mlflow.parentRunId": parent}, {}
+    )
+    ended = [(first, "with"), (second, "without")]
+    trials.settle(planned, ended, parent)
+    runs = {run.data.tags["folder"]: run for run in tracking.children(parent)}
+    assert runs[place].info.status == "FINISHED"
+    assert runs[place].data.metrics["best/SumR"] == 5.0
+    assert runs[place].data.metrics["best/epoch"] == 1
+    history = tracking.client().get_metric_history(runs[place].info.run_id, "val/SumR")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 5.0), (2, 4.0)]
+    assert runs[other].info.run_id == open_run
+    assert runs[other].data.tags["status"] == "stopped early"
+    assert runs[other].info.status != "RUNNING"
+    gone = tracking.client().get_run(lost)
+    assert gone.info.status == "KILLED"
+    assert gone.data.tags["status"] == "lost: its sweep was killed"
+    before = {run.info.run_id: run.info.end_time for run in tracking.children(parent)}
+    trials.settle(planned, ended, parent)
+    assert {run.info.run_id: run.info.end_time for run in tracking.children(parent)} == before
+
+
+def test_a_trial_has_ended_when_its_result_is_in_its_folder(home, tmp_path):
+    planned = tune.plan(SPACES["residual"], arguments("--run.folder", str(tmp_path)))
+    settings, _ = kept_trial(planned, "with")
+    ended = progress.Row("with", 0, 1.0, 1, "finished", settings, "with")
+    broken_off = progress.Row(
+        "without", 0, 1.0, 1, "stopped early", {"variant": "without", "seed": 0}, "x"
+    )
+    assert tune._ended(planned, ended)
+    assert not tune._ended(planned, broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        tune._conclude(planned, [ended, broken_off], candidates=12)
+
+
+def test_a_file_uri_is_its_path(home, tmp_path):
+    planned = tune.plan(SPACES["residual"], arguments("--run.folder", f"file://{tmp_path}/a%20b"))
+    assert planned.place.startswith(f"{tmp_path}/a b/residual-")
+
+
+def test_the_name_changes_exactly_with_what_decides_a_runs_result(home):
+    base = recipes.demo()
+    space = SPACES["keep_rate"]
+    first = tune.plan(space, tune.Arguments(config=base)).name
+    changes = {
+        "train.precision": "bf16",
+        "train.pieces": 4,
+        "train.chunk_size": 4,
+        "train.separate_captions": False,
+        "train.batch_size": 16,
+        "data.augment": True,
+        "towers.freeze": "all",
+        "data.cache": "/elsewhere",
+        "data.decode_timeout": 7.0,
+        "train.workers": 2,
+        "train.max_failures": 9,
+        "train.checkpoint_steps": 5,
+        "cluster.decode_workers": 3,
+    }
+    for path, value in changes.items():
+        other = config.replace(base, {path: value})
+        matters = config.fingerprint(other) != config.fingerprint(base)
+        named = tune.plan(space, tune.Arguments(config=other)).name
+        assert (named != first) == matters, path
+
+
+def test_the_epochs_that_are_given_are_a_trials_epochs(home):
+    space = SPACES["keep_rate"]
+    words = ["--train.epochs", "9"]
+    chosen = arguments(*words)
+    assert tune.plan(space, chosen, given=cli.given(words)).epochs == 9
+    assert tune.plan(space, chosen).epochs == space.budget(chosen.config)

@@ -137,6 +137,7 @@ OTHERS: list[tuple[Callable[..., int], str, str]] = [
     (tune.main, "keep_rate demo --run.name mine", r"no field --run\.name"),
     (tune.main, "joint demo --seeds 2", "is sampled"),
     (tune.main, "keep_rate demo --towers {made}", "--towers goes with --frozen"),
+    (tune.main, "keep_rate demo --frozen --towers runs/gone", "is not a checkpoint"),
     (tune.main, "keep_rate demo --frozen --pairs 3", r"--pairs 3: .* a batch of 16 pairs or more"),
     (tune.main, "keep_rate demo --train.batch-size 100000", "lower it to at most"),
     (report.main, "", "name one or more spaces"),

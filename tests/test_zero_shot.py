@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import cli, evaluate, tracking, zero_shot
+from pipeline import cli, evaluate, tracking
 from pipeline.inputs import prepare
+from pipeline.training import zero_shot
 from tcmgc import model
 from tcmgc.config import Config
 from tcmgc.datasets import Split, sample

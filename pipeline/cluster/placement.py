@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,9 @@ def connect(*, sweep: bool = False) -> None:
         # a worker trains on.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
         options["include_dashboard"] = sweep
+        if not _has_home():
+            # Ray would keep its token there; this one is for this run alone.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     _hush()
     print(f"joining Ray at {where}" if where else "starting Ray…", flush=True)
     try:
@@ -75,12 +79,18 @@ def connect(*, sweep: bool = False) -> None:
             logging_level="WARNING",
             **options,
         )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray has no class of its own for this
         what = f"the Ray cluster at {where} cannot be joined" if where else "Ray cannot be started"
         raise ValueError(f"{what}: {str(error).strip().splitlines()[0]}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # `terminal.Progress` shows how far the work is
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def _has_home() -> bool:
+    """Whether this user has a home directory that can be written to."""
+    place = os.path.expanduser("~")
+    return os.path.isdir(place) and os.access(place, os.W_OK)
 
 
 def _hush() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import ray
 
-from pipeline import terminal
 from pipeline.cli import resolve
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import stages
+from pipeline.interface import terminal
 from tcmgc import datasets, storage
 from tcmgc.config import Config
 from tcmgc.datasets import Clip, Corpus, Reading, Split, demo_corpus, inspection
@@ -43,8 +43,10 @@ def corpus(config: Config) -> Corpus:
     return found
 
 
-def look(config: Config, found: Corpus) -> None:
+def look(config: Config, found: Corpus, splits: Sequence[str] | None = None) -> None:
     """Say what should be known before training, and refuse what `check_data.py` calls NOT fit.
+
+    ``splits``: those that are looked at; None: all. A sweep never touches the test split.
 
     Looks at what can be told without decoding: what is missing, videos that two splits share, by
     file or by content (of files of equal size), small splits, captions that are cut.
@@ -53,6 +55,7 @@ def look(config: Config, found: Corpus) -> None:
         ValueError: data that are not fit, unless ``data.allow_unfit``.
     """
     data = config.data
+    found = {name: split for name, split in found.items() if splits is None or name in splits}
     stamps = storage.stamps([clip.path for split in found.values() for clip in split.clips])
     suspects = inspection.suspects(found, {p: s.size if s else -1 for p, s in stamps.items()})
     with ThreadPoolExecutor(_READERS) as pool:
@@ -109,10 +112,13 @@ def splits(config: Config, captions: bool = True) -> Corpus:
 def frame_cache(config: Config) -> FrameCache:
     """The cache for the config's frames: runs that sample alike share it."""
     data = config.data
+    pixels = backbone.preprocessing(config.towers.name, config.towers.pretrained)
     return FrameCache(
         resolve(data.cache),
         max_frames=data.max_frames,
-        size=backbone.image_size(config.towers.name),
+        size=pixels.size,
+        resize=pixels.resize,
+        kernel=pixels.kernel,
         fps=data.fps,
         sampler=data.sampler,
         frame_format=data.frame_format,
@@ -203,15 +209,18 @@ def say_same_video(config: Config, split: Split) -> None:
     share = order.share_with_own_video_as_negative(videos, first, train.batch_size)
     if not share:
         return
-    remedy = (
+    apart = "--train.separate-captions True puts captions of one video into different batches"
+    few = (
         f"{len(split)} videos are too few for batches of {train.batch_size}: a lower "
         "--train.batch-size makes it less"
-        if train.separate_captions
-        else "--train.separate-captions True puts captions of one video into different batches"
     )
+    masked = "--loss.mask-same-video True leaves these out of the loss"
+    hints = [few if train.separate_captions else apart, masked]
+    if config.loss.mask_same_video:
+        hints = ["loss.mask_same_video leaves these out of the loss"]
     print(
         f"false negatives: {_percent(share)} of a batch's pairs have another caption of the same "
-        f"video among their negatives; {remedy}"
+        f"video among their negatives; {', and '.join(hints)}"
     )
 
 

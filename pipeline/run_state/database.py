@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.cli import home
+from pipeline.cli import home, python
 from tcmgc import storage
 
 PATIENCE = 60.0
@@ -57,12 +58,12 @@ def uri() -> str:
     """
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     if not chosen:
-        return f"sqlite:///{home() / 'mlflow.db'}"
+        return f"sqlite:///{_quoted(home() / 'mlflow.db')}"
     path = _sqlite_path(chosen)
     if path is None:
         return chosen
     _, mark, query = chosen.partition("?")
-    return f"sqlite:///{home() / path}{mark}{query}"
+    return f"sqlite:///{_quoted(home() / path)}{mark}{query}"
 
 
 def shown(address: str | None = None) -> str:
@@ -107,6 +108,7 @@ def client(address: str | None = None, *, patience: float = PATIENCE) -> Any:
     if path is not None and not Path(path).exists():
         _make(Path(path))
     made = _ask(lambda: MlflowClient(address), address, patience)
+    _tidy(address)
     return _Patient(made, address, patience)
 
 
@@ -136,8 +138,15 @@ def is_there() -> bool:
 
 def command(*words: str) -> str:
     """An ``mlflow`` command on this database or server, for the user to type."""
-    words = ("-m", "mlflow", *words)
-    return f"MLFLOW_TRACKING_URI={shlex.quote(shown())} python {shlex.join(words)}"
+    mlflow = shlex.join([python(), "-m", "mlflow", *words])
+    return f"MLFLOW_TRACKING_URI={shlex.quote(shown())} {mlflow}"
+
+
+def look() -> str:
+    """How to see MLflow's pages: the server's address, or the command that starts one over the database."""
+    if uri().startswith("http"):
+        return shown()
+    return shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri", shown()])
 
 
 def _refuse_address(address: str) -> None:
@@ -154,12 +163,6 @@ def _refuse_address(address: str) -> None:
         raise ValueError(
             f"MLFLOW_TRACKING_URI is {address!r}, which names no file; "
             "expected sqlite:////PATH/mlflow.db"
-        )
-    path = _sqlite_path(address)
-    if path is not None and "?" in str(home()) and path.startswith(str(home()).partition("?")[0]):
-        raise ValueError(
-            f"MLflow's database cannot lie in {home()}: its address has no way to write the '?'; "
-            "set MLFLOW_TRACKING_URI to sqlite:////ANOTHER/PATH/mlflow.db"
         )
 
 
@@ -178,7 +181,20 @@ def _sqlite_path(address: str) -> str | None:
     if not address.startswith("sqlite:///"):
         return None
     path = address.removeprefix("sqlite:///").partition("?")[0]
-    return path if path and path != ":memory:" else None
+    return unquote(path) if path and path != ":memory:" else None
+
+
+def _quoted(path: Path) -> str:
+    """A path as an address has it: SQLAlchemy takes ``%41`` for ``A``, and ``?`` for the path's end."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _tidy(address: str) -> None:
+    """Remove the empty folders that MLflow makes for an address, of which it takes ``%25`` as it stands."""
+    path = address.removeprefix("sqlite:///").partition("?")[0]
+    if address.startswith("sqlite:///") and unquote(path) != path:
+        with contextlib.suppress(OSError):
+            os.removedirs(Path(path).parent)
 
 
 def _make(path: Path) -> None:
@@ -193,7 +209,7 @@ def _make(path: Path) -> None:
         raise ValueError(f"MLflow's database {path} cannot be made: {error}") from error
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        fresh = f"sqlite:///{aside}"
+        fresh = f"sqlite:///{_quoted(aside)}"
         maker = _ask(lambda: MlflowClient(fresh), fresh, PATIENCE)
         _ask(lambda: maker.search_experiments(max_results=1), fresh, PATIENCE)
         with contextlib.suppress(FileExistsError):
@@ -204,6 +220,7 @@ def _make(path: Path) -> None:
                     os.rename(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+        _tidy(fresh)
 
 
 class _Patient:

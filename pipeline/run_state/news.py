@@ -33,7 +33,7 @@ class Teller:
         self.key = f"{board}/{who}"
         found = _read(self.key)
         self.said: dict[str, Any] = found or {"count": 0, "lines": [], "now": None}
-        self._sent = 0.0
+        self._shown = 0.0
 
     def say(self, text: str, *, step: bool = False) -> None:
         """Leave a line; ``step`` marks one that a live line makes superfluous."""
@@ -42,16 +42,15 @@ class Teller:
         self._put()
 
     def due(self) -> bool:
-        """Whether the last word is old enough for another state of training."""
-        return time.monotonic() - self._sent >= _PAUSE
+        """Whether the last state of training is old enough for another."""
+        return time.monotonic() - self._shown >= _PAUSE
 
     def state(self, **now: Any) -> None:
         """Leave the state of training."""
-        self.said["now"] = now
+        self.said["now"], self._shown = now, time.monotonic()
         self._put()
 
     def _put(self) -> None:
-        self._sent = time.monotonic()
         # Words are never worth a run: where the store is away, they wait for the next ones.
         with contextlib.suppress(Exception):
             private.put(self.key, json.dumps(self.said))

@@ -32,7 +32,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Board:
-    """Where the driver leaves word for the workers: a key in the cluster's own store.
+    """Where the driver leaves messages for the workers: a key in the cluster's own store.
 
     An actor would do as well, but is a process more for every run and every trial of a sweep.
     """
@@ -55,7 +55,7 @@ class Board:
 
 @contextmanager
 def on_stop_signals(board: Board) -> Iterator[list[str]]:
-    """While the block runs, SIGTERM and Ctrl-C leave word on the board instead of ending the process.
+    """While the block runs, SIGTERM and Ctrl-C leave a message on the board instead of ending the process.
 
     Gives a list that holds the signal's name once one has come. A second one ends the process as
     usual. Signals are the main thread's: elsewhere (in a trial of Ray Tune) nothing changes.
@@ -83,7 +83,7 @@ def on_stop_signals(board: Board) -> Iterator[list[str]]:
 
 
 class Watch:
-    """Rank 0's eye on all three; the other workers learn its wishes with the sum of the loss.
+    """Rank 0 watches all three; the other workers learn what it requests with the sum of the loss.
 
     Args:
         board: The driver's.

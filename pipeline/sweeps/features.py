@@ -70,14 +70,24 @@ def _make(base: dict[str, Any], towers: str | None, splits: dict[str, Split], pl
 
 
 def _trained(config: Config, folder: str) -> model.Retriever:
-    with checkpoints.local(folder) as place:
-        found, retriever = checkpoint.load(place)
+    check_towers(folder, config)
+    with checkpoints.local(checkpoints.chosen(folder)) as place:
+        return checkpoint.load(place)[1]
+
+
+def check_towers(folder: str, config: Config) -> None:
+    """Make sure that a checkpoint, or the best one of a run, has the towers of a config.
+
+    Raises:
+        ValueError: it is none, or has others.
+    """
+    with checkpoints.local(checkpoints.chosen(folder)) as place:
+        found = checkpoint.read_config(place)
         if _model(found.towers.name) != _model(config.towers.name):
             raise ValueError(
                 f"--towers {storage.plain(folder)} has towers {found.towers.name}, the recipe {config.towers.name}; "
                 "give a recipe with the same"
             )
-    return retriever
 
 
 def _model(name: str) -> Any:

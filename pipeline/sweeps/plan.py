@@ -9,7 +9,7 @@ from tcmgc import storage
 from tcmgc.config import Config, fingerprint, flatten, from_dict, replace
 
 FROZEN_LEAVES_OUT = ("optim.lr_clip",)
-"""Without effect where the towers stand still."""
+"""Without effect where the towers are frozen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,10 @@ class Sweep:
             changes = {path: decode(value) for path, value in settings.items()}
         config = self.space.apply(from_dict(self.base), changes)
         return replace(config, {"train.seed": self.seed(settings), "train.epochs": self.epochs})
+
+    def shuffles(self, settings: dict[str, Any]) -> bool:
+        """Whether the trial's training videos get each other's captions."""
+        return False
 
     @property
     def varied(self) -> tuple[str, ...]:

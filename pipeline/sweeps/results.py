@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import tracking
+from pipeline import cli, tracking
 
 COLUMN_NAMES = {
     **{
@@ -105,10 +105,10 @@ def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> S
     where = f"tags.kind = 'sweep' and tags.space = '{space.name}' and tags.frozen = '{kind}'"
     found = tracking.find_runs(where) if run_id is None else [tracking.client().get_run(run_id)]
     if not found:
-        flag = " --frozen" if frozen else ""
+        flag = ["--frozen"] if frozen else []
         raise ValueError(
             f"MLflow at {tracking.shown()} has no sweep of space {space.name}; "
-            f"`python pipeline/tune.py {space.name}{flag}` makes one"
+            f"`{cli.command('tune.py', space.name, *flag)}` makes one"
         )
     parent = found[0]
     if parent.data.tags.get("space") != space.name:

@@ -14,12 +14,12 @@ import torch
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from pipeline import cli, tracking, train
+from pipeline import cli, evaluate, tracking, train
 from pipeline.cluster import placement as cluster
-from pipeline.recording import describe
+from pipeline.interface import describe
 from pipeline.run_state import checkpoints, database, run_folder
 from pipeline.sweeps.plan import Sweep
-from tcmgc import model, storage
+from tcmgc import datasets, model, storage
 from tcmgc.config import Config
 from tcmgc.training import checkpoint, frozen
 
@@ -52,6 +52,7 @@ def train_trial(
     corpus: list[Any],
     parent: str,
     variables: dict[str, str],
+    test: Sequence[Any] = (),
 ) -> None:
     """A trial that trains like `pipeline/train.py`: the same trainer, on the shared corpus.
 
@@ -61,17 +62,26 @@ def train_trial(
         corpus: As :func:`pipeline.train.shared` gives it.
         parent: MLflow's id of the sweep.
         variables: What the driver reaches MLflow with.
+        test: A reference to the split that the best checkpoint is evaluated on at the end; or none.
     """
     database.adopt(variables)
 
     def work(config: Config, name: str, run_id: str) -> list[Row]:
         cluster.tell_which()
         callbacks = [tracking.MlflowCallback(run_id), Report()]
-        result = train.fit(config, corpus, name, sweep.trials, callbacks)
+        shown = corpus
+        if sweep.shuffles(settings):
+            found = ray.get(corpus[0])
+            mixed = datasets.shuffled(found["train"], config.train.seed)
+            shown = train.shared({**found, "train": mixed})
+        result = train.fit(config, shown, name, sweep.trials, callbacks)
         with result.checkpoint.as_directory() as last:
             return checkpoint.read_training(last)["history"]
 
-    _record(settings, sweep, parent, work)
+    def examine(config: Config, folder: str) -> Row:
+        return evaluate.evaluate(config, checkpoints.chosen(folder), ray.get(test[0]), "test")
+
+    _record(settings, sweep, parent, work, examine if test else None)
 
 
 def frozen_trial(
@@ -116,6 +126,7 @@ def _record(
     sweep: Sweep,
     parent: str,
     work: Callable[[Config, str, str], list[Row]],
+    examine: Callable[[Config, str], Row] | None = None,
 ) -> None:
     """Do the work once: a trial that is done already says its result again.
 
@@ -136,6 +147,7 @@ def _record(
     run_id = start(sweep, settings, trial, parent)
     try:
         history = work(config, sweep.run(settings, trial), run_id)
+        test = {} if examine is None else examine(config, folder)
     except database.UnreachableError:
         raise  # another attempt may reach MLflow
     except (ValueError, FloatingPointError) as error:
@@ -146,9 +158,10 @@ def _record(
             tracking.end(run_id, "FAILED")
         raise
     epochs = [row for row in history if "epoch" in row]
-    outcome = keep(sweep, config, folder, epochs, FINISHED)
+    outcome = keep(sweep, config, folder, epochs, FINISHED, test)
     try:
         tracking.complete(run_id, history)
+        tracking.finish(run_id, tested(test), {})
         finish(run_id, sweep, config, epochs, FINISHED, "FINISHED")
     except (database.UnreachableError, database.RefusedError) as error:
         log.warning("%s; the trial's result is in %s", error, storage.plain(folder))
@@ -156,7 +169,12 @@ def _record(
 
 
 def keep(
-    sweep: Sweep, config: Config, folder: str, epochs: Sequence[Row], status: str
+    sweep: Sweep,
+    config: Config,
+    folder: str,
+    epochs: Sequence[Row],
+    status: str,
+    test: Row | None = None,
 ) -> dict[str, Any]:
     """Write a trial's result into its folder; gives what Tune is told at the end."""
     outcome: dict[str, Any] = {}
@@ -164,9 +182,14 @@ def keep(
         outcome = {**validation(best(epochs, sweep)), "epoch": epochs[-1]["epoch"]}
     if status == FINISHED:
         outcome |= {"epoch": config.train.epochs, "finished": True}
-    kept = {"status": status, "outcome": outcome, "epochs": list(epochs)}
+    kept = {"status": status, "outcome": outcome, "epochs": list(epochs), "test": test or {}}
     run_folder.write(folder, run_folder.RESULT, kept)
     return outcome
+
+
+def tested(metrics: Row) -> Row:
+    """Metrics of the test split by their names in a run."""
+    return {f"test/{key}": value for key, value in metrics.items()}
 
 
 def settle(sweep: Sweep, trials: Sequence[tuple[dict[str, Any], str]], parent: str) -> None:
@@ -194,6 +217,7 @@ def settle(sweep: Sweep, trials: Sequence[tuple[dict[str, Any], str]], parent: s
             tracking.end(run_id, "FAILED")
             continue
         tracking.complete(run_id, history(folder) or kept["epochs"])
+        tracking.finish(run_id, tested(kept.get("test", {})), {})
         state = "FINISHED" if kept["status"] == FINISHED else "KILLED"
         finish(run_id, sweep, sweep.config(settings), kept["epochs"], kept["status"], state)
     for run in tracking.children(parent):

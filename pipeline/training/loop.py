@@ -41,7 +41,7 @@ def train_worker(settings: dict[str, Any]) -> int | None:
 
     Args:
         settings: ``config`` as JSON types, ``corpus``, a reference to the corpus, ``folder`` of
-            the run, and ``board``, where the driver leaves word.
+            the run, and ``board``, where the driver leaves messages.
 
     Returns:
         The step at which the run was stopped; None where it is through.

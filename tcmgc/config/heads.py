@@ -13,7 +13,7 @@ Reorganisation = Literal["none", "remove", "fuse"]
 
 
 class HeadOptions(Kind):
-    """What the rest of the house may ask of a head before it is built."""
+    """What other modules may ask of a head before it is built."""
 
     default: ClassVar[str] = "TcMgcHead"
     needs: ClassVar[tuple[str, ...]] = ()

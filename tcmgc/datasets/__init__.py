@@ -15,7 +15,14 @@ from tcmgc.datasets.msrvtt import demo, msrvtt_7k, msrvtt_9k
 from tcmgc.datasets.msvd import msvd
 from tcmgc.datasets.parse import NoCaptionsError
 from tcmgc.datasets.rows import AS_USUAL, Clip, Corpus, Reading, Split
-from tcmgc.datasets.splits import carve_validation, describe, describe_split, is_whole, sample
+from tcmgc.datasets.splits import (
+    carve_validation,
+    describe,
+    describe_split,
+    is_whole,
+    sample,
+    shuffled,
+)
 from tcmgc.datasets.table import folder, table
 from tcmgc.datasets.vatex import vatex, vatex_official
 
@@ -32,6 +39,7 @@ __all__ = [
     "is_whole",
     "read",
     "sample",
+    "shuffled",
 ]
 
 READERS: dict[str, Callable[[str, Reading], Corpus]] = {

@@ -67,6 +67,26 @@ def sample(split: Split, pairs: int, seed: int) -> Split:
     return Split(tuple(clips))
 
 
+def shuffled(split: Split, seed: int) -> Split:
+    """The split with every clip's captions given to another clip, as a control that has nothing to learn.
+
+    Raises:
+        ValueError: fewer than two clips.
+    """
+    if len(split) < 2:
+        raise ValueError(
+            f"captions cannot be shuffled among {len(split)} videos: give two at least"
+        )
+    order = list(range(len(split)))
+    random.Random(seed).shuffle(order)
+    said = dict(zip(order, [*order[1:], order[0]], strict=True))
+    clips = [
+        replace(clip, captions=split.clips[said[number]].captions)
+        for number, clip in enumerate(split.clips)
+    ]
+    return replace(split, clips=tuple(clips))
+
+
 def captions(split: Split) -> int:
     """Captions of a split's clips."""
     return sum(len(clip.captions) for clip in split.clips)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pyarrow import fs
 
@@ -23,6 +24,7 @@ from tcmgc.frames import format as formats
 from tcmgc.frames.reader import FrameReader, identity, keys
 from tcmgc.frames.shards import BLOB, INDEX, PARTIAL, Record, read_index, writing
 from tcmgc.video import DECODER_VERSION, DecodeError, Frames, sample_frames
+from tcmgc.video.pixels import Kernel, Resize
 from tcmgc.video.sampling import Number, Sampler, check_sampling
 
 _LEFTOVER_SECONDS = 3600.0
@@ -42,6 +44,8 @@ class FrameCache:
     frame_format: formats.FrameFormat = "raw"
     seed: int = 0
     """Decides the instants of the ``random`` sampler, together with the video's name."""
+    resize: Resize = "shortest"
+    kernel: Kernel = "bicubic"
     mirror: str | None = None
     """Folder for local copies of a remote cache's shards; None: in the system's temporary folder."""
 
@@ -55,7 +59,7 @@ class FrameCache:
     @property
     def folder(self) -> str:
         """The subfolder for these settings, named after them and after how frames are made."""
-        settings = {
+        settings: dict[str, Any] = {
             "decoder": DECODER_VERSION,
             "max_frames": self.max_frames,
             "size": self.size,
@@ -65,6 +69,8 @@ class FrameCache:
             "frame_format": self.frame_format,
             "quality": formats.JPEG_QUALITY if self.frame_format == "jpeg" else None,
         }
+        if (self.resize, self.kernel) != ("shortest", "bicubic"):
+            settings |= {"resize": self.resize, "kernel": self.kernel}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
         name = f"{self.max_frames}x{self.size}-{self.fps:g}fps-{self.sampler}-{self.frame_format}"
         return storage.join(storage.without_scheme(self.root), f"{name}-{digest}")
@@ -82,6 +88,8 @@ class FrameCache:
                 sampler=self.sampler,
                 timeout=timeout,
                 seed=(self.seed, *identity(clip, None).file.encode()),
+                resize=self.resize,
+                kernel=self.kernel,
             )
         except DecodeError as error:
             return error

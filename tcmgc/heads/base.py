@@ -1,5 +1,6 @@
 """What heads share: score in tiles, so that memory is bounded by a setting and not by the data."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tcmgc.heads import native
 from tcmgc.heads.parts.compile import Run, can_compile, compiled, eager, many_shapes
+from tcmgc.heads.parts.interactions import in_cache
 from tcmgc.heads.parts.memory import same_memory
 from tcmgc.towers.features import Scores, TextFeatures, VideoFeatures, _Batched
 
@@ -84,9 +86,13 @@ class Head(nn.Module, ABC):
     dim: int
     patches: int
     """Patch features that records are made from."""
+    like: Tensor
+    """Of the head's device and precision."""
     grains: tuple[str, ...]
     from_records: bool = True
     """A pair's score costs little once its video's record is there, so that an index can be made."""
+    interacts: bool = False
+    """Tiles are made of :mod:`tcmgc.heads.parts.interactions`, which read records where they lie."""
     in_native: bool = False
     """Scores without gradients come from :mod:`tcmgc.heads.native`, where that is available."""
     memory: int = MEMORY // 4
@@ -95,6 +101,7 @@ class Head(nn.Module, ABC):
     def __init__(self, sizes: Sizes, grains: Sequence[str] = ("similarity",)) -> None:
         super().__init__()
         self.dim, self.patches, self.grains = sizes.dim, sizes.patches, tuple(grains)
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     @abstractmethod
     def record(self, video: VideoFeatures) -> Any:
@@ -135,14 +142,16 @@ class Head(nn.Module, ABC):
 
     def as_stored(self) -> bool:
         """Whether tiles read records where they lie, in float32 or float16, and keep nothing a video."""
-        return False
+        return self.interacts and in_cache(self.like)
 
     def rounded(self, prepared: Any) -> Any:
         """Prepared texts or videos with the operands of large matrix products in bfloat16."""
         raise ValueError(f"{type(self).__name__} has no bfloat16 form; leave bf16 out")
 
     def pair_bytes(self, texts: Any, record: Any) -> int:
-        """Bytes of intermediate results a pair: six numbers for each word with each frame."""
+        """Bytes of intermediate results a pair: six numbers for each word with each frame, or its scores alone."""
+        if self.as_stored():
+            return 4 * (len(self.grains) + 1)
         return 6 * _rows(texts) * _rows(record) * 4
 
     @property
@@ -234,52 +243,82 @@ def score_tiled(
         if head.in_native and native.available(like):
             compile = False
         run = compiled if pairs and compile and can_compile(str(like.device)) else eager
-        for rows, columns, texts, taken in _tiles(
-            head, text, record, memory, run is compiled, bf16, videos
-        ):
-            scores = head.tile(texts, taken, run)
-            scores = scores[:, : rows.stop - rows.start, : columns.stop - columns.start]
-            similarity[rows, columns] = head.combine(scores, scale)
-            if grains:
-                kept[:, rows, columns] = scores
+        tiles = Tiles(head, text, memory, run is compiled, bf16, videos)
+        for group in tiles.groups(record) if pairs else ():
+            for rows, columns, texts, taken in tiles.of(group, record):
+                scores = head.tile(texts, taken, run)
+                scores = scores[:, : rows.stop - rows.start, : columns.stop - columns.start]
+                similarity[rows, columns] = head.combine(scores, scale)
+                if grains:
+                    kept[:, rows, columns] = scores
     names = head.grains if grains else ()
     return Scores(similarity, dict(zip(names, kept.unbind(0), strict=True)))
 
 
-def _tiles(
-    head: Head, text: TextFeatures, record: Any, memory: int, even: bool, bf16: bool, most: int
-) -> Iterator[tuple[slice, slice, Any, Any]]:
-    """Tiles of pairs; `even` fills the last ones up, so that all have one shape.
+Group = list[tuple[slice, Any]]
+"""Prepared texts of some tiles, and which they are."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a head's pairs are divided into tiles.
 
     Some rows of tiles are taken together, so that laying out their videos is paid for once.
     """
-    if not len(text) or not len(record):
-        return
 
-    def ready(prepared: Any) -> Any:
-        return head.rounded(prepared) if bf16 else prepared
+    head: Head
+    text: TextFeatures
+    memory: int = MEMORY
+    even: bool = False
+    """Fill the last tiles up, so that all have one shape."""
+    bf16: bool = False
+    most: int = VIDEOS
+    """Videos of a tile, where they are laid out for it."""
 
-    lying = head.as_stored() and not bf16
-    room = memory if lying else min(memory, TILE)
-    pairs = max(1, room // head.pair_bytes(ready(head.prepare_texts(text[:1])), record))
-    wide = min(len(record), pairs, len(record) if lying else most)
-    # A power of two, so that shares of texts that begin at a multiple of it have the same tiles.
-    tall = min(len(text), TEXTS, 1 << (max(1, pairs // wide).bit_length() - 1))
-    step = tall * max(1, ROWS // tall)
-    for top in range(0, len(text), step):
-        group = []
-        for start in range(top, min(top + step, len(text)), tall):
-            rows = slice(start, min(start + tall, len(text)))
-            part = _filled(text, rows, tall) if even else text[rows]
-            group.append((rows, ready(head.prepare_texts(part))))
+    @property
+    def lying(self) -> bool:
+        """Videos are taken as they are stored, and any number of them together."""
+        return self.head.as_stored() and not self.bf16
+
+    def _sizes(self, record: Any) -> tuple[int, int]:
+        """Texts and videos of a tile."""
+        room = self.memory if self.lying else min(self.memory, TILE)
+        pairs = max(1, room // self.head.pair_bytes(self._first, record))
+        wide = min(len(record), pairs, len(record) if self.lying else self.most)
+        # A power of two, so that shares of texts that begin at a multiple of it have the same tiles.
+        tall = min(len(self.text), TEXTS, 1 << (max(1, pairs // wide).bit_length() - 1))
+        return tall, wide
+
+    def groups(self, record: Any) -> Iterator[Group]:
+        """Prepared texts, as many together as share their videos."""
+        tall, _ = self._sizes(record)
+        step = tall * max(1, ROWS // tall)
+        for top in range(0, len(self.text), step):
+            group = []
+            for start in range(top, min(top + step, len(self.text)), tall):
+                rows = slice(start, min(start + tall, len(self.text)))
+                part = _filled(self.text, rows, tall) if self.even else self.text[rows]
+                group.append((rows, self._ready(self.head.prepare_texts(part))))
+            yield group
+
+    def of(self, group: Group, record: Any) -> Iterator[tuple[slice, slice, Any, Any]]:
+        """The group's tiles: rows, columns, prepared texts and videos."""
+        _, wide = self._sizes(record)
         for left in range(0, len(record), wide):
             columns = slice(left, min(left + wide, len(record)))
-            taken = _filled(record, columns, wide) if even else record[columns]
-            if not lying:
-                taken = _widened(taken, text.sentence.dtype)
-            videos = ready(head.prepare_videos(taken))
+            taken = _filled(record, columns, wide) if self.even else record[columns]
+            if not self.lying:
+                taken = _widened(taken, self.text.sentence.dtype)
+            videos = self._ready(self.head.prepare_videos(taken))
             for rows, texts in group:
                 yield rows, columns, texts, videos
+
+    @functools.cached_property
+    def _first(self) -> Any:
+        return self._ready(self.head.prepare_texts(self.text[:1]))
+
+    def _ready(self, prepared: Any) -> Any:
+        return self.head.rounded(prepared) if self.bf16 else prepared
 
 
 def _widened(items: Any, dtype: torch.dtype) -> Any:

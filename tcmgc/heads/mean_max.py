@@ -36,6 +36,8 @@ class MeanMax(Head):
         sizes: the width of the joint space matters.
     """
 
+    in_native = interacts = True
+
     def __init__(self, options: MeanMaxHead, sizes: Sizes) -> None:
         super().__init__(sizes, ("frames", "encoded"))
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tcmgc.heads.base import MEMORY, Head, score_tiled
+from tcmgc.heads.base import MEMORY, ROWS, Group, Head, Tiles, check_text
+from tcmgc.heads.parts.memory import same_memory
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 _TOGETHER = 512
@@ -83,8 +84,10 @@ class RecordLayout:
         pieces = rows.split([math.prod(shape) for _, shape, _ in self.parts], 1)
         given = {}
         for (name, shape, dtype), piece in zip(self.parts, pieces, strict=True):
-            part = piece.unflatten(1, shape) if shape else piece[:, 0]
-            given[name] = part > 0 if dtype == torch.bool else part
+            if dtype == torch.bool:
+                # By NumPy: torch would wake threads for so little, and let them spin.
+                piece = torch.from_numpy(piece.numpy() > 0)
+            given[name] = piece.unflatten(1, shape) if shape else piece[:, 0]
         return self.kind(**given)
 
 
@@ -143,8 +146,27 @@ def scan(
     Raises:
         ValueError: features whose shape does not fit, or that are not finite.
     """
+    check_text(text, head.dim)
+    tiles = Tiles(head, text, memory, most=_TOGETHER)
+    groups: list[Group] | None = None
     for record in record_blocks:
-        scores = score_tiled(
-            head, text, record, scale, memory=memory, grains=False, videos=_TOGETHER
-        )
-        yield scores.similarity
+        with torch.no_grad():
+            if groups is None and len(text) <= ROWS and len(text) and len(record):
+                groups = list(tiles.groups(record))
+            found = _block(tiles, groups, record, scale)
+        yield found
+
+
+def _block(
+    tiles: Tiles, groups: list[Group] | None, record: Any, scale: Tensor | float
+) -> Float[Tensor, "texts videos"]:
+    """Similarities with one block's videos."""
+    found = tiles.text.sentence.new_empty(len(tiles.text), len(record))
+    if not found.numel():
+        return found
+    with same_memory():
+        for group in tiles.groups(record) if groups is None else groups:
+            for rows, columns, texts, videos in tiles.of(group, record):
+                scores = tiles.head.tile(texts, videos)
+                found[rows, columns] = tiles.head.combine(scores, scale)
+    return found

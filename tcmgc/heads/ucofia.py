@@ -54,6 +54,8 @@ class Ucofia(Head):
 
     in_native = True
 
+    in_native = interacts = True
+
     def __init__(self, options: UcofiaHead, sizes: Sizes) -> None:
         super().__init__(sizes, ("video_sentence", "frame_sentence", "patch_word"))
         self.temperature = options.temperature
@@ -110,7 +112,8 @@ class Ucofia(Head):
             *(self.first_tokens, self.then_words, self.temperature),
             again=True,
         )
-        return torch.stack([texts.sentence_product @ videos.video.T, frame_sentence, patch_word])
+        whole = texts.sentence_product @ videos.video.to(texts.sentence.dtype).T
+        return torch.stack([whole, frame_sentence, patch_word])
 
     def combine(
         self, scores: Float[Tensor, "grains texts videos"], scale: Tensor | float
@@ -121,7 +124,3 @@ class Ucofia(Head):
     def factors(self, scale: Tensor | float) -> list[Tensor | float]:
         """The logit scale, and 1 for the third contrast."""
         return [scale, scale, 1.0]
-
-    def pair_bytes(self, texts: _Texts, record: UcofiaVideos) -> int:
-        """Bytes of intermediate results a pair."""
-        return 6 * self.words * record.tokens.shape[1] * texts.words.element_size()

@@ -42,6 +42,8 @@ class Wti(Head):
 
     in_native = True
 
+    in_native = interacts = True
+
     def __init__(self, options: WtiHead, sizes: Sizes) -> None:
         super().__init__(sizes)
         self.padding: Padding = "zero" if options.as_published else "excluded"
@@ -69,10 +71,6 @@ class Wti(Head):
             *(texts.mask, videos.mask, self.padding),
         )
         return sides.mean(0, keepdim=True)
-
-    def pair_bytes(self, texts: Weighed, record: Weighed) -> int:
-        """Bytes of intermediate results a pair."""
-        return 4 * texts.tokens.shape[1] * record.tokens.shape[1] * texts.tokens.element_size()
 
 
 def _network(dim: int, layers: int) -> nn.Sequential:

@@ -34,14 +34,6 @@ class _Texts(_Batched):
     word_product: Float[Tensor, "texts words dim"]
 
 
-class _Attention(nn.Module):
-    """The matrix of an attention over one axis of similarities."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.eye(size))
-
-
 class XClip(Head):
     """X-CLIP's similarity: the mean of video-sentence, video-word, sentence-frame and frame-word.
 
@@ -55,20 +47,20 @@ class XClip(Head):
         sizes: width, token positions of a text and frames of a video.
     """
 
-    in_native = True
+    in_native = interacts = True
 
     def __init__(self, options: XClipHead, sizes: Sizes) -> None:
         super().__init__(sizes, GRAINS)
-        dim, words, frames = sizes.dim, sizes.words, sizes.frames
-        self.words, self.frames, self.temperature = words, frames, options.temperature
-        self.sentence_product = nn.Parameter(torch.eye(dim))
-        self.word_product = nn.Parameter(torch.eye(dim))
-        self.video_word = _Attention(words)
-        self.sentence_frame = _Attention(frames)
-        self.first_frames = _Attention(frames)
-        self.then_words = _Attention(words)
-        self.first_words = _Attention(words)
-        self.then_frames = _Attention(frames)
+        self.temperature = options.temperature
+        self.words, self.frames = sizes.words, sizes.frames
+
+        def identity(size: int) -> nn.Parameter:
+            return nn.Parameter(torch.eye(size))
+
+        self.sentence_product, self.word_product = identity(sizes.dim), identity(sizes.dim)
+        self.video_word, self.sentence_frame = identity(sizes.words), identity(sizes.frames)
+        self.first_words, self.then_words = identity(sizes.words), identity(sizes.words)
+        self.first_frames, self.then_frames = identity(sizes.frames), identity(sizes.frames)
 
     def record(self, video: VideoFeatures) -> XClipVideos:
         """The video's vector and its frames."""
@@ -87,21 +79,14 @@ class XClip(Head):
         self, texts: _Texts, videos: XClipVideos, run: Run = eager
     ) -> Float[Tensor, "4 texts videos"]:
         """Scores of every contrast for every pair of a tile."""
-        video_word = attended_products(
-            texts.words, videos.video.unsqueeze(1), self.video_word.weight, self.temperature
-        )
+        video, t = videos.video.to(texts.words.dtype), self.temperature
+        video_word = attended_products(texts.words, video.unsqueeze(1), self.video_word, t)
         sentence_frame = attended_products(
-            texts.sentence.unsqueeze(1), videos.frames, self.sentence_frame.weight, self.temperature
+            texts.sentence.unsqueeze(1), videos.frames, self.sentence_frame, t
         )
         frame_word = bidirectional(
-            *(texts.word_product, videos.frames),
-            *(self.first_words.weight, self.then_frames.weight),
-            *(self.first_frames.weight, self.then_words.weight),
-            self.temperature,
+            *(texts.word_product, videos.frames, self.first_words, self.then_frames),
+            *(self.first_frames, self.then_words, t),
         )
-        whole = texts.sentence_product @ videos.video.T
-        return torch.stack([whole, video_word, sentence_frame, frame_word])
-
-    def pair_bytes(self, texts: _Texts, record: XClipVideos) -> int:
-        """Bytes of intermediate results a pair."""
-        return (6 * self.words * self.frames + 8 * self.words) * texts.words.element_size()
+        video_sentence = texts.sentence_product @ video.T
+        return torch.stack([video_sentence, video_word, sentence_frame, frame_word])

@@ -1,4 +1,4 @@
-"""Figures of searches: a score against what was varied, with its spread over seeds."""
+"""Figures of sweeps: a score against what was varied, with its spread over seeds."""
 
 import itertools
 import math

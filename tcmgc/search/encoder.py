@@ -55,7 +55,8 @@ class Encoder:
                 f"{type(self.head).__name__} scores a text and a video together and keeps no record of a "
                 "video, so that no index can be made with it; choose a checkpoint of another head"
             )
-        self.size = backbone.image_size(settings.towers.name)
+        self.pixels = backbone.preprocessing(settings.towers.name, settings.towers.pretrained)
+        self.size = self.pixels.size
         self.spell = backbone.spelling(settings.towers.name, settings.data.max_words)
         """A query's words as the model sees them, each with the positions it takes."""
         self._count = backbone.counter(settings.towers.name)
@@ -92,6 +93,8 @@ class Encoder:
             end=span[1],
             sampler=data.sampler,
             timeout=timeout,
+            resize=self.pixels.resize,
+            kernel=self.pixels.kernel,
         )
 
     @torch.inference_mode()

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tcmgc import storage
 from tcmgc.search.files import KEY_BYTES
 
 
@@ -63,7 +64,8 @@ def write(path: Path, rows: Rows) -> None:
         bytearray(b"".join(rows.strips)) or bytearray(1), dtype=torch.uint8
     )
     try:
-        save_file(tensors, path)
+        with storage.usual_rights(path):
+            save_file(tensors, path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
 

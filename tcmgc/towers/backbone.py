@@ -3,13 +3,14 @@
 The package is imported nowhere but here, in :mod:`tcmgc.towers.names` and in the token operations.
 """
 
+import contextlib
 import logging
 from typing import Any
 
 from torch import nn
 
 from tcmgc.config.tokens import NoTokens, TokenOptions
-from tcmgc.towers import ending, freezing, weights
+from tcmgc.towers import ending, freezing, hub, weights
 from tcmgc.towers.activation import QuickGELU
 from tcmgc.towers.embedding import WordEmbedding
 from tcmgc.towers.names import (
@@ -54,6 +55,7 @@ def load_towers(
     checkpoint_activations: bool = False,
     tokens: TokenOptions | None = None,
     frames: int = 12,
+    pixels: Preprocessing | None = None,
 ) -> tuple[TextTower, VisualTower, int]:
     """Both towers and the width of their joint space.
 
@@ -64,6 +66,7 @@ def load_towers(
         checkpoint_activations: Recompute activations in the backward pass.
         tokens: What is done to tokens inside the visual tower.
         frames: Frames of a video, for that.
+        pixels: How frames are normalised; None: as the name and the weights have it.
 
     Raises:
         ValueError: an unknown name, weights that are not there or do not fit, an encoder that
@@ -76,7 +79,7 @@ def load_towers(
     operation = None
     if tokens is not None and not isinstance(tokens, NoTokens):
         operation = tokens.implementation()(tokens, clip.visual, frames, width(name))
-    pixels = preprocessing(name, pretrained)
+    pixels = pixels or preprocessing(name, pretrained)
     visual = VisualTower(clip, operation, mean=pixels.mean, std=pixels.std)
     for tower in (text, visual):
         _lighten(tower)
@@ -110,10 +113,12 @@ def _create(name: str, pretrained: str | None) -> Any:
 def _built(registered: str, tag: str | None) -> Any:
     if "hf_model_name" in configuration(registered)["text_cfg"]:
         _need_transformers(registered)
+    reach = contextlib.nullcontext() if tag is None else hub.offline_if_unreachable()
     try:
-        return open_clip().create_model(
-            registered, pretrained=tag, load_weights=tag is not None, pretrained_text=False
-        )
+        with reach:
+            return open_clip().create_model(
+                registered, pretrained=tag, load_weights=tag is not None, pretrained_text=False
+            )
     except (RuntimeError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

@@ -1,9 +1,10 @@
 """What an image encoder expects of its pixels."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 from tcmgc.towers.names import FOLDER, folder_configuration, image_size, open_clip, register
+from tcmgc.video.pixels import Kernel, Resize
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,10 @@ class Preprocessing:
     """Of red, green and blue, in [0, 1]."""
     std: tuple[float, ...]
     """Their standard deviations."""
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    kernel: Kernel = "bicubic"
     """Of scaling."""
-    resize: Literal["shortest", "longest", "squash"] = "shortest"
-    """`shortest`: scale the shorter side to the size and cut out the centre; `squash`: scale both sides to it;
-    `longest`: scale the longer side and fill up."""
+    resize: Resize = "shortest"
+    """`shortest`: scale the shorter side to the size and cut out the centre; `squash`: scale both sides to it."""
 
 
 def preprocessing(name: str, pretrained: str | None) -> Preprocessing:
@@ -32,6 +32,9 @@ def preprocessing(name: str, pretrained: str | None) -> Preprocessing:
     Args:
         name: ``towers.name``.
         pretrained: ``towers.pretrained``.
+
+    Raises:
+        ValueError: the model's frames are made in a way that is not here.
     """
     known = open_clip()
     found: dict[str, Any] = {
@@ -51,10 +54,16 @@ def preprocessing(name: str, pretrained: str | None) -> Preprocessing:
             values = {str(one[field]): one[field] for one in every if field in one}
             if len(values) == 1:
                 found[field] = next(iter(values.values()))
+    kernel, resize = found["interpolation"], found["resize_mode"]
+    if kernel not in get_args(Kernel) or resize not in get_args(Resize):
+        raise ValueError(
+            f"towers.name: {name} takes frames scaled by {kernel}, {resize}; known are {get_args(Kernel)} and "
+            f"{get_args(Resize)}"
+        )
     return Preprocessing(
         image_size(name),
         tuple(map(float, found["mean"])),
         tuple(map(float, found["std"])),
-        found["interpolation"],
-        found["resize_mode"],
+        kernel,
+        resize,
     )

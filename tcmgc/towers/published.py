@@ -85,12 +85,12 @@ TCMGC: Table = (
 XCLIP: Table = (
     (r"global_mat_weight$", "head.sentence_product"),
     (r"local_mat_weight$", "head.word_product"),
-    (r"word_logit_weight$", "head.video_word.weight"),
-    (r"frame_logit_weight$", "head.sentence_frame.weight"),
-    (r"word_mat_weight$", "head.first_words.weight"),
-    (r"frame_mat_weight2$", "head.then_frames.weight"),
-    (r"frame_mat_weight$", "head.first_frames.weight"),
-    (r"word_mat_weight2$", "head.then_words.weight"),
+    (r"word_logit_weight$", "head.video_word"),
+    (r"frame_logit_weight$", "head.sentence_frame"),
+    (r"word_mat_weight$", "head.first_words"),
+    (r"frame_mat_weight2$", "head.then_frames"),
+    (r"frame_mat_weight$", "head.first_frames"),
+    (r"word_mat_weight2$", "head.then_words"),
 )
 UCOFIA: Table = (
     (r"global_mat_weight$", "head.sentence_product"),

@@ -73,7 +73,9 @@ class VisualTower(nn.Module):
         together = self.operation is not None and self.operation.together
         everything = together or (encode_padding and pixels.is_floating_point())
         rows = Rows(torch.ones_like(frame_mask) if everything else frame_mask)
-        frames = self._normalised(pixels[rows.mask], frame_mask[rows.mask])
+        frames = self._normalised(pixels[rows.mask])
+        if everything and not pixels.is_floating_point():
+            frames = frames * frame_mask.view(-1, 1, 1, 1)
         features, patches, left = self._encode(frames, rows, seeds)
         mask = frame_mask if self.operation is None else self.operation.frame_mask(frame_mask)
         blank = None
@@ -87,11 +89,9 @@ class VisualTower(nn.Module):
             else _filled(left, patches, None if blank is None else blank[1]),
         )
 
-    def _normalised(self, pixels: Tensor, real: Tensor) -> Tensor:
-        if pixels.is_floating_point():
-            return pixels.to(self.mean.dtype)
-        frames = (pixels.to(self.mean.dtype) - self.mean) / self.std
-        return frames if bool(real.all()) else frames * real[:, None, None, None]
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        frames = pixels.to(self.mean.dtype)
+        return frames if pixels.is_floating_point() else (frames - self.mean) / self.std
 
     def _encode(
         self, frames: Tensor, rows: Rows, seeds: Tensor | None

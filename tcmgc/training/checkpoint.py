@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tcmgc import config, model
+from tcmgc import config, model, storage
 
 WEIGHTS, OPTIMISER, TRAINING, CONFIG, TOWER = (
     "model.safetensors",
@@ -60,7 +60,7 @@ def load(folder: Path | str) -> tuple[config.Config, model.Retriever]:
         ValueError: not a checkpoint, damaged, or of another shape than its config says.
     """
     settings = read_config(folder)
-    retriever = model.build(config.replace(settings, {"towers.pretrained": None}))
+    retriever = model.build(settings, load=False)
     load_weights(folder, retriever)
     return settings, retriever
 
@@ -162,10 +162,8 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     try:
-        path.touch()
-        mode = path.stat().st_mode  # as the umask has it; safetensors' own files are private
-        save_file(tensors, path)
-        path.chmod(mode)
+        with storage.usual_rights(path):
+            save_file(tensors, path)
         with path.open("rb") as file:
             os.fsync(file.fileno())  # a full disk can show here only
     except safetensors.SafetensorError as error:

@@ -1,4 +1,4 @@
-"""Training of temporal encoder and head on the features of towers that stand still.
+"""Training of temporal encoder and head on the features of frozen towers.
 
 A screening: many settings in minutes, and not the paper's, whose towers are trained. Every
 caption and every video goes through the towers once; what is kept is what the towers say, before
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tcmgc import config, model
+from tcmgc import config, model, storage
 from tcmgc.retrieval.evaluation import similarity
 from tcmgc.retrieval.metrics import Metrics, retrieval_metrics
 from tcmgc.towers.features import TextFeatures, VideoFeatures
@@ -59,6 +59,9 @@ def extract(
         captions: Of every video.
         tokenise: Captions to token ids.
         batch_size: Videos, and captions, at a time.
+
+    Raises:
+        ValueError: the towers give patches, too, which are not kept.
     """
     retriever.eval()
     device = next(retriever.parameters()).device
@@ -66,9 +69,15 @@ def extract(
     for start in range(0, len(captions), batch_size):
         pixels, mask = read(start, min(start + batch_size, len(captions)))
         with retriever.arithmetic(device):
-            found, _, _ = retriever.visual(pixels.to(device), mask.to(device), encode_padding=True)
+            found, left, patches = retriever.visual(
+                pixels.to(device), mask.to(device), encode_padding=True
+            )
+        if patches is not None:
+            raise ValueError(
+                "tokens: a sweep over frozen towers keeps frames and no patches; sweep without --frozen"
+            )
         frames.append(found.float().cpu())
-        masks.append(mask)
+        masks.append(left.cpu())
     texts = [caption for one in captions for caption in one]
     parts = [
         retriever.encode_text(tokenise(texts[start : start + batch_size]).to(device)).to("cpu")
@@ -90,7 +99,8 @@ def save(features: Features, path: Path | str) -> None:
         }
     path = Path(path)
     partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+    with storage.usual_rights(partial):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
     partial.rename(path)
 
 

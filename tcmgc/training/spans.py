@@ -95,6 +95,11 @@ class Recording:
         if start is not None:
             self._found.append((name, threading.get_ident(), start, time.perf_counter()))
 
+    @property
+    def count(self) -> int:
+        """Spans that have ended."""
+        return len(self._found)
+
     def table(self) -> list[Part]:
         """The parts of a step by time, longest first, then what no span names; empty without a step."""
         steps = [(start, end) for name, _, start, end in self._found if name == STEP]

@@ -17,7 +17,8 @@ FEW = 3
 """So many stamps in a row may be wrong; more that agree with each other are a clock."""
 _LOOK_BACK = 8
 _LOOK_AHEAD = 250
-_LITERAL_SECONDS = 2.0
+LITERAL_SECONDS = 2.0
+"""So far back single stamps are believed."""
 _AROUND_BREAK = 6
 """Gaps that are off beside each place where the clock of a constant rate starts again."""
 
@@ -71,9 +72,10 @@ def continuous(
         rate: pictures a second, for those without a stamp and where a clock starts again.
     """
     ticks = _filled(stamps, base, rate)
-    if not (np.diff(ticks) > 0).all():
-        ticks = np.minimum.accumulate(_joined(ticks, base, rate)[::-1])[::-1]
-    return np.maximum(ticks - ticks[0], 0.0)
+    if (np.diff(ticks) > 0).all():
+        return ticks - ticks[0]
+    ticks = _joined(ticks, base, rate)
+    return np.maximum(np.minimum.accumulate(ticks[::-1])[::-1] - ticks[0], 0.0)
 
 
 def restarts(stamps: Sequence[int], base: Fraction) -> list[int]:
@@ -145,7 +147,7 @@ def _breaks(ticks: Float64[np.ndarray, " pictures"], base: Fraction) -> tuple[li
         ):
             begins.append(place)
             start = place
-        elif float((recent[-1] - ahead[0]) * base) > _LITERAL_SECONDS:
+        elif float((recent[-1] - ahead[0]) * base) > LITERAL_SECONDS:
             wrong += range(place, place + back)
             skip = place + back
     return begins, wrong

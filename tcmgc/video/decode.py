@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from tcmgc.video.clock import FEW, BestEffort
+from tcmgc.video.clock import FEW, LITERAL_SECONDS, BestEffort
 from tcmgc.video.decoder_log import Complaint, listening
 from tcmgc.video.entries import NalUnits, forbidden_test
 from tcmgc.video.file import DamagedError, Deadline, DecodeError, Source, open_video
@@ -127,7 +127,7 @@ def decode_all(
     """Decode from the first packet on, keeping the wanted frames, and learn the true timeline.
 
     Frames come at FFmpeg's best-effort times; where there are none, at the stream's rate. Stops
-    some frames past ``until`` seconds, where the clock has not stepped back before. What comes
+    two seconds past ``until``, where the clock has not stepped back before. What comes
     before the first key frame is let go where it cannot be decoded.
 
     Raises:
@@ -207,7 +207,7 @@ class _Past:
                 (self._high - stamp) * self.base > _SMALL_STEP
             )
             self._high = stamp if self._high is None else max(stamp, self._high)
-            beyond = (stamp - stamps[0]) * self.base > self.until
+            beyond = (stamp - stamps[0]) * self.base - self.until > LITERAL_SECONDS
             self._beyond = self._beyond + 1 if beyond else 0
         self._seen = len(stamps)
         return self._beyond > FEW and not self._stepped_back
@@ -264,18 +264,22 @@ def decode_needed(
 
 def first_picture(
     container: InputContainer, stream: VideoStream, deadline: Deadline
-) -> av.VideoFrame:
-    """The first picture that can be decoded; what comes before the first key frame may be broken.
+) -> tuple[av.VideoFrame, bool]:
+    """The first picture that can be decoded, and whether it is from the first packet.
+
+    What comes before the first key frame may be broken.
 
     Raises:
         DecodeError: there is none, or it is damaged.
     """
-    begun = False
+    begun, begin = False, None
     with listening() as complaints:
         decoder = Decoder(stream, deadline, complaints)
-        for packet in _demux(container, stream):
+        for number, packet in enumerate(_demux(container, stream)):
             if packet is not None and packet.is_keyframe and not begun:
                 begun, decoder = True, Decoder(stream, deadline, complaints)
+            if packet is not None and not number:
+                begin = packet.pts
             try:
                 frames = decoder.feed(packet)
             except DamagedError:
@@ -283,7 +287,7 @@ def first_picture(
                     raise
                 continue
             if frames:
-                return frames[0]
+                return frames[0], frames[0].pts == begin
     raise DecodeError(deadline.path, "no picture could be decoded")
 
 

@@ -17,7 +17,7 @@ _BY_KEYFRAME = frozenset({"vp9", "av1"})
 """A key frame resets all references, and containers flag nothing else."""
 _FORBIDDEN = re.compile(rb"\0\0(?:[\1\2]|\0+[^\0])")
 """Kept out of NAL units by emulation prevention (ISO/IEC 14496-10 and 23008-2, 7.4.1 and 7.4.2)."""
-_START = re.compile(b"\\x00\\x00\\x01")
+_START = re.compile(rb"\x00\x00\x01")
 
 PacketTest = Callable[[av.Packet], bool]
 

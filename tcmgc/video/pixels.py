@@ -16,6 +16,12 @@ _BICUBIC = (
     | Interpolation.BITEXACT  # the same pixels whatever the processor's vector units
 )
 
+_BILINEAR = (_BICUBIC & ~Interpolation.BICUBIC) | Interpolation.BILINEAR
+
+Resize = Literal["shortest", "squash"]
+"""Scale the shorter side and cut out the centre, or scale both sides to the square."""
+Kernel = Literal["bicubic", "bilinear"]
+
 _BT2020_CONSTANT, _DERIVED = 10, (12, 13)
 _NOT_YCBCR = {
     8: "YCgCo",
@@ -41,9 +47,13 @@ Turn = tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1]]
 
 
 def square(
-    frame: av.VideoFrame, size: int, scaler: VideoReformatter
+    frame: av.VideoFrame,
+    size: int,
+    scaler: VideoReformatter,
+    resize: Resize = "shortest",
+    kernel: Kernel = "bicubic",
 ) -> UInt8[np.ndarray, "3 size size"]:
-    """RGB with the shorter side scaled to ``size`` (bicubic) and the centre cut out.
+    """RGB with the shorter side scaled to ``size`` and the centre cut out; or both sides scaled to it.
 
     The longer side becomes int(size * long / short), the cut begins at round(rest / 2), as
     torchvision's Resize and CenterCrop have it. Scaling and the step from YUV to RGB are one pass
@@ -53,13 +63,15 @@ def square(
     short, long = sorted((frame.width, frame.height))
     scaled = int(size * long / short)
     width, height = (size, scaled) if frame.width == short else (scaled, size)
+    if resize == "squash":
+        width = height = size
     rgb = scaler.reformat(
         frame,
         width=width,
         height=height,
         format="rgb24",
         src_colorspace=_matrix(frame),
-        interpolation=_BICUBIC,
+        interpolation=_BICUBIC if kernel == "bicubic" else _BILINEAR,
         threads=1,
     )
     image = turn(rgb.to_ndarray(), display_turn(frame))

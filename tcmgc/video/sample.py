@@ -2,7 +2,10 @@
 
 **Damage.** FFmpeg hides it: lost blocks are filled with something plausible, missing references are
 drawn. Here a decoder's errors, its log, its own mark of a broken picture, a file shorter than its
-header says, and bytes that H.264 and HEVC forbid all end in :class:`DecodeError`.
+header says, packets of a transport stream that are missing, and bytes that H.264 and HEVC forbid
+all end in :class:`DecodeError`. What is not shown may be doubtful: pictures that an edit list hides
+and no other refers to, and the leading pictures of an open group with which a cut begins; so may
+messages beside pictures (:class:`tcmgc.video.decode.Decoder`).
 No decoder can notice everything: in entropy-coded data most flips turn one legal stream into another.
 Of files with one flipped bit, those that gave other frames and no error were 3 % (H.264), 8 to 10 %
 (MPEG-4, MPEG-2, WMV), 57 % (HEVC), 68 to 77 % (VP8, VP9), 0 to 1 % (AV1) and none (FFV1, which
@@ -10,6 +13,9 @@ carries checksums); of files with 512 zeroed bytes, 0 to 1 % (H.264, HEVC, MPEG-
 5 % (WMV), 69 to 80 % (VP8, VP9): ``python benchmarks/damage.py --tries 150``. Where that matters,
 compare the files with the checksums that their publisher gives.
 Only what the wanted frames depend on is decoded, so that damage elsewhere in a file does no harm.
+
+**Time.** Stamps that repeat, step back or begin again are read as FFmpeg's best effort has them
+(:mod:`tcmgc.video.clock`). ``python benchmarks/fuzz.py`` holds files of every kind against FFmpeg.
 
 **Hangs.** ``timeout`` is looked at between packets. A decoder that hangs or dies inside one packet can
 only be ended from outside: decode in a process of its own, as the pipeline's actors do.
@@ -27,7 +33,7 @@ from jaxtyping import Float64, UInt8
 
 from tcmgc.video.decode import decode_all, decode_needed, first_picture
 from tcmgc.video.file import Deadline, DecodeError, Source, check_whole, find, open_video, reasons
-from tcmgc.video.pixels import display_turn, square
+from tcmgc.video.pixels import Kernel, Resize, display_turn, square
 from tcmgc.video.protection import encryption
 from tcmgc.video.sampling import Number, Sampler, check_sampling, on_screen, sample_instants
 from tcmgc.video.timeline import Packets, Timeline, index_timeline, scan
@@ -80,13 +86,15 @@ def sample_frames(
     sampler: Sampler = "uniform",
     timeout: Number | None = None,
     seed: int | Sequence[int] = 0,
+    resize: Resize = "shortest",
+    kernel: Kernel = "bicubic",
 ) -> Frames:
     """The frames on screen at the instants of :func:`tcmgc.video.sampling.sample_instants`.
 
     The frame on screen at t is the last one whose timestamp, counted from the first frame, is not
-    later than t. The duration is that of the pictures found: the last timestamp plus the time the
-    last frame stands; what the container's header says of it is not used. Each is turned by the
-    display matrix, its shorter side scaled to ``size`` and its centre cut out
+    later than t (:mod:`tcmgc.video.clock` where stamps do not ascend). The duration is that of the
+    pictures found: the last timestamp plus the time the last frame stands; what the container's
+    header says of it is not used. Each is turned by the display matrix and scaled to a square
     (:func:`tcmgc.video.pixels.square`).
 
     Packets are read first, without decoding. Where container and codec keep the promise that
@@ -100,6 +108,8 @@ def sample_frames(
         timeout: seconds that the file may take, looked at between packets. A decoder that hangs
             inside one packet is beyond it: run decoding in a process that can be ended.
         seed: decides the instants of the ``random`` sampler.
+        resize: what becomes of frames that are no square.
+        kernel: of scaling.
 
     Raises:
         DecodeError: not a video, cut short, damaged, without pictures in the window, or over time.
@@ -114,7 +124,7 @@ def sample_frames(
 
     def convert(frame):  # type: ignore[no-untyped-def]
         try:
-            return square(frame, size, scaler)
+            return square(frame, size, scaler, resize, kernel)
         except ValueError as error:
             raise DecodeError(source.name, str(error)) from error
 
@@ -165,9 +175,11 @@ def probe(
         with open_video(source, deadline) as (container, stream):
             kind, codec = container.format.name, stream.codec_context.codec.canonical_name
             timeline = index_timeline(container, stream)
-            frame = first_picture(container, stream, deadline)
-        if timeline is None:
-            _, timeline = _scan(source, deadline)
+            frame, from_first = first_picture(container, stream, deadline)
+        if timeline is None or not from_first:
+            packets, timeline = _scan(source, deadline)
+            if packets.hide_before(frame.pts):
+                timeline = packets.timeline()
     swap, *_ = display_turn(frame)
     width, height = (frame.height, frame.width) if swap else (frame.width, frame.height)
     return VideoInfo(

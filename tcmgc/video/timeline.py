@@ -115,6 +115,28 @@ class Packets:
         stamps = [stamp for part in parts for stamp in part] or [None] * len(shown)
         return Timeline.from_stamps(stamps, self.durations[shown[-1]], self.base, self.rate)
 
+    def is_regular(self) -> bool:
+        """Whether shown pictures lie on a grid, so that no stamp to come is likely to step back."""
+        stamps = [stamp for stamp, shown in zip(self.pts, self.shown, strict=True) if shown]
+        if None in stamps:
+            return False
+        gaps = np.diff(np.sort(np.array(stamps, dtype=np.int64)))
+        return bool((gaps > 0).all()) and _on_a_grid(gaps)
+
+    def hide_before(self, first: int | None) -> bool:
+        """Take as not shown what would come before the first picture that a decoder gives out.
+
+        Such are the leading pictures of a cut. Says whether there were any.
+        """
+        if first is None or first not in self.pts:
+            return False
+        found = False
+        for place in range(min(self.pts.index(first) + _MAX_DELAY + 1, len(self.pts))):
+            stamp = self.pts[place]
+            if self.shown[place] and stamp is not None and stamp < first:
+                self.shown[place], self.order, found = False, None, True
+        return found
+
     def _stamp(self, place: int) -> int | None:
         pts, dts = self.pts[place], self.dts[place]
         return dts if self.by_dts or pts is None else pts
@@ -162,7 +184,7 @@ def scan(
     )
     can_enter = entry_test(stream)
     listed = sum(entry.size > 0 for entry in stream.index_entries)
-    held_bytes, first, beyond = 0, None, 0
+    held_bytes, first, beyond, margin = 0, None, 0, 0.0
     corrupt, keys = list[int](), set[int]()
     for packet in container.demux(stream):
         if not packet.size:
@@ -184,11 +206,18 @@ def scan(
             packets.held = None
         if packets.held is not None:
             packets.held.append(packet)
-        if until is not None and packet.pts is not None and packet.dts is not None:
+        if (
+            until is not None
+            and packet.pts is not None
+            and packet.dts is not None
+            and not packet.is_discard
+        ):
             first = packet.pts if first is None else min(first, packet.pts)
-            late = (min(packet.pts, packet.dts) - first) * packets.base > until
+            late = (min(packet.pts, packet.dts) - first) * packets.base - until > margin
             beyond = beyond + 1 if late else 0
-            if beyond > clock.FEW:
+            if beyond > clock.FEW and not margin and not packets.is_regular():
+                beyond, margin = 0, clock.LITERAL_SECONDS
+            elif beyond > clock.FEW:
                 listed = 0  # what follows in decoding order is shown later still
                 break
     if not any(packets.shown):
@@ -201,7 +230,8 @@ def scan(
     packets.first_key = min(keys, default=0)
     # A key frame that is not the first may follow one that was lost without FFmpeg's noticing.
     if corrupt or (packets.first_key and container.format.name == "mpegts"):
-        begins = all(keys & {place + 1, place + 2} for place in corrupt)
+        read = len(packets.pts)
+        begins = all(place + 2 >= read or keys & {place + 1, place + 2} for place in corrupt)
         count = transport.splices(source, stream.id) if begins else None
         if count is None or (corrupt and not count):
             raise DecodeError(

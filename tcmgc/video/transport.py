@@ -4,6 +4,7 @@ Every 188-byte packet counts on from the one before it of its stream (ISO/IEC 13
 FFmpeg calls the picture damaged wherever the count jumps, also where two whole streams were joined.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,16 @@ _TABLES = 0
 """The stream of the program association table, which begins a program."""
 _STUFFING = 0x1FFF
 """The stream of packets without content, which are not counted."""
+_PARAMETERS = re.compile(rb"\x00\x00\x01[\xb3\x27\x47\x67\x40\x42]")
+"""Sequence headers: MPEG-1 and 2; H.264; HEVC."""
 _CHUNK = 16 << 20
 
 
 def splices(source: Source, pid: int) -> int | None:
     """Places where one whole stream follows another; None where packets of ``pid`` are lost.
 
-    At such a place a new picture begins, the program's tables are sent right before it, and
-    theirs, or another stream's, counter or the clock begins anew with it. Packets that
+    At such a place a picture begins that needs no other, the program's tables are sent right before
+    it, and theirs, or another stream's, counter or the clock begins anew with it. Packets that
     are lost leave the other counters as they are.
     """
     packets = _packets(source)
@@ -36,18 +39,16 @@ def splices(source: Source, pid: int) -> int | None:
         return None
     mine = np.flatnonzero(pids == pid)
     jumps = _jumps(packets[mine])
-    others = {
-        int(other): np.flatnonzero(pids == other) for other in np.unique(pids) if other != pid
-    }
-    broken = {other: places[_jumps(packets[places])] for other, places in others.items()}
-    tables = others.get(_TABLES, np.array([], dtype=np.int64))
+    counted = [int(other) for other in np.unique(pids) if other not in (pid, _STUFFING)]
+    others = {other: np.flatnonzero(pids == other) for other in counted}
+    broken = {other: set(at[_jumps(packets[at])].tolist()) for other, at in others.items()}
+    tables = np.flatnonzero(pids == _TABLES)
     for jump in jumps:
         before, at = mine[jump - 1], mine[jump]
-        begins = bool(packets[at, 1] & 0x40)
+        begins = _begins_anew(packets[at].tobytes())
         announced = bool(((tables > before) & (tables < at)).any())
         anew = any(
-            _first_after(places, before) in set(broken[other].tolist())
-            for other, places in others.items()
+            _first_after(places, before) in broken[other] for other, places in others.items()
         )
         if not (begins and announced and (anew or _clock_jumps(packets, mine, int(jump)))):
             return None
@@ -95,6 +96,14 @@ def _clock_jumps(packets: UInt8[np.ndarray, "packets 188"], mine: np.ndarray, ju
     before = _time(packets[begins[-1]]) if len(begins) else None
     now = _time(packets[mine[jump]])
     return before is not None and now is not None and not 0 <= now - before < 90_000
+
+
+def _begins_anew(packet: bytes) -> bool:
+    """Whether a picture begins that is marked as needing no other, or parameters before one."""
+    if not packet[1] & 0x40:
+        return False
+    marked = packet[3] & 0x20 and packet[4] and packet[5] & 0x40  # random_access_indicator
+    return bool(marked) or _PARAMETERS.search(packet, 4) is not None
 
 
 def _time(packet: UInt8[np.ndarray, " 188"]) -> int | None:

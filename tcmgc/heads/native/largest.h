@@ -35,5 +35,5 @@ static void gradient_of_largest(int64_t outer, int64_t size, int64_t kept, int64
             const int64_t start = item % parts * TOGETHER;
             for (int64_t b = start; b < std::min(start + TOGETHER, blocks); b++) one(item / parts, b);
         }
-    });
+    }, Threads::OF_TORCH);
 }

@@ -24,7 +24,7 @@ from tcmgc.heads.native import structs
 
 _SOURCE = Path(__file__).with_name("library.cpp")
 _FLAGS = (
-    *("-O3", "-march=native", "-std=gnu++17", "-pthread", "-shared", "-fPIC"),
+    *("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-pthread", "-shared", "-fPIC"),
     *("-fno-math-errno", "-fno-trapping-math"),
 )
 _off = False
@@ -106,10 +106,9 @@ def _built() -> Path:
     ).stdout
     sources = [path.read_text() for path in sorted(_SOURCE.parent.glob("*.[ch]*"))]
     key = "\0".join([*sources, *_FLAGS, version, _processor()])
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tcmgc"
+    cache = _cache()
     target = cache / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             aside = Path(folder) / target.name
             subprocess.run(
@@ -120,6 +119,24 @@ def _built() -> Path:
             )
             aside.replace(target)
     return target
+
+
+def _cache() -> Path:
+    """The user's cache folder; one of the user's own among temporary files where there is no home to write to."""
+    try:
+        above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        cache = Path(above) / "tcmgc"
+        if "~" not in above:
+            cache.mkdir(parents=True, exist_ok=True)
+            if os.access(cache, os.W_OK):
+                return cache
+    except OSError:
+        pass
+    cache = Path(tempfile.gettempdir()) / f"tcmgc-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    if cache.stat().st_uid != os.getuid():  # code is loaded from here: it must be nobody else's
+        raise PermissionError(f"{cache} belongs to another user; set XDG_CACHE_HOME")
+    return cache
 
 
 def _processor() -> str:

@@ -94,7 +94,7 @@ static int products_of_all(const Sizes &z, const Operands<float> &operands, cons
                      Found<float>::of(operands, z, text, b), rest.constant_side + text * C, rest.bias_side + text * C,
                      z);
         }
-    });
+    }, Threads::OF_TORCH);
 }
 
 // Scores [contrasts, texts, videos]; word_mask [texts, words]. `begin(block, room)` brings W videos in and
@@ -257,5 +257,5 @@ static int gradient_of_products(const Sizes &z, const Operands<float> &operands,
             scatter(grown.mixed + first, into.root.mixed, (S + 1) * (S + 1), V, count);
             scatter(grown.output + first, into.root.output, (S + 2) * (S + 2), V, count);
         }
-    });
+    }, Threads::OF_TORCH);
 }

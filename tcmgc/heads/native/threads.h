@@ -131,10 +131,16 @@ private:
     }
 };
 
-// Runs `body` here and in up to threads - 1 helpers. It is given a function that hands out the items 0 to
-// count - 1, each once, and then -1. Returns 0, or 1 if an item is left because no body took it.
+// Runs `body` in up to `threads` threads: here and in helpers, or in torch's threads. It is given a function that
+// hands out the items 0 to count - 1, each once, and then -1. Returns 0, or 1 if an item is left because no body
+// took it.
+//
+// Torch's threads are for what runs between operations of torch, as a training step does: they look for work for
+// milliseconds after each of these, and helpers would have to share the cores with them.
+enum class Threads { OWN, OF_TORCH };
+
 template <typename Body>
-static int in_parallel(int64_t count, int64_t threads, const Body &body)
+static int in_parallel(int64_t count, int64_t threads, const Body &body, Threads whose = Threads::OWN)
 {
     std::atomic<int64_t> next{0};
     const auto take = [&]() -> int64_t {
@@ -142,10 +148,13 @@ static int in_parallel(int64_t count, int64_t threads, const Body &body)
         return item < count ? item : -1;
     };
     const auto work = [&] { body(take); };
-    const int64_t others = (threads < count ? threads : count) - 1;
-    if (others < 1)
+    const int64_t use = threads < count ? threads : count;
+    if (use < 2)
         work();
+    else if (whose == Threads::OWN)
+        Helpers::all().share(use - 1, [](void *context) { (*(decltype(work) *)context)(); }, (void *)&work);
     else
-        Helpers::all().share(others, [](void *context) { (*(decltype(work) *)context)(); }, (void *)&work);
+#pragma omp parallel num_threads(use)
+        work();
     return next.load() < count;
 }

@@ -1,9 +1,9 @@
 """A run in words: its method and recipe, its name, and the description that MLflow shows."""
 
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline import cli
 from tcmgc import recipes
 from tcmgc.config import Config, flatten
 from tcmgc.retrieval.metrics import Metrics, chance
@@ -85,10 +85,10 @@ def training(
     lines += ["```"]
     if checkpoint:
         lines += [
-            f"python pipeline/evaluate.py --checkpoint {shlex.quote(checkpoint)}",
-            f"python pipeline/inspect_run.py --checkpoint {shlex.quote(checkpoint)}",
+            cli.command("evaluate.py", "--checkpoint", checkpoint),
+            cli.command("inspect_run.py", "--checkpoint", checkpoint),
         ]
-    lines += [f"python pipeline/train.py --resume {shlex.quote(folder)}", "```"]
+    lines += [cli.command("train.py", "--resume", folder), "```"]
     return "\n".join(lines)
 
 

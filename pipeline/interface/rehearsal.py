@@ -4,9 +4,9 @@ import contextlib
 import io
 from pathlib import Path
 
-from pipeline import cli, terminal
+from pipeline import cli
 from pipeline.inputs import prepare
-from pipeline.recording import describe
+from pipeline.interface import describe, terminal
 from tcmgc import datasets, model, storage
 from tcmgc.config import Config, flatten
 from tcmgc.datasets import demo_corpus

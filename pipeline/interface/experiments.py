@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from mlflow.entities import Run
 
 from pipeline.cli import home
-from pipeline.recording import views
+from pipeline.interface import views
 from pipeline.run_state import database
 from pipeline.run_state.database import client, shown, uri
 
@@ -64,7 +64,7 @@ def experiment(dataset: str) -> str:
 
 
 def save_views(number: str, tags: Mapping[str, str]) -> None:
-    """Save views (:mod:`pipeline.recording.views`) with an experiment."""
+    """Save views (:mod:`pipeline.interface.views`) with an experiment."""
     for key, value in tags.items():
         client().set_experiment_tag(number, key, value)
 

@@ -30,6 +30,8 @@ _COLUMNS = {
 _NAME, _CREATED_AT = "attributes.`Run Name`", "runDateAndNestInfo"
 _TABLE_IDS = {"attributes.`Duration`": "duration"}
 """Columns that the table's order calls by another name."""
+_AXES = 6
+"""Axes of a sweep's parallel coordinates; more cannot be read."""
 _PARALLEL_PARAMS = ("head.kind", "loss.alpha", "optim.lr_new")
 
 
@@ -52,7 +54,7 @@ def sweep(parent: str, varied: tuple[str, ...]) -> dict[str, str]:
     """
     state = _state(
         varied={f"params.`{path}`": 110 for path in varied},
-        parameters=list(varied),
+        parameters=list(varied[:_AXES]),
         where=f"tags.`mlflow.parentRunId` = '{parent}'",
     )
     return {PREFIX + parent: _envelope("Trials of a sweep", state, _CREATED - 1)}

@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 _USAGE = "usage: tcmgc COMMAND [WORDS ...]   tcmgc COMMAND --help   tcmgc --version"
 
 
@@ -25,19 +25,19 @@ def main(argv: list[str] | None = None) -> None:
         for name, about in known.items():
             print(f"  {name:{width}}  {about}")
         print(f"  {'completion':{width}}  The shell's completion: tcmgc completion bash|zsh|fish.")
-        print(f"  {'--list':{width}}  Recipes and spaces.")
+        print(f"  {'--list':{width}}  Recipes, methods and spaces.")
     elif first == "--version":
         print(f"tcmgc {_version()}")
     elif first == "--list":
-        from pipeline import completion
+        from pipeline.interface import completion
 
         print(completion.catalogue())
     elif first == "completion":
-        from pipeline import completion
+        from pipeline.interface import completion
 
         print(completion.script(words[1] if len(words) > 1 else "bash"))
     elif first == "__complete":
-        from pipeline import completion
+        from pipeline.interface import completion
 
         print("\n".join(completion.candidates(words[1:], list(known))))
     elif first in known:
@@ -56,7 +56,7 @@ def commands() -> dict[str, str]:
     found = {}
     for path in sorted(HERE.glob("*.py")):
         text = path.read_text()
-        if "\nif __name__ ==" in text and path.stem != Path(__file__).stem:
+        if "\nif __name__ ==" in text:
             about = ast.get_docstring(ast.parse(text)) or ""
             found[path.stem] = about.splitlines()[0]
     return found
@@ -66,7 +66,9 @@ def _run(name: str, words: list[str]) -> None:
     # As if the script had been called: messages, MLflow's source and jobs name it.
     sys.argv = [str(HERE / f"{name}.py"), *words]
     from pipeline import cli
+    from pipeline.interface import front
 
+    front.begin(HERE / f"{name}.py", words)
     cli.run(importlib.import_module(f"pipeline.{name}").main)
 
 

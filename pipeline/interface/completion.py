@@ -41,12 +41,15 @@ def script(shell: str) -> str:
 
 
 def catalogue() -> str:
-    """Recipes and spaces, a line each."""
+    """Recipes, methods and spaces, a line each."""
     lines = ["recipes (tcmgc train RECIPE):"]
     width = max(map(len, recipes.RECIPES))
     for name, recipe in recipes.RECIPES.items():
         about = (recipe.__doc__ or "").strip().splitlines()
         lines.append(f"  {name:{width}}  {about[0] if about else ''}")
+    lines.append("methods (tcmgc train RECIPE --method NAME [--fair]):")
+    width = max(map(len, recipes.METHODS))
+    lines += [f"  {name:{width}}  {method.line}" for name, method in recipes.METHODS.items()]
     lines.append("spaces (tcmgc tune SPACE RECIPE):")
     spaces = _spaces()
     width = max(map(len, spaces))
@@ -96,7 +99,7 @@ def _fields() -> dict[str, list[str]]:
     for path in flatten(config):
         if not path.endswith(".kind"):
             found[path.replace("_", "-")] = _values(config, path)
-    return found
+    return found | {"method": list(recipes.METHODS), "fair": []}
 
 
 def _values(config: Config, path: str) -> list[str]:

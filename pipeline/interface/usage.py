@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import os
 import shutil
 import sys
 import textwrap
@@ -28,13 +29,19 @@ def show(about: str, prog: str, words: str, groups: dict[str, Any]) -> None:
         groups: Dataclass instances, or classes where the command has no defaults, by the prefix of their
             fields; ``""`` for none.
     """
-    print(f"usage: {prog} {words}\n\n{about}")
+    shown = [f"usage: {prog} {words}\n\n{about}"]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for prefix, owner in groups.items():
         for heading, lines in _groups(prefix, owner):
-            print(f"\n{heading}" if heading else "")
+            shown.append(f"\n{heading}")
             for line in lines:
-                print(line if width is None or len(line) <= width else line[: width - 1] + "…")
+                if width is not None and len(line) > width:
+                    line = line[: width - 1] + "…"
+                shown.append(line)
+    try:
+        print("\n".join(shown), flush=True)
+    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def positional(kind: type) -> list[str]:

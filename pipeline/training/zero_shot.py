@@ -7,9 +7,10 @@ words of each word's best frame (mean-max). The towers are the recipe's (--tower
 
 from dataclasses import dataclass, replace
 
-from pipeline import cli, evaluate, terminal, tracking
+from pipeline import cli, evaluate, tracking
 from pipeline.cluster import placement
 from pipeline.inputs import prepare
+from pipeline.interface import terminal
 from tcmgc.config import Config, MeanHead, MeanMaxHead, NoTokens, Temporal, fingerprint
 from tcmgc.datasets import Split
 

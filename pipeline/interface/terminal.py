@@ -59,7 +59,8 @@ class Progress:
         if last or (self._bar is None and now - self.said >= _PIPE):
             self.said = now
             pace = self.done / max(now - self.start, 1e-9)
-            line = f"  {self.done} of {self.total} {self.what}, {pace:.0f} a second"
+            speed = f"{pace:.0f} a second" if pace >= 1 else f"{1 / pace:.0f} s each"
+            line = f"  {self.done} of {self.total} {self.what}, {speed}"
             print(line + (f", {self.bad} unreadable" if self.bad else ""), flush=True)
 
 
@@ -131,17 +132,16 @@ class _Screen:
                 initial=now["step"],
                 dynamic_ncols=True,
                 leave=False,
-                bar_format="step {n_fmt} of {total_fmt} |{bar:20}| {postfix}",
+                bar_format="step {n_fmt} of {total_fmt} |{bar:20}| {desc}",
             )
         rate = now["rate"]
-        left = (now["steps"] - now["step"]) / now["steps_a_second"] if now["steps_a_second"] else 0
-        text = f"loss {now['loss']:.3f}, {rate:.0f} pairs a second, {duration(left)} left"
+        pace = now["steps_a_second"]
+        left = f", {duration((now['steps'] - now['step']) / pace)} left" if pace else ""
+        text = f"loss {now['loss']:.3f}, {rate:.0f} pairs a second{left}"
         if now.get("best") is not None:
             text += f", validation SumR {now['last']:.1f} (best {now['best']:.1f})"
         self.bar.n = now["step"]
-        # Given to the format as it is: tqdm's own postfix begins with a comma.
-        self.bar.postfix = text
-        self.bar.refresh()
+        self.bar.set_description_str(text)  # which draws the line
 
 
 def duration(seconds: float) -> str:

@@ -1,1 +1,0 @@
-"""What runs look like in MLflow: names, descriptions, tags and saved views, as plain values."""
