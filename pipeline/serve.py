@@ -97,7 +97,9 @@ def start(arguments: Arguments) -> str:
     )
     each = min(1.0, 0.5 * cpus / arguments.replicas)
     threads = max(1, (os.cpu_count() or 1) // arguments.replicas)
-    options = {"num_cpus": each, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
+    # Threads that wait must not take the processor from those of the next query.
+    variables = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    options = {"num_cpus": each, "runtime_env": {"env_vars": variables}}
     deployment: Any = Replica
     deployment = deployment.options(num_replicas=arguments.replicas, ray_actor_options=options)
     serve.run(deployment.bind(path, labels, token, threads), name="search", logging_config=quiet)

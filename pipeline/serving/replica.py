@@ -1,7 +1,6 @@
 """The server on Ray Serve: replicas that map one index, and answer queries that come together in one go."""
 
 import asyncio
-import os
 from typing import Any, ClassVar
 
 import torch
@@ -43,7 +42,6 @@ class Replica:
 
     def __init__(self, index: str, labels: str, token: str | None, threads: int) -> None:
         cli.quiet()
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         torch.set_num_threads(threads)
         self.service = Service(index, labels)
         Late.app = application(self.service, self.search, token)
