@@ -30,8 +30,13 @@ def prepare(folder: Path) -> list[str]:
 
 def sweep(folder: Path, space: str, *words: str) -> subprocess.Popen[str]:
     """Start `pipeline/tune.py SPACE demo …` with everything it writes below the folder."""
+    return command(folder, "tune.py", space, "demo", *words)
+
+
+def command(folder: Path, script: str, *words: str) -> subprocess.Popen[str]:
+    """Start a command of the pipeline with everything it writes below the folder."""
     os.environ["TCMGC_HOME"] = str(folder)
-    command = [sys.executable, str(CHECKOUT / "pipeline/tune.py"), space, "demo", *words]
+    line = [sys.executable, str(CHECKOUT / "pipeline" / script), *words]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=CHECKOUT
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=CHECKOUT
     )
