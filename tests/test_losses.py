@@ -55,6 +55,16 @@ def test_shares_of_workers_add_up_to_the_whole() -> None:
             assert torch.allclose(shares[0][name] + shares[1][name], value), name
 
 
+def test_each_score_has_a_sigmoid_loss_of_its_own() -> None:
+    grains = {"one": draw(3, 3), "other": 2 * draw(3, 3)}
+    objective = Objective(Loss(contrast="sigmoid", each_score=True, alpha=0.0))
+    terms = objective(Scores(draw(3, 3), grains), torch.tensor(5.0), slice(0, 3), bias=-2.0)
+    each = [sigmoid(grain, 5.0, -2.0) for grain in grains.values()]
+    assert terms.keys() == {"loss", "sigmoid_one", "sigmoid_other"}
+    assert torch.allclose(terms["loss"], each[0] + each[1])
+    assert torch.allclose(terms["sigmoid_other"], each[1])
+
+
 def test_a_video_that_comes_twice_is_no_negative_of_itself() -> None:
     s = draw(3, 3)
     same = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])

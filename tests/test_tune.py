@@ -382,8 +382,8 @@ def test_a_trial_has_ended_when_its_result_is_in_its_folder(home, tmp_path):
     broken_off = progress.Row(
         "without", 0, 1.0, 1, "stopped early", {"variant": "without", "seed": 0}, "x"
     )
-    assert tune._ended(planned, ended)
-    assert not tune._ended(planned, broken_off)
+    assert tune.ended(planned, ended)
+    assert not tune.ended(planned, broken_off)
     with pytest.raises(KeyboardInterrupt):
         tune._conclude(planned, [ended, broken_off], candidates=12)
 

@@ -392,7 +392,14 @@ METHODS: dict[str, Method] = {
         line="Video-ColBERT (2025): each word's best frame, before and after the temporal encoder",
         temporal=SEQ_TRANSF,
         head=MeanMaxHead(),
-        loss=Loss(contrast="sigmoid", each_score=True, alpha=0.0, learn_scale=True, bias=-10.0),
+        loss=Loss(
+            contrast="sigmoid",
+            each_score=True,
+            alpha=0.0,
+            scale=10.0,
+            learn_scale=True,
+            bias=-10.0,
+        ),
     ),
     "tcmgc": Method(
         line="TC-MGC as the paper's text has it",
