@@ -43,8 +43,8 @@ class Decoder:
         self.context, self.deadline, self.complaints = stream.codec_context, deadline, complaints
         self._units = NalUnits.of(stream)
         self._has_forbidden = forbidden_test(self._units)
-        self._first: int | None = None
-        """Presentation time of the first packet."""
+        self._begun, self._first = False, 0
+        """Whether there was a packet; the first one's presentation time."""
         self._leading = self._opening = False
         """Whether the packet comes before the first in display order; and whether it may still
         refer to what was before the first packet."""
@@ -72,8 +72,8 @@ class Decoder:
         return frames
 
     def _note(self, packet: av.Packet) -> None:
-        if self._first is None:
-            self._first = packet.pts
+        if not self._begun:
+            self._begun, self._first = True, packet.pts or 0
             self._leading = packet.pts is not None
             self._opening = self._units is not None and not any(
                 map(self._units.refreshes, self._units.split(packet))
