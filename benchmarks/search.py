@@ -73,18 +73,17 @@ def made_up(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     exact, times = _timed(
         lambda at: index.scores(text[at : at + 1])[0].numpy(), min(given.queries, 10)
     )
-    best = [np.argsort(-row)[:TOP] for row in exact]
     found["exact"] = _say(
         "exact, one query", times, 1.0, f", {_memory() - before:.0f} MB above the mapped index"
     )
-    found |= _two_stages(index, text, best)
+    found |= _two_stages(index, text, exact)
     found["add 100"] = _add(folder / name)
     if given.others:
-        found |= _others(given, folder, index, text, best)
+        found |= _others(given, folder, index, text, exact)
     return found
 
 
-def _two_stages(index: Index, text: Any, best: list[np.ndarray]) -> dict[str, Any]:
+def _two_stages(index: Index, text: Any, exact: list[np.ndarray]) -> dict[str, Any]:
     allowed = np.flatnonzero(index.files_allowed(Filters()) >= 0)
     results = {}
     for count in (CANDIDATES // 4, CANDIDATES, 4 * CANDIDATES):
@@ -98,7 +97,7 @@ def _two_stages(index: Index, text: Any, best: list[np.ndarray]) -> dict[str, An
         once(0)
         tops, times = _timed(once, len(text))
         name = f"two stages, {count} candidates"
-        results[name] = _say(name, times, _recall(tops, best))
+        results[name] = _say(name, times, _recall(tops, exact))
     return results
 
 
@@ -113,7 +112,7 @@ def _add(folder: Path) -> float:
 
         index = Index.open(str(copy))
         ready = list(made_up_index.rows(index.encoder, 100, 77, index.version.settings))
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         writer = Writer.open(Place(str(copy)))
         for key, one in ready:
             writer.add(key, one)
@@ -121,8 +120,8 @@ def _add(folder: Path) -> float:
         writer.commit()
         writer.compact()
         writer.encode()
-        took = time.perf_counter() - begun
-    print(f"adding 100 videos, over encoding them: {took:.2f} s")
+        took, used = time.perf_counter() - begun, time.process_time() - used
+    print(f"adding 100 videos, over encoding them: {took:.2f} s, CPU {used:.2f} s")
     return round(took, 3)
 
 
@@ -131,7 +130,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _others(
-    given: argparse.Namespace, folder: Path, index: Index, text: Any, best: list[np.ndarray]
+    given: argparse.Namespace, folder: Path, index: Index, text: Any, exact: list[np.ndarray]
 ) -> dict[str, Any]:
     import faiss
 
@@ -154,7 +153,7 @@ def _others(
     def measure(name: str, once: Callable[[int], np.ndarray], made: str = "") -> None:
         once(0)
         tops, times = _timed(once, len(text))
-        found[name] = _say(name, times, _recall(tops, best), made)
+        found[name] = _say(name, times, _recall(tops, exact), made)
 
     def top_of(scores: np.ndarray) -> np.ndarray:
         near = np.argpartition(-scores, TOP)[:TOP]
@@ -268,7 +267,7 @@ def half(index: Index, queries: list[str]) -> dict[str, float]:
     first = float(np.mean([a[0] == b[0] for a, b in zip(tops, best, strict=True)]))
     result = {
         "largest difference": float(np.abs(stored - full).max()),
-        "recall@10 of float32": _recall(tops, best),
+        "recall@10 of float32": _recall(tops, list(full)),
         "same first": first,
     }
     print(f"float16 records against float32: {result}")
@@ -288,8 +287,13 @@ def _timed(once: Callable[[int], Any], count: int) -> tuple[list[Any], Times]:
     return results, times
 
 
-def _recall(tops: list[np.ndarray], best: list[np.ndarray]) -> float:
-    return float(np.mean([np.isin(b, t).mean() for t, b in zip(tops, best, strict=False)]))
+def _recall(tops: list[np.ndarray], exact: list[np.ndarray]) -> float:
+    """Share of the best ten by exact scores; what scores as the tenth does is as good as it."""
+    found = []
+    for top, scores in zip(tops, exact, strict=False):
+        tenth = np.partition(scores, len(scores) - TOP)[len(scores) - TOP]
+        found.append((scores[top] >= tenth - 1e-5).sum() / TOP)
+    return float(np.mean(found))
 
 
 def _say(name: str, times: Times, recall: float, more: str = "") -> dict[str, float]:

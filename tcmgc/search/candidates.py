@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+_TOGETHER = 256
+"""Windows whose vectors are widened to float32 at a time, so that they stay in the cache."""
 CODES_FROM = 10_000
 """Windows from which an index keeps compressed vectors; below, all are compared as they are."""
 
@@ -92,7 +94,7 @@ def best_product(
     found = [
         (queries @ part.flatten(0, 1).float().mT).unflatten(1, part.shape[:2]).amax(-1)
         for whole in vectors
-        for part in whole.split(4096)
+        for part in whole.split(_TOGETHER)
     ]
     return torch.cat(found, 1) if found else queries.new_empty(len(queries), 0)
 

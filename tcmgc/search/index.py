@@ -244,7 +244,12 @@ class Index:
         cuts = np.searchsorted(windows, self.starts)
         rows = [windows[a:b] - s for a, b, s in zip(cuts, cuts[1:], self.starts, strict=False)]
         parts = zip(self.segments, rows, strict=True)
-        return [(one, torch.from_numpy(at)) for one, at in parts if len(at)]
+        return [
+            # All of a segment are read where they lie: copies cost more than what is done with them.
+            (one, None if len(at) == len(one) else torch.from_numpy(at))
+            for one, at in parts
+            if len(at)
+        ]
 
     def _load_codes(self) -> Codes:
         names = [one.name for one in self.segments]
