@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= demo
+SPREAD := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: train search test test-slow check install lock ui clean
 
@@ -13,11 +14,11 @@ search: train  ## index the demo's videos with what it learnt, and open the page
 	$(BIN)/python pipeline/index.py data/demo/videos --out "$${run}videos.index" --checkpoint "$$run" && \
 	$(BIN)/python pipeline/serve.py "$${run}videos.index" --open
 
-test: install  ## all quick tests
-	$(BIN)/python -m pytest -m "not slow"
+test: install  ## all quick tests, in two processes
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 test-slow: install  ## the tests that take minutes, too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "slow or not slow"
 
 check: install  ## format, lint, types
 	$(BIN)/ruff format --check .

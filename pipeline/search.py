@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -78,15 +78,23 @@ def main(argv: list[str] | None = None) -> int:
     )
     if arguments.index is None:
         raise ValueError("give the index, a folder or URI, and what should be seen")
-    index = Index.open(cli.resolve(arguments.index))
+    # What Ray and its workers say goes to standard error, whenever it comes: standard output holds
+    # answers alone.
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        return _run(arguments, arguments.index, out)
+
+
+def _run(arguments: Arguments, place: str, out: TextIO) -> int:
+    index = Index.open(cli.resolve(place))
     for problem in index.problems:
         print(f"damaged: {problem}", file=sys.stderr)
     if not len(index):
         raise ValueError(f"{index.place} holds no videos")
     if arguments.evaluate is not None:
-        return _evaluate(arguments, index)
+        return _evaluate(arguments, index, out)
     if arguments.queries is not None:
-        return _ask_all(arguments, index)
+        return _ask_all(arguments, index, out)
     found = index.search(
         arguments.text,
         arguments.top,
@@ -99,13 +107,13 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.csv:
         answers.write_csv(cli.resolve(arguments.csv), found)
     if arguments.json:
-        print(json.dumps(answers.to_json(found[0])))
+        print(json.dumps(answers.to_json(found[0])), file=out)
     else:
-        print(answers.table(found[0], shutil.get_terminal_size().columns))
+        print(answers.table(found[0], shutil.get_terminal_size().columns), file=out)
     return 0 if found[0].matches else 1
 
 
-def _ask_all(arguments: Arguments, index: Index) -> int:
+def _ask_all(arguments: Arguments, index: Index, out: TextIO) -> int:
     """Answer every line of a file; one JSON object a line, or a table each."""
     from pipeline.cluster import placement as cluster
     from pipeline.serving.many import search_many
@@ -116,25 +124,24 @@ def _ask_all(arguments: Arguments, index: Index) -> int:
             "--queries takes its queries from the file; leave the text, --like and --not out"
         )
     texts = [line for line in place.read_text().splitlines() if line.strip()]
-    with _quiet_workers():
-        cluster.connect()
-        found = list(
-            search_many(
-                index, texts, arguments.top, filters=filters(arguments), workers=arguments.workers
-            )
+    cluster.connect()
+    found = list(
+        search_many(
+            index, texts, arguments.top, filters=filters(arguments), workers=arguments.workers
         )
+    )
     for answer in found:
         if arguments.json:
-            print(json.dumps(answers.to_json(answer)))
+            print(json.dumps(answers.to_json(answer)), file=out)
         elif not arguments.csv:
-            print(f"\n{answer.query}")
-            print(answers.table(answer, shutil.get_terminal_size().columns))
+            print(f"\n{answer.query}", file=out)
+            print(answers.table(answer, shutil.get_terminal_size().columns), file=out)
     if arguments.csv:
         answers.write_csv(cli.resolve(arguments.csv), found)
     return 0
 
 
-def _evaluate(arguments: Arguments, index: Index) -> int:
+def _evaluate(arguments: Arguments, index: Index, out: TextIO) -> int:
     """Retrieval metrics of a split from the index's records."""
     import numpy as np
 
@@ -148,8 +155,7 @@ def _evaluate(arguments: Arguments, index: Index) -> int:
     config = recipes.recipe(str(arguments.evaluate))
     if arguments.root is not None:
         config = replace(config, {"data.root": arguments.root})
-    with _quiet_workers():
-        corpus = prepare.splits(config)
+    corpus = prepare.splits(config)
     if arguments.split not in corpus:
         raise ValueError(
             f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
@@ -157,17 +163,11 @@ def _evaluate(arguments: Arguments, index: Index) -> int:
     split = corpus[arguments.split]
     captions = [caption for _, caption in split.pairs()]
     owners = np.repeat(np.arange(len(split)), [len(clip.captions) for clip in split.clips])
-    with _quiet_workers():
-        cluster.connect()
-        scores = similarity(index, captions, split, workers=arguments.workers)
+    cluster.connect()
+    scores = similarity(index, captions, split, workers=arguments.workers)
     metrics = retrieval_metrics(scores, owners)
-    print(json.dumps(metrics) if arguments.json else format_table(metrics))
+    print(json.dumps(metrics) if arguments.json else format_table(metrics), file=out)
     return 0
-
-
-def _quiet_workers() -> contextlib.AbstractContextManager[Any]:
-    """What Ray and its workers say goes to standard error: standard output holds answers alone."""
-    return contextlib.redirect_stdout(sys.stderr)
 
 
 def filters(arguments: Arguments) -> Filters:

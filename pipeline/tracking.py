@@ -45,6 +45,7 @@ __all__ = [
     "MlflowCallback",
     "Recorder",
     "attach",
+    "best_of",
     "check",
     "children",
     "client",
@@ -344,6 +345,12 @@ def finish(
     )
     for file in files:
         client().log_artifact(run_id, str(file))
+
+
+def best_of(run_id: str) -> dict[str, float]:
+    """The metrics of a run's best epoch, by their names in MLflow."""
+    found = client().get_run(run_id).data.metrics
+    return {key: value for key, value in found.items() if key.startswith("best/")}
 
 
 def evaluation(config: Config, checkpoint: str, split: str, metrics: Mapping[str, float]) -> str:

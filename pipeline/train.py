@@ -38,6 +38,10 @@ class Run:
     """Name of the run and its folder; None: the recipe's data set and a fingerprint of the config."""
     folder: str = "runs"
     """Folder or URI that holds all runs."""
+    log_model: bool = True
+    """Log the best checkpoint as an MLflow model."""
+    register: str | None = None
+    """Name to register that model under."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse(Arguments, words, "python pipeline/train.py", str(__doc__), base=base)
     config = arguments.config
     folder = cli.resolve(arguments.run.folder)
+    if arguments.run.register and not arguments.run.log_model:
+        raise ValueError("--run.register names the logged model; leave --run.log-model False out")
     if resumed:
         _refuse_a_place(arguments.run)
         folder, name = run_folder.split(resumed)
@@ -81,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         if not outcome.get("recorded", True) or tracking.has_lost(place):
             with terminal.silent(arguments.quiet), lock.held(place):
                 outcome = _record(config, title, place, outcome)
+        outcome = _log_model(config, place, outcome, arguments.run)
     finally:
         _show(outcome)
     return 0
@@ -213,6 +220,8 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
     try:
         known = tracking.run_of(place)
         run_id = known.info.run_id if known else tracking.start(config, title, place)
+        if run_id != outcome["mlflow_run"]:
+            outcome = {k: v for k, v in outcome.items() if k not in ("model", "registered")}
         with checkpoints.local(checkpoints.latest(place)) as last:
             history = checkpoint.read_training(last)["history"]
         tracking.complete(run_id, history)
@@ -250,6 +259,40 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
             f"have it: {error}; the same command sends it again"
         ) from error
     run_folder.write(place, run_folder.RESULT, outcome)
+    return outcome
+
+
+def _log_model(config: Config, place: str, outcome: dict[str, Any], run: Run) -> dict[str, Any]:
+    """The best checkpoint as an MLflow model, once; and its name in the registry, where one is asked for."""
+    if not run.log_model:
+        return outcome
+    try:
+        return _logged(config, place, outcome, run.register)
+    except ValueError as error:
+        raise ValueError(
+            f"the run is finished and its result is in {storage.plain(place)}/{run_folder.RESULT}, but its model is not "
+            f"in MLflow: {error}; the same command tries again"
+        ) from error
+
+
+def _logged(
+    config: Config, place: str, outcome: dict[str, Any], name: str | None
+) -> dict[str, Any]:
+    # Here and not above: it loads pandas and MLflow's flavours, which training does not need.
+    from pipeline.serving import logged_model
+
+    if outcome.get("model") is None:
+        tags = {"method": describe.method(config), "recipe": describe.recipe(config)}
+        tags |= {"checkpoint": storage.plain(outcome["checkpoint"])}
+        measured = {f"test/{key}": value for key, value in outcome["metrics"].items()}
+        measured |= tracking.best_of(outcome["mlflow_run"])
+        with checkpoints.local(outcome["checkpoint"]) as local:
+            model_uri = logged_model.log(outcome["mlflow_run"], local, tags, measured)
+        outcome = outcome | {"model": model_uri}
+        run_folder.write(place, run_folder.RESULT, outcome)
+    if name and not str(outcome.get("registered", "")).startswith(f"models:/{name}/"):
+        outcome = outcome | {"registered": logged_model.register(outcome["model"], name)}
+        run_folder.write(place, run_folder.RESULT, outcome)
     return outcome
 
 
@@ -372,6 +415,8 @@ def _show(outcome: dict[str, Any]) -> None:
     if outcome["page"]:
         print(f"             {outcome['page']}")
         print("             with a page of retrievals and attention among its artifacts")
+    if "model" in outcome:
+        print(f"model:       {outcome.get('registered') or outcome['model']}")
     if "table" in outcome:
         print(f"all runs:    {outcome['table']}")
 

@@ -17,6 +17,26 @@ import torch
 torch.set_num_threads(1)
 
 
+RAY = "ray"
+"""Tests that share the session's Ray; the slowest to start, so that they come first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for pytest-xdist: all tests that share one Ray, else those of a file.
+
+    A group runs in one process, so that Ray is started once and a file's fixtures are made once.
+    """
+    for item in items:
+        with_ray = "cluster" in getattr(item, "fixturenames", ())
+        group = RAY if with_ray else Path(str(item.path)).stem
+        item.add_marker(pytest.mark.xdist_group(group))
+        item.stash[FIRST] = not with_ray
+    items.sort(key=lambda item: item.stash[FIRST])
+
+
+FIRST = pytest.StashKey[bool]()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says what is not tested for want of reference numbers."""
     if line := golden_files.left_out():

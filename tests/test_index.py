@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from pipeline.serving import many
 from pipeline.serving.answers import to_json
 from tcmgc import datasets
 from tcmgc.heads import score_tiled
-from tcmgc.search import Index
+from tcmgc.search import Answer, Index
 
 QUICK = ["--settings.strip-frames", "2", "--settings.strip-height", "16"]
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -69,9 +70,14 @@ def test_nothing_to_do_starts_no_worker(
 
 
 def test_the_answer_in_json_is_alone_on_standard_output(
-    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def noisy(answer: Answer) -> dict[str, Any]:
+        print("what Ray says, at any time")
+        return to_json(answer)
+
     _, out = made
+    monkeypatch.setattr(search_command.answers, "to_json", noisy)
     assert search_command.main([str(out), "a red ball", "--json", "True", "--top", "2"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["query"] == "a red ball"

@@ -24,6 +24,7 @@ from tcmgc.config import (
     XPoolHead,
 )
 from tcmgc.search import Filters, Index, Settings, Writer, calibration, like_file, like_windows
+from tcmgc.search import build as in_process
 from tcmgc.search import folder as folders
 from tcmgc.search.calibration import Calibration
 from tcmgc.search.candidates import Codes, spread
@@ -510,3 +511,30 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 def test_settings_are_checked(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hop"):
         Writer.create(Place(str(tmp_path / "index")), model, Settings(window=10, hop=20))
+
+
+def test_a_few_videos_are_indexed_in_this_process_as_by_the_command(
+    mine: Path, model: Path, tmp_path: Path
+) -> None:
+    (mine / "broken.mp4").write_bytes(b"no video" * 100)
+    with pytest.warns(UserWarning, match=r"left out: .*broken\.mp4: not a video"):
+        found = in_process.build(str(tmp_path / "one"), [str(mine)], model, SETTINGS)
+    expected = build(tmp_path / "two", mine, model)
+    for one, other in zip(
+        found.search(["a red ball", "snow"]), expected.search(["a red ball", "snow"]), strict=True
+    ):
+        assert [(m.file, m.moment.score) for m in one.matches] == [
+            (m.file, m.moment.score) for m in other.matches
+        ]
+    with pytest.raises(ValueError, match="gone.mp4 is not there"):
+        in_process.build(str(tmp_path / "x"), [str(mine / "gone.mp4")], model)
+    with pytest.raises(ValueError, match=r"none of 1 videos can be decoded: .*not a video"):
+        in_process.build(str(tmp_path / "y"), [str(mine / "broken.mp4")], model)
+
+
+def test_an_index_of_another_model_is_named(mine: Path, model: Path, tmp_path: Path, tower: str) -> None:
+    index = build(tmp_path / "index", mine, model)
+    in_process.check_model(index, model)
+    other = save_model(tmp_path / "other", tower, seed=1)
+    with pytest.raises(ValueError, match="another model"):
+        in_process.check_model(index, other)

@@ -122,7 +122,7 @@ def test_every_sample_of_the_joint_space_is_a_config(recipe):
     joint, rng = SPACES["joint"], random.Random(0)
     base = recipes.recipe(recipe)
     alone = 0
-    for _ in range(300):
+    for _ in range(60):
         settings = {
             path: rng.choice(axis.values)
             if isinstance(axis, Choice)
@@ -135,7 +135,7 @@ def test_every_sample_of_the_joint_space_is_a_config(recipe):
             assert drawn.loss.alpha == 0
             alone += 1
         assert model.aggregation_parameters(drawn) is not None
-    assert alone > 10
+    assert alone > 2
 
 
 def test_the_budget_is_the_recipes_but_on_the_made_up_corpus():

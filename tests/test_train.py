@@ -19,6 +19,7 @@ from pipeline import evaluate, tracking, train
 from tcmgc import config
 from tcmgc.config import flatten
 from tcmgc.retrieval.metrics import reported
+from tcmgc.search.build import build
 from tcmgc.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +102,76 @@ def test_mlflow_has_config_history_and_result(outcome):
 def test_a_page_of_the_validation_split_is_among_the_artifacts(outcome):
     found = tracking.client().list_artifacts(outcome.result["mlflow_run"], "inspection")
     assert [Path(file.path).name for file in found] == ["validation.html"]
+
+
+def test_its_model_is_in_mlflow_with_what_it_was_chosen_by(outcome):
+    client = tracking.client()
+    found = client.get_logged_model(outcome.result["model"].rpartition("/")[2])
+    assert found.source_run_id == outcome.result["mlflow_run"]
+    measured = {metric.key: metric.value for metric in found.metrics}
+    chosen = checkpoint.read_training(outcome.result["checkpoint"])
+    assert measured["best/SumR"] == pytest.approx(chosen["score"])
+    assert measured["test/SumR"] == pytest.approx(outcome.result["metrics"]["SumR"])
+    place = Path(found.artifact_location.removeprefix("file://"))
+    assert not list(place.rglob("*.pkl"))
+    assert list(place.rglob("model.safetensors"))
+
+
+ASK = """
+import json, sys
+import mlflow, pandas, tcmgc
+address, videos, index = sys.argv[1:]
+model = mlflow.pyfunc.load_model(address)
+texts = pandas.DataFrame({"text": ["a red ball", "snow"]})
+answers = {}
+for params in ({"videos": [videos], "top": 2}, {"index": index, "top": 2}):
+    answers[next(iter(params))] = model.predict(texts, params=params).to_dict("records")
+for params in ({}, {"index": index, "videos": [videos]}):
+    try:
+        model.predict(texts, params=params)
+    except ValueError as error:
+        answers[repr(sorted(params))] = str(error)
+print(json.dumps([tcmgc.__file__, answers]))
+"""
+
+
+def test_its_model_answers_in_a_fresh_process(outcome, corpus, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for path in sorted((corpus / "videos").iterdir())[:3]:
+        shutil.copy(path, videos)
+    index = build(str(tmp_path / "index"), [str(videos)], outcome.result["checkpoint"])
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["MLFLOW_TRACKING_URI"] = tracking.uri()
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, outcome.result["model"], str(videos), index.place.folder],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code, answers = json.loads(done.stdout.splitlines()[-1])
+    assert not Path(code).is_relative_to(ROOT)
+    expected = [
+        (answer.query, match.rank, match.file.path, pytest.approx(match.moment.score, abs=1e-4))
+        for answer in index.search(["a red ball", "snow"], 2)
+        for match in answer.matches
+    ]
+    for place in ("videos", "index"):
+        rows = [(r["query"], r["rank"], r["path"], r["score"]) for r in answers[place]]
+        assert rows == expected
+    assert "nothing to search in" in answers["[]"]
+    assert "give one of them" in answers["['index', 'videos']"]
+
+
+def test_a_finished_run_s_model_is_registered_by_one_flag(outcome, capsys):
+    assert train.main([*outcome.words, "--run.register", "moments"]) == 0
+    assert "model:       models:/moments/1" in capsys.readouterr().out
+    assert train.main([*outcome.words, "--run.register", "moments"]) == 0
+    assert "models:/moments/1" in capsys.readouterr().out
+    (version,) = tracking.client().search_model_versions("name = 'moments'")
+    assert version.run_id == outcome.result["mlflow_run"]
 
 
 def test_the_best_checkpoint_by_validation_is_the_one_evaluated(outcome):

@@ -29,8 +29,7 @@ from tcmgc.search.index import model_folder
 from tcmgc.search.manifest import Settings
 from tcmgc.search.place import Place
 from tcmgc.search.segment import Rows
-from tcmgc.video import DecodeError, Frames, probe
-from tcmgc.video.file import find
+from tcmgc.video import DecodeError, Frames
 
 WINDOWS = 32
 """Windows of a video that are decoded together; a longer one is dealt out to several workers."""
@@ -160,7 +159,7 @@ def process(job: Job, task: Task) -> Done:
     row, spans = task.row, task.spans
     if row is None:
         try:
-            row = _look(task)
+            row = files.look(task.path, task.stamp)
         except (DecodeError, OSError) as error:
             reason = error.reason if isinstance(error, DecodeError) else str(error)
             return Done(_row(task, error=reason))
@@ -170,13 +169,7 @@ def process(job: Job, task: Task) -> Done:
         if len(spans) > WINDOWS:
             return Done(row, todo=spans)
     encoder = _encoder(job.index, job.model, "cpu")
-    frames, kept, lost = [], [], []
-    for span in spans:
-        try:
-            frames.append(encoder.sample(row.path, span, job.timeout))
-            kept.append(span)
-        except DecodeError as error:
-            lost.append(error.reason)
+    kept, frames, lost = encoder.windows(row.path, spans, job.timeout)
     done = Done(row, lost=tuple(lost), spans=tuple(kept), frames=tuple(frames))
     return _encoded(encoder, done, job.settings) if job.encode else done
 
@@ -200,21 +193,6 @@ def _encoded(encoder: Encoder, done: Done, settings: Settings) -> Done:
         return replace(done, spans=())
     rows = encoder.rows(done.row.key, done.spans, done.frames, settings)
     return replace(done, rows=rows, spans=(), frames=())
-
-
-def _look(task: Task) -> FileRow:
-    source = find(task.path)
-    info = probe(task.path)
-    return _row(
-        task,
-        key=files.content_key(source),
-        container=info.container,
-        codec=info.codec,
-        width=info.width,
-        height=info.height,
-        duration=info.duration,
-        frame_rate=info.frame_rate,
-    )
 
 
 def _row(task: Task, **values: Any) -> FileRow:

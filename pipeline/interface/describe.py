@@ -11,8 +11,6 @@ from tcmgc.retrieval.metrics import Metrics, chance
 
 SCORE = "val/SumR"
 """What a run is judged by."""
-METHODS = {"TcMgcHead": "TC-MGC", "XPoolHead": "X-Pool", "XClipHead": "X-CLIP"}
-"""Names of methods as their papers write them, by the class of the head's options."""
 _WHERE = ("cluster.", "data.root", "data.cache", "train.workers", "train.min_workers", "train.gpus")
 """Fields that say where a run takes place, not what it is."""
 _SHOWN = 6
@@ -21,8 +19,7 @@ _SHOWN = 6
 
 def method(config: Config) -> str:
     """The method's name, as tables show it."""
-    kind = type(config.head).__name__
-    return METHODS.get(kind, kind.removesuffix("Head"))
+    return recipes.methods.title(config)
 
 
 def origin(config: Config) -> tuple[str, dict[str, Any]]:

@@ -79,6 +79,8 @@ class Settings:
 class Method:
     """A row of parts, and its authors' settings by data set."""
 
+    title: str
+    """Its name, as papers write it."""
     line: str
     """What it is, in a line."""
     tokens: TokenOptions = field(default_factory=NoTokens)
@@ -144,6 +146,27 @@ def find(name: str) -> Method:
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise ValueError(f"there is no method {name!r}{hint}; known are {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def title(config: Config) -> str:
+    """The name of a config's method: of the one whose parts it has, or parts of the same kinds.
+
+    The head's name where no method has such parts.
+    """
+
+    def parts(of: Config) -> tuple[Any, ...]:
+        return of.tokens, of.temporal, of.head
+
+    mine, kinds = parts(config), tuple(map(type, parts(config)))
+    rows = [(one, one.parts(config)) for one in METHODS.values()]
+    same = [(one, theirs) for one, theirs in rows if parts(theirs) == mine]
+    for one, theirs in same:
+        if replace(theirs.loss, scale=config.loss.scale) == config.loss:
+            return one.title
+    alike = [(one, theirs) for one, theirs in rows if tuple(map(type, parts(theirs))) == kinds]
+    for one, _ in (*same, *alike):
+        return one.title
+    return type(config.head).__name__.removesuffix("Head")
 
 
 def applied(config: Config, name: str, *, fair: bool = False) -> Config:
@@ -256,29 +279,34 @@ def _drl_loss(of: Any) -> Loss:
 
 METHODS: dict[str, Method] = {
     "clip4clip_meanp": Method(
+        title="CLIP4Clip meanP",
         line="CLIP4Clip (2021): the sentence with the mean of frames",
         head=MeanHead(),
         published=_CLIP4CLIP,
     ),
     "clip4clip_seqlstm": Method(
+        title="CLIP4Clip seqLSTM",
         line="CLIP4Clip with an LSTM over frames",
         temporal=Lstm(),
         head=MeanHead(),
         published=_CLIP4CLIP,
     ),
     "clip4clip_seqtransf": Method(
+        title="CLIP4Clip seqTransf",
         line="CLIP4Clip with a transformer over frames",
         temporal=SEQ_TRANSF,
         head=MeanHead(),
         published=_CLIP4CLIP,
     ),
     "clip4clip_tighttransf": Method(
+        title="CLIP4Clip tightTransf",
         line="CLIP4Clip with a transformer over the sentence and the frames of each pair",
         head=TightHead(),
         loss=Loss(alpha=0.0, directions="mean", scale=1.0),
         published=_CLIP4CLIP,
     ),
     "clip4clip_3d": Method(
+        title="CLIP4Clip seqTransf, 3d patches",
         line="CLIP4Clip's seqTransf with patches that span three frames",
         tokens=Patch3d(),
         temporal=SEQ_TRANSF,
@@ -286,6 +314,7 @@ METHODS: dict[str, Method] = {
         published=_UNFROZEN,
     ),
     "xpool": Method(
+        title="X-Pool",
         line="X-Pool (2022): the video as the sentence attends to its frames",
         head=XPoolHead(),
         published={
@@ -295,42 +324,49 @@ METHODS: dict[str, Method] = {
         },
     ),
     "centerclip": Method(
+        title="CenterCLIP",
         line="CenterCLIP (2022): patches of neighbouring frames clustered by k-medoids",
         tokens=Cluster(),
         head=MeanHead(),
         published=_CLUSTERED,
     ),
     "centerclip_spectral": Method(
+        title="CenterCLIP, spectral",
         line="CenterCLIP with spectral clustering",
         tokens=Cluster(algorithm="spectral"),
         head=MeanHead(),
         published=_CENTERCLIP,
     ),
     "centerclip_pooling": Method(
+        title="CenterCLIP, pooling",
         line="CenterCLIP's baseline: the mean over a segment's frames in place of clusters",
         tokens=Cluster(algorithm="pooling"),
         head=MeanHead(),
         published=_CENTERCLIP,
     ),
     "centerclip_sparse": Method(
+        title="CenterCLIP, sparse sampling",
         line="CenterCLIP's baseline: patches at regular places in place of clusters",
         tokens=Cluster(algorithm="sparse_sampling"),
         head=MeanHead(),
         published=_CENTERCLIP,
     ),
     "centerclip_token_shift": Method(
+        title="CenterCLIP, token shift",
         line="CenterCLIP's baseline: channels of class tokens shifted between frames",
         tokens=ChannelShift(of="class"),
         head=MeanHead(),
         published=_CENTERCLIP,
     ),
     "centerclip_temporal_shift": Method(
+        title="CenterCLIP, temporal shift",
         line="CenterCLIP's baseline: channels of patches shifted between frames",
         tokens=ChannelShift(of="patches"),
         head=MeanHead(),
         published=_CENTERCLIP,
     ),
     "ts2net": Method(
+        title="TS2-Net",
         line="TS2-Net (2022): tokens shifted between frames, and the best patches of each",
         tokens=ShiftSelect(),
         temporal=PatchTransformer(),
@@ -338,15 +374,18 @@ METHODS: dict[str, Method] = {
         published={"msrvtt": SHORT, "vatex": SHORT},
     ),
     "xclip": Method(
+        title="X-CLIP",
         line="X-CLIP (2022): four contrasts of sentence, words, video and frames",
         temporal=SEQ_TRANSF,
         head=XClipHead(),
         published=_XCLIP,
     ),
     "xclip_meanp": Method(
+        title="X-CLIP meanP",
         line="X-CLIP without a temporal encoder", head=XClipHead(), published=_XCLIP
     ),
     "drl": Method(
+        title="DRL",
         line="DRL (2022): words with frames, weighed by learnt weights (WTI); channels decorrelated",
         temporal=SEQ_TRANSF,
         head=WtiHead(),
@@ -354,6 +393,7 @@ METHODS: dict[str, Method] = {
         published=_DRL,
     ),
     "drl_ti": Method(
+        title="DRL, TI",
         line="DRL with words and frames that all count the same (TI)",
         temporal=SEQ_TRANSF,
         head=WtiHead(weights="equal"),
@@ -361,6 +401,7 @@ METHODS: dict[str, Method] = {
         published=_DRL,
     ),
     "drl_dp": Method(
+        title="DRL, DP",
         line="DRL with one vector each (DP)",
         temporal=SEQ_TRANSF,
         head=MeanHead(),
@@ -368,6 +409,7 @@ METHODS: dict[str, Method] = {
         published=_DRL,
     ),
     "ucofia": Method(
+        title="UCoFiA",
         line="UCoFiA (2023): the sentence with video and frames, words with selected patches",
         tokens=ShiftSelect(),
         temporal=SEQ_TRANSF,
@@ -375,6 +417,7 @@ METHODS: dict[str, Method] = {
         published=_UCOFIA,
     ),
     "ucofia_eval_t2v": Method(
+        title="UCoFiA, text-to-video evaluation",
         line="UCoFiA by the formula and the selector of its authors' text-to-video evaluation",
         tokens=ShiftSelect(selector="video"),
         temporal=SEQ_TRANSF,
@@ -382,6 +425,7 @@ METHODS: dict[str, Method] = {
         published=_UCOFIA,
     ),
     "ucofia_eval_v2t": Method(
+        title="UCoFiA, video-to-text evaluation",
         line="UCoFiA by the formula of its authors' video-to-text evaluation",
         tokens=ShiftSelect(),
         temporal=SEQ_TRANSF,
@@ -389,6 +433,7 @@ METHODS: dict[str, Method] = {
         published=_UCOFIA,
     ),
     "mean_max": Method(
+        title="Video-ColBERT mean-max",
         line="Video-ColBERT (2025): each word's best frame, before and after the temporal encoder",
         temporal=SEQ_TRANSF,
         head=MeanMaxHead(),
@@ -402,6 +447,7 @@ METHODS: dict[str, Method] = {
         ),
     ),
     "tcmgc": Method(
+        title="TC-MGC",
         line="TC-MGC as the paper's text has it",
         temporal=Temporal(),
         head=TcMgcHead(),
@@ -409,6 +455,7 @@ METHODS: dict[str, Method] = {
         published=_TCMGC,
     ),
     "tcmgc_released": Method(
+        title="TC-MGC as released",
         line="TC-MGC as its authors' released code has it",
         temporal=SEQ_TRANSF,
         head=TcMgcHead(

@@ -21,7 +21,7 @@ from tcmgc.search.strips import strip
 from tcmgc.towers import backbone
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 from tcmgc.training import checkpoint
-from tcmgc.video import Frames, sample_frames
+from tcmgc.video import DecodeError, Frames, sample_frames
 from tcmgc.video.sampling import Number
 
 TOGETHER = 16
@@ -96,6 +96,21 @@ class Encoder:
             resize=self.pixels.resize,
             kernel=self.pixels.kernel,
         )
+
+    def windows(
+        self, path: str | bytes, spans: Sequence[tuple[float, float]], timeout: Number | None = None
+    ) -> tuple[list[tuple[float, float]], list[Frames], list[str]]:
+        """The windows that can be decoded, their frames, and of each that cannot the reason."""
+        kept: list[tuple[float, float]] = []
+        frames: list[Frames] = []
+        lost: list[str] = []
+        for span in spans:
+            try:
+                frames.append(self.sample(path, span, timeout))
+                kept.append(span)
+            except DecodeError as error:
+                lost.append(error.reason)
+        return kept, frames, lost
 
     @torch.inference_mode()
     def video(self, frames: Sequence[Frames]) -> VideoFeatures:

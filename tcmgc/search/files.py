@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tcmgc import storage
+from tcmgc.video import probe
 from tcmgc.video.file import Source, find
 
 KEY_BYTES = 16
@@ -104,6 +105,28 @@ def content_key(source: Source | str) -> bytes:
         while block := file.read(4 << 20):
             found.update(block)
     return found.digest()[:KEY_BYTES]
+
+
+def look(path: str, stamp: storage.FileStamp) -> FileRow:
+    """A file's row, from its content and its container.
+
+    Raises:
+        DecodeError: not a video, or not there.
+        OSError: it cannot be read.
+    """
+    info = probe(path)
+    return FileRow(
+        path=path,
+        size=stamp.size,
+        modified=stamp.modified,
+        key=content_key(find(path)),
+        container=info.container,
+        codec=info.codec,
+        width=info.width,
+        height=info.height,
+        duration=info.duration,
+        frame_rate=info.frame_rate,
+    )
 
 
 def state(row: FileRow) -> str:

@@ -1,0 +1,152 @@
+"""A run's best checkpoint as an MLflow model: logged with what it was chosen by, and registered."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+from pipeline.cli import CHECKOUT
+from pipeline.run_state import database
+from tcmgc.retrieval.metrics import reported
+from tcmgc.training import checkpoint
+
+NAME = "model"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "av",
+    "faiss-cpu",
+    "jaxtyping",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "safetensors",
+)
+"""What the package `tcmgc` and the model's own file need."""
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string, "text")]),
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "query"),
+            ColSpec(DataType.long, "rank"),
+            ColSpec(DataType.double, "score"),
+            ColSpec(DataType.string, "path"),
+            ColSpec(DataType.double, "start"),
+            ColSpec(DataType.double, "end"),
+        ]
+    ),
+    params=ParamSchema(
+        [
+            ParamSpec("index", DataType.string, ""),
+            ParamSpec("videos", DataType.string, [""], (-1,)),
+            ParamSpec("top", DataType.long, 10),
+        ]
+    ),
+)
+
+
+def log(
+    run_id: str, folder: Path | str, tags: Mapping[str, str], metrics: Mapping[str, float]
+) -> str:
+    """Log a checkpoint as a model of a run.
+
+    Args:
+        run_id: MLflow's id of the run.
+        folder: The checkpoint, local.
+        tags: What describes the model in lists of models, beside the parameters of the run.
+        metrics: What the checkpoint was chosen by, and how it was tested; kept with the model.
+
+    Returns:
+        The model's address, ``models:/m-…``.
+
+    Raises:
+        ValueError: MLflow does not take it.
+    """
+    import pandas as pd
+
+    with _mlflow(), tempfile.TemporaryDirectory() as made:
+        kept = Path(made) / "checkpoint"
+        kept.mkdir()
+        for name in (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.TOWER):
+            if (Path(folder) / name).is_file():
+                shutil.copyfile(Path(folder) / name, kept / name)
+        # Not `mlflow.pyfunc.log_model`: it would open the run again, and close it as failed on an error.
+        info = Model.log(
+            name=NAME,
+            flavor=mlflow.pyfunc,
+            flavor_name="pyfunc.ModelFromCode",
+            run_id=run_id,
+            python_model=str(CHECKOUT / "pipeline/serving/mlflow_model.py"),
+            artifacts={"checkpoint": str(kept)},
+            code_paths=[str(CHECKOUT / "tcmgc")],
+            signature=SIGNATURE,
+            input_example=(pd.DataFrame({"text": ["a dog jumps into the water"]}), {"top": 3}),
+            pip_requirements=_requirements(),
+            tags=dict(tags),
+        )
+        now = int(time.time() * 1000)
+        measured = [
+            Metric(key, value, now, 0, model_id=info.model_id)
+            for key, value in reported(metrics).items()
+        ]
+        mlflow.MlflowClient().log_batch(run_id, metrics=measured)
+        return str(info.model_uri)
+
+
+def register(model: str, name: str) -> str:
+    """Give a logged model a name in MLflow's registry; a name that is there gets a new version.
+
+    Returns:
+        The version's address, ``models:/NAME/VERSION``.
+
+    Raises:
+        ValueError: MLflow does not take it.
+    """
+    with _mlflow():
+        version = mlflow.register_model(model, name)
+        return f"models:/{name}/{version.version}"
+
+
+def _requirements() -> list[str]:
+    """The versions of here, without what names a build (``+cu130``), which no index has."""
+    names = [*PACKAGES, *(["transformers"] if find_spec("transformers") else [])]
+    return [f"{name}=={re.sub(r'[+].*', '', metadata.version(name))}" for name in names]
+
+
+@contextlib.contextmanager
+def _mlflow() -> Iterator[None]:
+    """MLflow's module on our database or server while the block runs; its errors as sentences."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    address = database.uri()
+    database.client(address)
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(address)
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"MLflow at {database.shown(address)} does not take the model: {first}") from error
+    finally:
+        logger.setLevel(level)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
