@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import cli, evaluate, tracking, train, tune
+from pipeline import cli, tracking, train, tune
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare
 from pipeline.interface import terminal, views
@@ -22,7 +22,7 @@ from pipeline.sweeps import comparison_costs, progress, trials
 from pipeline.sweeps import comparison_table as table
 from pipeline.sweeps.comparison import CONTROL, Comparison, space
 from pipeline.sweeps.comparison_table import Line
-from pipeline.training import zero_shot
+from pipeline.training import evaluation, zero_shot
 from tcmgc import model, recipes, storage
 from tcmgc.config import Config, from_dict, to_dict
 from tcmgc.datasets import Corpus, Split
@@ -158,7 +158,7 @@ def _fill(comparison: Comparison, corpus: Corpus) -> None:
     """Decode what any method needs; methods that sample alike share the cache."""
     configs = [comparison.of(name) for name in comparison.methods]
     for config in {repr((one.data, one.towers.name)): one for one in configs}.values():
-        evaluate.readable(config, corpus["test"], "test", 0)
+        evaluation.readable(config, corpus["test"], "test", 0)
         clips = [*corpus["train"].clips, *corpus["val"].clips]
         prepare.fill(config, clips, "training and validation")
 

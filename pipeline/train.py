@@ -15,13 +15,13 @@ import pipeline.interface.front  # isort: skip  # noqa: F401
 import ray
 import ray.train
 
-from pipeline import cli, evaluate, tracking
+from pipeline import cli, tracking
 from pipeline.cluster import placement as cluster
 from pipeline.cluster.trainer import Trainer
 from pipeline.inputs import prepare
 from pipeline.interface import describe, terminal
 from pipeline.run_state import checkpoints, lock, news, notices, run_folder
-from pipeline.training import loop, profiling
+from pipeline.training import evaluation, loop, profiling
 from tcmgc import model, storage
 from tcmgc.config import Cluster, Config, fingerprint, flatten, replace, to_dict
 from tcmgc.datasets import Corpus
@@ -193,7 +193,7 @@ def _train(
             # By its own name: Ray's leaves out the scheme of a URI.
             chosen = storage.join(place, Path(best(result).path).name)
             holes = len(corpus["test"].missing) if config.data.allow_unfit else 0
-            metrics = evaluate.evaluate(
+            metrics = evaluation.evaluate(
                 config, chosen, corpus["test"], "test", allow_unreadable=holes
             )
     except BaseException as error:

@@ -526,13 +526,15 @@ def test_a_few_videos_are_indexed_in_this_process_as_by_the_command(
         assert [(m.file, m.moment.score) for m in one.matches] == [
             (m.file, m.moment.score) for m in other.matches
         ]
-    with pytest.raises(ValueError, match="gone.mp4 is not there"):
+    with pytest.raises(ValueError, match=r"gone\.mp4 is not there"):
         in_process.build(str(tmp_path / "x"), [str(mine / "gone.mp4")], model)
     with pytest.raises(ValueError, match=r"none of 1 videos can be decoded: .*not a video"):
         in_process.build(str(tmp_path / "y"), [str(mine / "broken.mp4")], model)
 
 
-def test_an_index_of_another_model_is_named(mine: Path, model: Path, tmp_path: Path, tower: str) -> None:
+def test_an_index_of_another_model_is_named(
+    mine: Path, model: Path, tmp_path: Path, tower: str
+) -> None:
     index = build(tmp_path / "index", mine, model)
     in_process.check_model(index, model)
     other = save_model(tmp_path / "other", tower, seed=1)

@@ -91,7 +91,7 @@ def test_no_training_split_no_bank() -> None:
     with pytest.raises(
         ValueError, match="'qb' needs a bank of training queries, and there is none"
     ):
-        evaluate.normalisation("qb", 10, {"train": Split(()), "test": Split(())}, "test")
+        evaluation.normalisation("qb", 10, {"train": Split(()), "test": Split(())}, "test")
 
 
 def test_a_bank_is_a_sample_of_pairs(words: list[str]) -> None:

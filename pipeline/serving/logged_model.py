@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from mlflow.entities import Metric
@@ -144,9 +143,11 @@ def _mlflow() -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         first = str(error).strip().splitlines()[0]
-        raise ValueError(f"MLflow at {database.shown(address)} does not take the model: {first}") from error
+        raise ValueError(
+            f"MLflow at {database.shown(address)} does not take the model: {first}"
+        ) from error
     finally:
         logger.setLevel(level)
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        mlflow.set_tracking_uri(None)
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before

@@ -22,7 +22,7 @@ INDEX = "TCMGC_INDEX"
 """Environment variable: the index that is searched where a request names none."""
 
 
-class Moments(PythonModel):  # type: ignore[misc]
+class Moments(PythonModel):
     """Ranked moments for each text."""
 
     def load_context(self, context: PythonModelContext) -> None:

@@ -14,11 +14,12 @@ import torch
 from ray.train import Checkpoint
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from pipeline import cli, evaluate, tracking, train
+from pipeline import cli, tracking, train
 from pipeline.cluster import placement as cluster
 from pipeline.interface import describe
 from pipeline.run_state import checkpoints, database, run_folder
 from pipeline.sweeps.plan import Sweep
+from pipeline.training import evaluation
 from tcmgc import datasets, model, storage
 from tcmgc.config import Config
 from tcmgc.training import checkpoint, frozen
@@ -79,7 +80,7 @@ def train_trial(
             return checkpoint.read_training(last)["history"]
 
     def examine(config: Config, folder: str) -> Row:
-        return evaluate.evaluate(config, checkpoints.chosen(folder), ray.get(test[0]), "test")
+        return evaluation.evaluate(config, checkpoints.chosen(folder), ray.get(test[0]), "test")
 
     _record(settings, sweep, parent, work, examine if test else None)
 

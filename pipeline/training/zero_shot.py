@@ -7,10 +7,11 @@ words of each word's best frame (mean-max). The towers are the recipe's (--tower
 
 from dataclasses import dataclass, replace
 
-from pipeline import cli, evaluate, tracking
+from pipeline import cli, tracking
 from pipeline.cluster import placement
 from pipeline.inputs import prepare
 from pipeline.interface import terminal
+from pipeline.training import evaluation
 from tcmgc.config import Config, MeanHead, MeanMaxHead, NoTokens, Temporal, fingerprint
 from tcmgc.datasets import Split
 
@@ -52,7 +53,7 @@ def main(words: list[str]) -> int:
             raise ValueError(
                 f"--split {arguments.split}: {config.data.dataset} has {', '.join(corpus)}"
             )
-        names, bank = evaluate.normalisation(
+        names, bank = evaluation.normalisation(
             arguments.normalise, arguments.bank, corpus, arguments.split
         )
         placement.connect()
@@ -66,11 +67,11 @@ def main(words: list[str]) -> int:
             bank=bank,
         )
     beside = [f"{head}/{name}" for head in HEADS for name in names]
-    evaluate.show(metrics, [*names, *HEADS, *beside])
+    evaluation.show(metrics, [*names, *HEADS, *beside])
     if config.towers.pretrained is None:
         print("\nthe towers have random weights: a ranking by chance is what these can give")
     print(f"\nMLflow:      {record(config, arguments.split, metrics)}")
-    evaluate.write(metrics, arguments.json)
+    evaluation.write(metrics, arguments.json)
     return 0
 
 
@@ -97,9 +98,9 @@ def measure(
     """Metrics of the mean of frames, and of mean-max under ``mean_max/``.
 
     Raises:
-        ValueError: as :func:`pipeline.evaluate.evaluate`.
+        ValueError: as :func:`pipeline.training.evaluation.evaluate`.
     """
-    return evaluate.evaluate(
+    return evaluation.evaluate(
         config,
         None,
         split,

@@ -382,7 +382,9 @@ METHODS: dict[str, Method] = {
     ),
     "xclip_meanp": Method(
         title="X-CLIP meanP",
-        line="X-CLIP without a temporal encoder", head=XClipHead(), published=_XCLIP
+        line="X-CLIP without a temporal encoder",
+        head=XClipHead(),
+        published=_XCLIP,
     ),
     "drl": Method(
         title="DRL",
