@@ -5,9 +5,13 @@ import io
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,6 +167,50 @@ def test_its_model_answers_in_a_fresh_process(outcome, corpus, tmp_path):
         assert rows == expected
     assert "nothing to search in" in answers["[]"]
     assert "give one of them" in answers["['index', 'videos']"]
+
+
+@pytest.mark.slow
+def test_mlflow_serves_its_model(outcome, corpus, tmp_path):
+    index = build(str(tmp_path / "index"), [str(corpus / "videos")], outcome.result["checkpoint"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": tracking.uri(),
+        "TCMGC_INDEX": str(tmp_path / "index"),
+    }
+    environment["PATH"] = f"{place}{os.pathsep}{environment['PATH']}"
+    words = ["models", "serve", "-m", outcome.result["model"], "--env-manager", "local"]
+    server = subprocess.Popen(
+        [str(place / "mlflow"), *words, "--port", str(port)],
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/ping", timeout=5)
+                break
+            except OSError:
+                assert server.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.5)
+        asked = {"dataframe_split": {"columns": ["text"], "data": [["snow"]]}, "params": {"top": 3}}
+        request = urllib.request.Request(
+            f"{address}/invocations",
+            json.dumps(asked).encode(),
+            {"Content-Type": "application/json"},
+        )
+        rows = json.load(urllib.request.urlopen(request, timeout=60))["predictions"]
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    expected = [match.file.path for match in index.search("snow", 3)[0].matches]
+    assert [row["path"] for row in rows] == expected
 
 
 def test_a_finished_run_s_model_is_registered_by_one_flag(outcome, capsys):

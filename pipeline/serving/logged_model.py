@@ -62,15 +62,18 @@ SIGNATURE = ModelSignature(
 
 
 def log(
-    run_id: str, folder: Path | str, tags: Mapping[str, str], metrics: Mapping[str, float]
+    run_id: str,
+    folder: Path | str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
 ) -> str:
     """Log a checkpoint as a model of a run.
 
     Args:
         run_id: MLflow's id of the run.
         folder: The checkpoint, local.
-        tags: What describes the model in lists of models, beside the parameters of the run.
-        metrics: What the checkpoint was chosen by, and how it was tested; kept with the model.
+        tags: What describes the model in lists of models, in addition to the run's parameters.
+        metrics: What is kept with the model in addition to the run's metrics of the checkpoint's step.
 
     Returns:
         The model's address, ``models:/m-…``.
@@ -86,27 +89,37 @@ def log(
         for name in (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.TOWER):
             if (Path(folder) / name).is_file():
                 shutil.copyfile(Path(folder) / name, kept / name)
-        # Not `mlflow.pyfunc.log_model`: it would open the run again, and close it as failed on an error.
-        info = Model.log(
+        client = mlflow.MlflowClient()
+        run = client.get_run(run_id)
+        # Made here, since `Model.log` alone would put it into MLflow's default experiment.
+        model = client.create_logged_model(
+            run.info.experiment_id,
+            name=NAME,
+            source_run_id=run_id,
+            tags=dict(tags),
+            params=run.data.params,
+        )
+        Model.log(
+            artifact_path=None,
             name=NAME,
             flavor=mlflow.pyfunc,
-            flavor_name="pyfunc.ModelFromCode",
             run_id=run_id,
+            model_id=model.model_id,
+            step=int(checkpoint.read_training(folder).get("step", 0)),
             python_model=str(CHECKOUT / "pipeline/serving/mlflow_model.py"),
             artifacts={"checkpoint": str(kept)},
             code_paths=[str(CHECKOUT / "tcmgc")],
             signature=SIGNATURE,
             input_example=(pd.DataFrame({"text": ["a dog jumps into the water"]}), {"top": 3}),
             pip_requirements=_requirements(),
-            tags=dict(tags),
         )
         now = int(time.time() * 1000)
         measured = [
-            Metric(key, value, now, 0, model_id=info.model_id)
+            Metric(key, value, now, 0, model_id=model.model_id)
             for key, value in reported(metrics).items()
         ]
-        mlflow.MlflowClient().log_batch(run_id, metrics=measured)
-        return str(info.model_uri)
+        client.log_batch(run_id, metrics=measured)
+        return f"models:/{model.model_id}"
 
 
 def register(model: str, name: str) -> str:
@@ -132,7 +145,9 @@ def _requirements() -> list[str]:
 @contextlib.contextmanager
 def _mlflow() -> Iterator[None]:
     """MLflow's module on our database or server while the block runs; its errors as sentences."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     address = database.uri()
     database.client(address)
     logger = logging.getLogger("mlflow")
@@ -149,5 +164,7 @@ def _mlflow() -> Iterator[None]:
     finally:
         logger.setLevel(level)
         mlflow.set_tracking_uri(None)
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
