@@ -13,6 +13,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pipeline.interface.front  # isort: skip  # noqa: F401
+
 from pipeline import cli, tracking, train, tune
 from pipeline.cluster import placement as cluster
 from pipeline.inputs import prepare

@@ -24,12 +24,12 @@ from pipeline.cluster import placement as cluster
 from pipeline.inputs import indexing
 from pipeline.run_state import checkpoints, lock
 from tcmgc import storage
-from tcmgc.config import Towers
-from tcmgc.search import Index, Settings, Writer, calibration, check, folder, manifest
+from tcmgc.config import IndexSettings, Pooling, Towers
+from tcmgc.search import Index, Writer, calibration, check, folder, manifest
 from tcmgc.search.encoder import identity
 from tcmgc.search.place import Place
 from tcmgc.search.writer import SEGMENT
-from tcmgc.search.zero_shot import Pooling, make
+from tcmgc.search.zero_shot import make
 
 COMMIT = 60.0
 """Seconds of work that a killed run may lose, or so."""
@@ -49,7 +49,7 @@ class Arguments:
     """Bare towers for a new index without a checkpoint."""
     pooling: Pooling = "mean"
     """How the bare towers score: the sentence with the `mean` of the frames, or `mean-max`: each word with its best frame."""
-    settings: Settings = field(default_factory=Settings)
+    settings: IndexSettings = field(default_factory=IndexSettings)
     """Windows, precision, strips: decided when an index is made."""
     workers: int = 0
     """Decoding processes; 0 takes all CPUs of the cluster."""
@@ -206,9 +206,9 @@ def _refuse_other(place: Place, writer: Writer, given: str, what: str) -> None:
         )
 
 
-def _refuse_settings(place: Place, writer: Writer, given: Settings) -> None:
+def _refuse_settings(place: Place, writer: Writer, given: IndexSettings) -> None:
     there = writer.version.settings
-    if given not in (there, Settings()):
+    if given not in (there, IndexSettings()):
         raise ValueError(
             f"{place} was made with {there}; --settings cannot be changed afterwards: "
             "leave them out, or choose another --out"

@@ -19,6 +19,7 @@ from tcmgc.config import (
     TcMgcHead,
     TightHead,
     TokenSelectionHead,
+    Windowing,
     WtiHead,
     XClipHead,
     XPoolHead,
@@ -31,7 +32,6 @@ from tcmgc.search.candidates import Codes, spread
 from tcmgc.search.check import damage, recall
 from tcmgc.search.encoder import Encoder
 from tcmgc.search.place import Place
-from tcmgc.search.windows import Windowing
 from tcmgc.video import sample_frames
 
 

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
-_SLOW = ("cache_frames", "check_data", "evaluate", "index", "inspect_run", "train", "tune")
+_SLOW = (
+    "cache_frames",
+    "check_data",
+    "compare",
+    "evaluate",
+    "index",
+    "inspect_run",
+    "serve",
+    "train",
+    "tune",
+)
 """Scripts that load PyTorch, Ray and MLflow."""
 _LIGHT = ("dataclasses", "pathlib", "tcmgc.config", "typing", "tyro")
 """Modules that a command line's dataclasses may need, and that are quick to import."""

@@ -34,6 +34,7 @@ from tcmgc.config.peers import (
     XClipHead,
     XPoolHead,
 )
+from tcmgc.config.search import IndexSettings, Pooling, Windowing
 from tcmgc.config.temporal import Lstm, PatchTransformer, Temporal, TemporalOptions
 from tcmgc.config.tokens import NoTokens, Patch3d, ShiftSelect, TokenOptions
 
@@ -47,6 +48,7 @@ __all__ = [
     "Data",
     "Grain",
     "HeadOptions",
+    "IndexSettings",
     "Kind",
     "Loss",
     "Lstm",
@@ -57,6 +59,7 @@ __all__ = [
     "Optim",
     "Patch3d",
     "PatchTransformer",
+    "Pooling",
     "Reorganisation",
     "Reorganise",
     "ShiftSelect",
@@ -70,6 +73,7 @@ __all__ = [
     "Towers",
     "Train",
     "UcofiaHead",
+    "Windowing",
     "WtiHead",
     "XClipHead",
     "XPoolHead",

@@ -16,37 +16,14 @@ version, whatever is written meanwhile.
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from tcmgc.config import IndexSettings as Settings
 from tcmgc.search.place import Place
-from tcmgc.search.windows import Windowing
 
 FORMAT = 1
 """Raised whenever an index of the old format could not be read rightly any more."""
 NAME = "index.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides the rows besides the model; fixed for the life of an index."""
-
-    window: float | int = Windowing.length
-    """Length of a window in seconds; shorter videos are one window."""
-    hop: float | int = Windowing.hop
-    """Seconds from the start of a window to the start of the next."""
-    precision: Literal["float16", "float32"] = "float16"
-    """Of records and vectors."""
-    vectors: int = 3
-    """Vectors a window at most that candidates are found by."""
-    strip_frames: int = 6
-    """Pictures in a window's thumbnail strip at most."""
-    strip_height: int = 144
-    """Pixels."""
-
-    @property
-    def windowing(self) -> Windowing:
-        """The windows."""
-        return Windowing(self.window, self.hop)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,10 @@
 """A model for indexing without any training: bare CLIP towers and a head without weights."""
 
 from pathlib import Path
-from typing import Literal
 
 from tcmgc import model
-from tcmgc.config import Config, Data, Loss, MeanHead, MeanMaxHead, Temporal, Towers
+from tcmgc.config import Config, Data, Loss, MeanHead, MeanMaxHead, Pooling, Temporal, Towers
 from tcmgc.training import checkpoint
-
-Pooling = Literal["mean", "mean-max"]
 
 
 def make(towers: Towers, pooling: Pooling, folder: Path | str) -> None:

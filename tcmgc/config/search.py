@@ -1,8 +1,7 @@
-"""Which stretches of a video become rows of an index: pure arithmetic."""
+"""What an index of videos is made with: its windows, and how it keeps them."""
 
 from dataclasses import dataclass
-
-from tcmgc.video.sampling import Number
+from typing import Literal
 
 LENGTH, HOP = 30.0, 15.0
 
@@ -21,8 +20,8 @@ class Windowing:
         ValueError: a length that is not above 0, or a hop that is not in (0, length].
     """
 
-    length: Number = LENGTH
-    hop: Number = HOP
+    length: float | int = LENGTH
+    hop: float | int = HOP
 
     def __post_init__(self) -> None:
         if not 0 < self.length < float("inf"):
@@ -33,7 +32,7 @@ class Windowing:
                 "what lies between two windows would never be found"
             )
 
-    def cut(self, duration: Number) -> tuple[tuple[float, float], ...]:
+    def cut(self, duration: float | int) -> tuple[tuple[float, float], ...]:
         """Start and end of each window, in seconds from the first frame.
 
         A video up to ``length`` is one window. Of a longer one the last window ends where the video
@@ -48,3 +47,30 @@ class Windowing:
             count += 1
         starts = [step * self.hop for step in range(count)]
         return (*((start, start + self.length) for start in starts), (last, duration))
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """What decides the rows besides the model; fixed for the life of an index."""
+
+    window: float | int = Windowing.length
+    """Length of a window in seconds; shorter videos are one window."""
+    hop: float | int = Windowing.hop
+    """Seconds from the start of a window to the start of the next."""
+    precision: Literal["float16", "float32"] = "float16"
+    """Of records and vectors."""
+    vectors: int = 3
+    """Vectors a window at most that candidates are found by."""
+    strip_frames: int = 6
+    """Pictures in a window's thumbnail strip at most."""
+    strip_height: int = 144
+    """Pixels."""
+
+    @property
+    def windowing(self) -> Windowing:
+        """The windows."""
+        return Windowing(self.window, self.hop)
+
+
+Pooling = Literal["mean", "mean-max"]
+"""How bare towers score: the sentence with the mean of the frames, or each word with its best frame."""
