@@ -110,9 +110,7 @@ def test_help_is_a_line_a_field(capsys):
     assert epochs.endswith("Times that training goes through all pairs of caption and video.")
 
 
-@pytest.mark.parametrize(
-    "name", ["train", "tune", "evaluate", "inspect_run", "report", "check_data"]
-)
+@pytest.mark.parametrize("name", command.commands())
 def test_help_is_made_without_the_imports_of_a_script(name):
     """The same fields with the same values as the script's own class has."""
     kind, about = front.arguments(command.HERE / f"{name}.py")
