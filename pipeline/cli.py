@@ -201,6 +201,7 @@ def parse(
     *,
     default_recipe: str | None = "demo",
     base: Config | None = None,
+    fair: bool = False,
 ) -> Arguments:
     """Read ``[RECIPE | --config FILE] [--method NAME [--fair]] [--field.name value ...]`` into ``kind``.
 
@@ -214,6 +215,7 @@ def parse(
         description: First lines of ``--help``.
         default_recipe: Recipe where none is given; None where the command has no config.
         base: Config whose fields the command line replaces, instead of a recipe's.
+        fair: Replace fields of the recipe with the settings for comparing methods on it (:func:`tcmgc.recipes.fair`).
 
     Raises:
         ValueError: an unknown recipe or method, a config file that is none, or an address with a password.
@@ -238,6 +240,7 @@ def parse(
         config = _load(file)
     else:
         config = base or recipes.recipe(name or default_recipe)
+        config = recipes.fair(config) if fair else config
     if base is None:
         config = _with_method(words, config)
     others = {f.name: _default(f) for f in dataclasses.fields(kind) if f.name != "config"}  # type: ignore[arg-type]
@@ -288,7 +291,7 @@ def _with_method(words: list[str], config: Config) -> Config:
     if fair:
         words.remove("--fair")
     print(recipes.note(config, name, fair=fair), file=sys.stderr)
-    return recipes.applied(config, name, fair=fair)
+    return recipes.applied(recipes.fair(config) if fair else config, name, fair=fair)
 
 
 def given(words: Sequence[str]) -> set[str]:

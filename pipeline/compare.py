@@ -69,7 +69,7 @@ class Arguments:
 
 def main(argv: list[str] | None = None) -> int:
     """The command."""
-    arguments = cli.parse(Arguments, argv, PROG, str(__doc__))
+    arguments = read(argv)
     comparison = plan(arguments)
     begin = time.monotonic()
     with terminal.silent(arguments.quiet):
@@ -86,6 +86,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"MLflow:  {page['address']}")
     print(f"took     {terminal.duration(time.monotonic() - begin)}")
     return 1 if any(row.status == "failed" for row in rows) else 0
+
+
+def read(argv: list[str] | None) -> Arguments:
+    """The command line, on the recipe with its settings for comparisons where they are fair."""
+    arguments = cli.parse(Arguments, argv, PROG, str(__doc__))
+    return (
+        cli.parse(Arguments, argv, PROG, str(__doc__), fair=True) if arguments.fair else arguments
+    )
 
 
 def plan(arguments: Arguments) -> Comparison:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli, compare, tracking
+from pipeline import compare, tracking
 from pipeline.run_state import run_folder
 from pipeline.sweeps import comparison_page
 from pipeline.sweeps import comparison_table as table
@@ -21,7 +21,7 @@ from tune_spaces.published import METHODS as PUBLISHED
 
 
 def planned(*words: str) -> Comparison:
-    return compare.plan(cli.parse(compare.Arguments, ["demo", *words], "prog", "about"))
+    return compare.plan(compare.read(["demo", *words]))
 
 
 def test_a_trial_for_every_method_and_seed_and_for_the_control() -> None:
@@ -45,9 +45,9 @@ def test_fair_means_the_recipes_settings_for_all() -> None:
     for name in plan.methods:
         config = plan.of(name)
         assert (config.train, config.optim, config.data) == (base.train, base.optim, base.data)
-    own = compare.plan(
-        cli.parse(compare.Arguments, ["msrvtt_9k", "--fair", "False"], "prog", "about")
-    )
+    assert base.optim.lr_new < recipes.recipe("demo").optim.lr_new
+    assert from_dict(planned("--optim.lr-new", "0.1").base).optim.lr_new == 0.1
+    own = compare.plan(compare.read(["msrvtt_9k", "--fair", "False"]))
     assert own.of("xclip").train.batch_size == 300
 
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from tcmgc.config import Config
 from tcmgc.recipes import data
 from tcmgc.recipes.data import demo
-from tcmgc.recipes.methods import METHODS, applied, note
+from tcmgc.recipes.methods import METHODS, applied, fair, note
 
-__all__ = ["METHODS", "RECIPES", "applied", "demo", "note", "recipe", "released", "smoke"]
+__all__ = ["METHODS", "RECIPES", "applied", "demo", "fair", "note", "recipe", "released", "smoke"]
 
 
 def msrvtt_9k_released() -> Config:
