@@ -138,7 +138,7 @@ class Train:
     """The run: how long, on how many workers, with which seed."""
 
     epochs: int = 5
-    """Passes over all pairs of caption and video."""
+    """Times that training goes through all pairs of caption and video."""
     batch_size: int = 128
     """Pairs per step over all workers together: the result does not depend on their number."""
     chunk_size: int = 0

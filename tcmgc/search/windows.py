@@ -1,4 +1,4 @@
-"""Which stretches of a video become rows of an index: pure arithmetic."""
+"""How a video is cut into windows, the rows of an index: pure arithmetic."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ LENGTH, HOP = 30.0, 15.0
 class Windowing:
     """Windows of ``length`` seconds, one every ``hop`` seconds.
 
-    A moment of m seconds lies whole inside some window if m <= length - hop. The default length is
-    that of the longest clips that these models are trained on (10 to 32 s in MSR-VTT, 30 s in
-    DiDeMo); frames are sampled at up to one a second, so a longer window would see less of each
-    moment. With half of it as hop, every moment of 15 s is seen whole by one window and every
-    instant by two, for twice the records of windows that do not overlap.
+    A moment of m seconds is completely inside some window if m <= length - hop. The default length
+    is that of the longest clips that these models are trained on (10 to 32 s in MSR-VTT, 30 s in
+    DiDeMo). Frames are sampled at up to one per second, so a longer window would see less of each
+    moment. With half the length as hop, one window contains every moment of 15 s and two windows
+    contain every instant, for twice the records of windows that do not overlap.
 
     Raises:
         ValueError: a length that is not above 0, or a hop that is not in (0, length].
@@ -36,14 +36,14 @@ class Windowing:
     def cut(self, duration: Number) -> tuple[tuple[float, float], ...]:
         """Start and end of each window, in seconds from the first frame.
 
-        A video up to ``length`` is one window. Of a longer one the last window ends where the video
-        ends, so that no window is short.
+        A video of up to ``length`` is one window. The last window of a longer one ends with the
+        video, so that no window is short.
         """
         if duration <= self.length:
             return ((0.0, duration),)
         last = duration - self.length
         count = 1
-        # The margin keeps rounding from adding a window that all but equals the last one.
+        # The margin prevents rounding from adding a window almost equal to the last one.
         while count * self.hop < last - 1e-6:
             count += 1
         starts = [step * self.hop for step in range(count)]
