@@ -16,7 +16,7 @@ from pyarrow import fs
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells a file from the one that replaces it under the same name."""
+    """What distinguishes a file from one that replaces it under the same name."""
 
     size: int
     """Bytes."""

@@ -54,7 +54,7 @@ class How:
     """How a step is computed; the gradients are the same to rounding."""
 
     chunk_size: int = 0
-    """Pairs that are embedded at a time; 0 for all at once. See :class:`Encoded`."""
+    """Pairs that are embedded at a time; 0: all at once. See :class:`Encoded`."""
     pieces: int = 0
     """Compute the batch in this many pieces, whose sums are bit-identical for any number of workers;
     0: each worker computes its share as one piece."""
@@ -146,8 +146,8 @@ def _backward(
         lambda at: _Piece(model, batch[at.start - first : at.stop - first], at, how.chunk_size),
         places,
     )
-    # What travels between workers does so while they compute: records beside texts' features, and
-    # gradients of records and of the text tower beside what is left of the way back.
+    # Communication overlaps with computation: records are sent while texts are encoded, and
+    # gradients of records and of the text tower during the rest of the backward pass.
     with span("record"):
         records = [part.record.map(Tensor.detach) for part in parts]
         gathered = start_gather_records(type(records[0]).cat(records), total)
