@@ -36,7 +36,7 @@ class Record:
     start: float
     end: float | None
     size: int
-    """Of the video, bytes; -1 where there is no such file."""
+    """Size of the video in bytes; -1 if there is no such file."""
     modified: int
     """The video's last change, nanoseconds since 1970; -1 if there is no such file."""
     status: Status

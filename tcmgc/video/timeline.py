@@ -30,7 +30,7 @@ class Timeline:
     """Seconds from the first frame."""
 
     times: Float64[np.ndarray, " frames"]
-    """When each frame comes on screen: ascending from 0; of frames at one time, the last is seen."""
+    """When each frame is first shown, ascending from 0; of frames at the same time, the last is seen."""
     duration: float
     """When the last one leaves it."""
 
