@@ -63,8 +63,8 @@ def connect(*, sweep: bool = False) -> None:
         _OURS = not sweep
         # SIGTERM means that this machine, the only one, is about to leave.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # Every idle process sends measurements, every 10 s by default, and takes the core that
-        # a worker trains on.
+        # Every idle process sends metrics, every 10 s by default, and takes CPU time from the
+        # workers.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
         options["include_dashboard"] = sweep
         if not _has_home():
@@ -175,7 +175,7 @@ def placement(config: Config) -> Placement:
         )
     use_gpu = train.gpus == "always" or (train.gpus == "auto" and gpus >= needed)
     if train.min_workers and role and not use_gpu:
-        # Ray (2.60) would count the CPUs of all nodes, whatever their labels, and ask for workers
+        # Ray (2.60) would count the CPUs of all nodes regardless of labels, and request workers
         # that fit nowhere.
         raise ValueError(
             "train.min_workers together with cluster.train_node needs workers on GPUs; leave "
