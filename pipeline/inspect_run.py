@@ -130,7 +130,7 @@ def small_page(
         folder: The checkpoint.
         split: Videos whose frames are in the cache; 48 of them are looked at.
         out: File to write.
-        shown: Where the checkpoint lies, if ``folder`` is a copy of it.
+        shown: The checkpoint's original location, if ``folder`` is a copy of it.
     """
     places = np.random.default_rng(0).permutation(len(split))[:SMALL_VIDEOS]
     few = replace(split, clips=tuple(split.clips[place] for place in np.sort(places)))

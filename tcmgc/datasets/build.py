@@ -30,7 +30,7 @@ class Listed:
     """Possible names of its file, the likeliest first; empty: its id."""
     end: float | None = None
     sources: Sequence[str] = ()
-    """Where each caption stands, for messages; empty: at ``where``."""
+    """Position of each caption, for messages; empty: ``where``."""
 
 
 def split(

@@ -20,8 +20,8 @@ B16 = "ViT-B-16-quickgelu"
 def demo() -> Config:
     """The made-up corpus and a small tower from random weights; minutes on two cores.
 
-    `python pipeline/train.py demo` makes the corpus when it is not there. Captions of one video are not
-    dealt apart (`train.separate_captions`), so that its numbers stay those of earlier versions.
+    `python pipeline/train.py demo` creates the corpus if it does not exist. Captions of one video are not
+    separated (`train.separate_captions`), so its numbers are those of earlier versions.
     """
     return Config(
         data=Data(dataset="demo", root="data/demo", val_videos=100, max_words=26, max_frames=6),

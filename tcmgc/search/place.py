@@ -79,7 +79,7 @@ class Place:
             write(partial)
             with open(partial, "rb+") as file:
                 os.fsync(file.fileno())  # some file systems report a full disk only here
-            os.chmod(partial, 0o666 & ~_umask())  # safetensors creates files that only their owner can read
+            os.chmod(partial, 0o666 & ~_umask())  # safetensors' files are for their owner only
             os.replace(partial, place)
         finally:
             partial.unlink(missing_ok=True)

@@ -134,7 +134,7 @@ def _cache() -> Path:
         pass
     cache = Path(tempfile.gettempdir()) / f"tcmgc-{os.getuid()}"
     cache.mkdir(mode=0o700, exist_ok=True)
-    if cache.stat().st_uid != os.getuid():  # code is loaded from here, so the folder must be this user's
+    if cache.stat().st_uid != os.getuid():  # code is loaded from here: it must be ours
         raise PermissionError(f"{cache} belongs to another user; set XDG_CACHE_HOME")
     return cache
 
