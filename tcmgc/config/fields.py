@@ -32,7 +32,7 @@ class Data:
     fps: float = 1.0
     """Frames taken per second, before they are thinned to `max_frames`."""
     sampler: Literal["uniform", "middle", "random"] = "uniform"
-    """CLIP4Clip's one frame a second; X-Pool's segment middles; random instants in equal segments."""
+    """CLIP4Clip's one frame per second; X-Pool's segment middles; random instants in equal segments."""
     frame_format: Literal["raw", "jpeg"] = "raw"
     """How the cache stores frames: raw pixels are exact and fast, JPEG is small."""
     decode_timeout: float = 120.0
@@ -95,9 +95,9 @@ class Optim:
     the update; `adamw`: PyTorch's, as CenterCLIP; `hf_adamw`: transformers', as X-Pool: eps before the bias
     correction, decay after the step."""
     lr_clip: float = 1e-7
-    """For CLIP's own weights and the logit scale. 1e-7 assumes float16 weights; see tcmgc/recipes."""
+    """Learning rate of CLIP's own weights and the logit scale. 1e-7 assumes float16 weights; see tcmgc/recipes."""
     lr_new: float = 1e-4
-    """For all other weights."""
+    """Learning rate of all other weights."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Decay rates of Adam's two averages."""
     eps: float = 1e-6

@@ -49,7 +49,7 @@ class HeadOptions(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Language-video attention (Eq. 2-11)."""
+    """Language-video attention (Equations 2-11)."""
 
     heads: int = 1
     """Attention heads (Table 12)."""
@@ -58,7 +58,7 @@ class Attention:
     projections: bool = True
     """W_Q, W_K, W_V and W_O; without them attention runs on the normalised features themselves."""
     dropout: float = 0.0
-    """On the fully connected branch, in training."""
+    """Dropout rate on the fully connected branch, in training."""
     mask_frames: bool = True
     """Keep padded frames out of attention."""
     initialise: Literal["identity", "normal"] = "identity"
@@ -80,11 +80,11 @@ class Reorganise:
     video_word: Reorganisation = "remove"
     """Similarities below the kept ones, of the video-word vector: removed, or fused into one."""
     sentence_frame: Reorganisation = "fuse"
-    """The same for the sentence-frame vector."""
+    """The same, for the sentence-frame vector."""
     frame_word_words: Reorganisation = "remove"
-    """Frame-word matrix, along words."""
+    """The same, for the frame-word matrix along words."""
     frame_word_frames: Reorganisation = "remove"
-    """Frame-word matrix, along frames, after the words."""
+    """The same, for the frame-word matrix along frames, after the words."""
 
     def __post_init__(self) -> None:
         require(
@@ -100,7 +100,7 @@ class Aggregate:
     vectors: Literal["isa", "softmax"] = "isa"
     """ISA and Bi-ISA, or the softmax-weighted sum of Table 4."""
     temperature: float = 1.0
-    """Inside both softmaxes of ISA; 1 in the paper's equations, 0.01 in UCoFiA's code."""
+    """Temperature of both softmaxes of ISA; 1 in the paper's equations, 0.01 in UCoFiA's code."""
     scores: Literal["lsa", "softmax", "mean"] = "lsa"
     """LSA, a softmax-weighted sum, or the mean of the contrasts' scores."""
     lsa_on_logits: bool = False

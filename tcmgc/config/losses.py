@@ -31,11 +31,11 @@ class ChannelDecorrelation(TermOptions):
     """Which features: each real word with its best frame and each real frame with its best word, weighted as in the
     head (`cdcr` 3 of the authors' code) or equally (2); or sentences with means of frames (1)."""
     weight: float = 0.001
-    """Of the term in the loss; `cdcr_lambda`."""
+    """Weight of the term in the loss; `cdcr_lambda`."""
     diagonal: float = 0.16
-    """Weight of a channel's own correlation being 1; `cdcr_alpha1`."""
+    """Weight of the difference between a channel's own correlation and 1; `cdcr_alpha1`."""
     rest: float = 0.0
-    """Weight of other correlations being 0; `cdcr_alpha2`."""
+    """Weight of all other correlations; `cdcr_alpha2`."""
     as_published: bool = False
     """The best frame or word may be padding, whose products count as 0, as in the authors' code;
     the default searches real ones only."""
@@ -58,7 +58,7 @@ class Loss:
     """A contrastive loss on scores, similarity decorrelation, and a term on features."""
 
     contrast: Literal["info_nce", "sigmoid"] = "info_nce"
-    """Symmetric InfoNCE (Eq. 33-35), or SigLIP's sigmoid loss over all pairs of the batch."""
+    """Symmetric InfoNCE (Equations 33-35), or SigLIP's sigmoid loss over all pairs of the batch."""
     each_score: bool = False
     """Contrast each of the head's scores separately and add the losses, instead of contrasting the similarity: with
     the sigmoid loss only (Video-ColBERT's dual sigmoid loss)."""

@@ -28,7 +28,7 @@ class TightHead(HeadOptions):
     heads: int = 0
     """Attention heads of each layer; 0: one for every 64 channels."""
     dropout: float = 0.1
-    """On the transformer's input, in training."""
+    """Dropout rate on the transformer's input, in training."""
     initialise_from_text: bool = True
     """Start the blocks and the position table from CLIP's text tower."""
     norm_eps: float = 1e-12
@@ -59,7 +59,7 @@ class XPoolHead(HeadOptions):
     heads: int = 1
     """Attention heads."""
     dropout: float = 0.3
-    """On the fully connected branch, in training."""
+    """Dropout rate on the fully connected branch, in training."""
 
     def __post_init__(self) -> None:
         require(self.heads >= 1, f"head.heads must be at least 1; got {self.heads}")
@@ -74,7 +74,7 @@ class XClipHead(HeadOptions):
     needs: ClassVar[tuple[str, ...]] = ("words",)
 
     temperature: float = 0.01
-    """Of the attention over similarities."""
+    """Temperature of the attention over similarities."""
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")
@@ -146,7 +146,7 @@ class UcofiaHead(HeadOptions):
     evaluation trees omit it, so a trained model is scored by a different formula than in training.
     The tree for text-to-video evaluation also has a different selector: `tokens.selector` "video"."""
     temperature: float = 0.01
-    """Of all softmaxes over similarities."""
+    """Temperature of all softmaxes over similarities."""
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")

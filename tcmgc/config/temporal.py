@@ -33,7 +33,7 @@ class TemporalOptions(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class Temporal(TemporalOptions):
-    """Transformer over frames (Eq. 1); CLIP4Clip's seqTransf with 4 layers and the residual."""
+    """Transformer over frames (Equation 1); CLIP4Clip's seqTransf with 4 layers and the residual."""
 
     module: ClassVar[str] = "tcmgc.towers.temporal:TemporalEncoder"
 

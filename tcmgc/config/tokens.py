@@ -121,9 +121,9 @@ class Cluster(TokenOptions):
     aggregation: Literal["medoid", "mean"] = "medoid"
     """What represents a cluster: the medoid's token, or the mean of the members."""
     distance: Literal["euclidean", "cosine"] = "euclidean"
-    """Between tokens."""
+    """Distance between tokens."""
     p: float = 2.0
-    """Norm of the distance."""
+    """Order of the distance's norm."""
     normalise: bool = False
     """Cluster L2-normalised copies of the tokens (k-medoids)."""
     threshold: float = 1e-6

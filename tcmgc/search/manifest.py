@@ -41,7 +41,7 @@ class Settings:
     strip_frames: int = 6
     """Most pictures in a window's thumbnail strip."""
     strip_height: int = 144
-    """In pixels."""
+    """Height of the strip in pixels."""
 
     @property
     def windowing(self) -> Windowing:

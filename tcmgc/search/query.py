@@ -37,7 +37,7 @@ class Filters:
     folder: str | None = None
     """Absolute path or URI: files in it or below."""
     longer_than: float | None = None
-    """In seconds."""
+    """Shortest duration in seconds."""
     shorter_than: float | None = None
     after: float | None = None
     """Files changed at this Unix time or later."""
