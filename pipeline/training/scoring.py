@@ -132,7 +132,7 @@ def _pixels(
 
 
 def settle() -> None:
-    """Set PyTorch's threads to the worker's CPUs (not one, nor all), and silence libraries."""
+    """Set PyTorch's threads to the worker's CPUs (the default is one or all), and silence libraries."""
     cli.quiet()
     memory.keep_freed_memory()
     torch.set_num_threads(_cpus())

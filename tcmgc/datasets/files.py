@@ -187,7 +187,7 @@ class Videos:
         return {place: path for place in places if (path := self._one(place, [place]))}
 
     def _places(self, name: str, folder: str | None = None) -> list[str]:
-        """Relative paths of files with this name; only those with the longest match."""
+        """Relative paths of files with this name; only those with the fewest additional suffixes."""
         spelled = same_name(name)
         ranked = [(0, place) for place in self.by_name.get(spelled, ())]
         ranked += self.by_stem.get(spelled, ())

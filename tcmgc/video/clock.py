@@ -138,7 +138,7 @@ def _breaks(ticks: Float64[np.ndarray, " pictures"], base: Fraction) -> tuple[li
     for place in (np.flatnonzero(np.diff(ticks) < 0) + 1).tolist():
         recent = np.sort(ticks[max(start, place - _LOOK_BACK) : place])
         if place < skip or (recent > ticks[place]).sum() <= FEW:
-            continue  # a stamp or two that are too late: corrected by those that follow
+            continue  # a stamp or two ahead of time: superseded by those that follow
         level, ahead = recent[-1 - FEW], ticks[place : place + _LOOK_AHEAD]
         above = np.flatnonzero(ahead >= level)
         back = int(above[0]) if len(above) else len(ahead)

@@ -86,7 +86,7 @@ class NalUnits:
         return any(unit[0] & 0x60 and self.kind(unit) <= 5 for unit in self.split(packet))
 
     def without_messages(self, packet: av.Packet) -> av.Packet | None:
-        """The packet without units that do not affect pictures; None if it has no such units."""
+        """The packet without units that do not affect pictures; None if it has none or only such units."""
         units = list(self.split(packet))
         kept = [bytes(unit) for unit in units if self.decides_pictures(unit)]
         if not kept or len(kept) == len(units):
