@@ -1,9 +1,9 @@
-"""A comparison killed half-way and run again: no finished trial is redone, and the table is the same.
+"""A comparison killed half-way and rerun: no finished trial is repeated, and the table is the same.
 
 python benchmarks/compare_resume.py [--methods xpool,clip4clip_meanp] [--seeds N] [--json FILE]
 
-The comparison runs twice on a small corpus, whose tower of one layer is too shallow for methods that
-start from four, once undisturbed. The other is killed with SIGKILL when
+The comparison runs twice on a small corpus, whose one-layer tower is too shallow for methods that
+initialise from four layers. One run is undisturbed. The other is killed with SIGKILL when
 half of its trials have ended, and its command is run again.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from sweeping import command, prepare
 from tune_resume import finish, kill_half_way
 
-# What is measured anew, and not of the trials.
+# Columns that are measured again and do not depend on the trials.
 TIMED = ("encoding_ms", "similarity_ms", "step_ms", "step_mb")
 
 
@@ -40,7 +40,7 @@ def main() -> None:
         finish(compare("whole"))
         killed = kill_half_way(compare("killed"))
         before = ended(folder / "killed")
-        time.sleep(5)  # Ray's processes notice that the driver is gone
+        time.sleep(5)  # Ray's processes notice that the driver has ended
         finish(compare("killed"))
         after = ended(folder / "killed")
         tables = [table(folder / f"report-{name}/compare-demo.csv") for name in ("whole", "killed")]

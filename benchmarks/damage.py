@@ -1,10 +1,10 @@
-"""How much damage the decoders notice, by codec.
+"""How much damage the decoders detect, by codec.
 
     python benchmarks/damage.py [--json FILE] [--tries 200]
 
 A real clip of 6 s in each codec; one bit flipped, or 512 bytes zeroed, at a random place; the
-frames compared with the undamaged file's. "Unnoticed" is the share of the files with other frames
-for which no error was raised: what nobody can know without a checksum of the file.
+frames compared with the undamaged file's. "Unnoticed" is the share of the files with different frames
+for which no error was raised: damage that only a checksum of the file can reveal.
 """
 
 import argparse

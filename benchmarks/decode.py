@@ -1,10 +1,10 @@
-"""Decoding against the field's extractor, a plain full decode, Pillow's pixels and two workers.
+"""Decoding compared with the field's extractor, a plain full decode, Pillow's pixels and two workers.
 
     python benchmarks/decode.py [--json FILE] [--repeats 5]
 
-Each row is measured side by side in one run, turn by turn, all on one and the same core; times are
-processor time, the best of the repeats, so that a busy machine does not decide. Only the rate of two
-workers is by the clock: run it on an idle machine with two cores.
+All entries of a row are measured in turn in one run, on the same core. Times are
+CPU time, the best of the repeats, so that other load matters little. Only the rate of two
+workers is wall-clock time: run it on an idle machine with two cores.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def real_clip(name: str) -> str:
 
 
 def pictures(name: str, count: int) -> Iterator[av.VideoFrame]:
-    """A real clip's frames, round and round."""
+    """A real clip's frames, repeated cyclically."""
     while True:
         with av.open(real_clip(name)) as container:
             for frame in container.decode(video=0):
@@ -52,7 +52,7 @@ def pictures(name: str, count: int) -> Iterator[av.VideoFrame]:
 
 
 def encode(path: str, source: str, width: int, height: int, options: dict[str, str]) -> None:
-    """20 s of H.264 at 25 frames a second, from real pictures."""
+    """Encode 20 s of H.264 at 25 frames per second, from real pictures."""
     with av.open(path, "w") as output:
         stream = output.add_stream("libx264", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -64,7 +64,7 @@ def encode(path: str, source: str, width: int, height: int, options: dict[str, s
 
 
 def field_extractor(path: str) -> np.ndarray:
-    """What CLIP4Clip's family does: OpenCV, one seek a second, Pillow's bicubic, then thin out."""
+    """As in CLIP4Clip and its successors: OpenCV, one seek per second, Pillow's bicubic, then thinning."""
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     rate = capture.get(cv2.CAP_PROP_FPS)
     seconds = int(np.ceil(capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate))
@@ -85,7 +85,7 @@ def field_extractor(path: str) -> np.ndarray:
 
 
 def full_decode(path: str) -> np.ndarray:
-    """Every frame decoded by PyAV, only the wanted ones converted; told which ones beforehand."""
+    """Every frame decoded by PyAV, only the wanted ones converted; which ones is known beforehand."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -107,7 +107,7 @@ def full_decode(path: str) -> np.ndarray:
 
 
 def best(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Milliseconds of processor time of the fastest of the repeats, one call after the other."""
+    """Milliseconds of CPU time of the fastest of the repeats, with calls in turn."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -171,7 +171,7 @@ def _work(path: str, count: int, barrier: Any, seconds: Any) -> None:
 
 
 def workers(path: str, number: int, count: int) -> float:
-    """Videos a second with so many processes at once, from when all are warm until the last is done."""
+    """Videos per second with this many processes, from when all are warm until the last is done."""
     context = multiprocessing.get_context("spawn")
     barrier, seconds = context.Barrier(number), context.Queue()
     processes = [

@@ -2,7 +2,7 @@
 
     python benchmarks/decode_memory.py [--seconds 12 36]
 
-Each length in a process of its own; memory is the most that it held above what the imports took.
+Each length is measured in a separate process; memory is its peak in excess of that after imports.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tcmgc.video import sample_frames
 
 
 def encode(path: str, seconds: int) -> None:
-    """3840 x 2160 at five frames a second, a pattern that moves."""
+    """Encode a moving pattern in 3840 x 2160 at five frames per second."""
     pattern = np.random.default_rng(0).integers(0, 255, (270, 480, 3), dtype=np.uint8)
     picture = pattern.repeat(8, 0).repeat(8, 1)
     with av.open(path, "w") as output:
@@ -36,7 +36,7 @@ def encode(path: str, seconds: int) -> None:
 
 
 def measure(path: str, pipe: Any) -> None:
-    """Bytes, sent through the pipe."""
+    """Send the measured bytes through the pipe."""
     forget_peak()
     before = peak_memory()
     sample_frames(path)

@@ -1,4 +1,4 @@
-"""What each failure of ``faults.py`` is, and the runs that it is done to."""
+"""The failures of ``faults.py``, and the runs to which they are applied."""
 
 import json
 import logging
@@ -45,14 +45,14 @@ AGAIN = 600.0
 
 
 class Home:
-    """A folder for everything that runs write; data and tower are shared by all."""
+    """A folder for all output of runs; data and tower are shared."""
 
     def __init__(self, shared: Path, name: str) -> None:
         self.shared, self.name = shared, name
         self.folder = shared / name
         self.folder.mkdir()
         self.env = {**os.environ, "TCMGC_HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
-        self.env["RAY_ADDRESS"] = "local"  # not some other cluster that happens to run here
+        self.env["RAY_ADDRESS"] = "local"  # not another cluster on this machine
         self.runs = self.folder / "runs"
 
     def start(self, **changes: Any) -> subprocess.Popen[bytes]:
@@ -75,7 +75,7 @@ class Home:
             )
 
     def said(self) -> bytes:
-        """What all commands so far have printed."""
+        """The output of all commands so far."""
         return (self.folder / "log").read_bytes()
 
     def status(self) -> str:
@@ -88,11 +88,11 @@ class Home:
         return run.info.status
 
     def checkpoints(self) -> list[Path]:
-        """Those that are in place."""
+        """Complete checkpoints."""
         return list((self.runs / "run").glob("checkpoint_*/training.json"))
 
     def wait(self, what: Callable[[], Any], driver: subprocess.Popen[bytes]) -> None:
-        """Until something has come true in a running case."""
+        """Wait until a condition holds in a running case."""
         end = time.monotonic() + AGAIN
         while not what():
             if driver.poll() is not None or time.monotonic() > end:
@@ -100,11 +100,11 @@ class Home:
             time.sleep(0.05)
 
     def finish(self, driver: subprocess.Popen[bytes]) -> int:
-        """The driver's exit code."""
+        """Wait for the driver's end and return its exit code."""
         return driver.wait(AGAIN)
 
     def outcome(self) -> dict[str, Any]:
-        """The test split's metrics, the loss by step and what MLflow has."""
+        """The test split's metrics, the loss by step and MLflow's record."""
         from mlflow.tracking import MlflowClient
 
         if not (self.runs / "run" / "result.json").is_file():
@@ -132,7 +132,7 @@ class Home:
 
 
 def processes(driver: subprocess.Popen[bytes], title: str) -> list[psutil.Process]:
-    """Ray's worker processes of this driver whose title starts so."""
+    """Ray's worker processes of this driver whose title starts with ``title``."""
     found = []
     for process in psutil.Process(driver.pid).children(recursive=True):
         try:
@@ -196,7 +196,7 @@ def _stopped(home: Home, stop: Callable[[subprocess.Popen[bytes]], None]) -> Non
 
 @contextmanager
 def cluster(home: Home, *nodes: dict[str, Any], **head: Any) -> Iterator[Any]:
-    """A simulated cluster that drivers of this home join; gives it and its nodes."""
+    """A simulated cluster that drivers of this home join; yields it and its nodes."""
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_AUTH_MODE"] = home.env["RAY_AUTH_MODE"] = "disabled"
@@ -212,7 +212,7 @@ TRAIN, DECODE = ({"num_cpus": 1, "labels": {"node-role": role}} for role in ("tr
 PLACED = {
     "cluster__train-node": "train",
     "cluster__decode-node": "decode",
-    "cluster__cpus-per-worker": 1,  # a worker a node
+    "cluster__cpus-per-worker": 1,  # one worker per node
 }
 
 

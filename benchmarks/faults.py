@@ -1,9 +1,9 @@
-"""Every failure that a run has to survive, against the same run undisturbed.
+"""Every failure that a run must survive, compared with the undisturbed run.
 
     python benchmarks/faults.py [--only NAME,NAME] [--json FILE]
 
-Each case trains the same small model on the demo corpus through ``pipeline/train.py``, does its
-harm while that runs, starts the same command again where the driver itself has gone, and compares: the
+Each case trains the same small model on the demo corpus through ``pipeline/train.py``, causes its
+failure during the run, repeats the command if the driver itself has ended, and compares: the
 loss of every step, the test split's metrics, and MLflow's record (one run, every step once).
 """
 
@@ -27,7 +27,7 @@ from tcmgc.datasets import demo_corpus
 
 @dataclass(frozen=True)
 class Line:
-    """How a case came out."""
+    """The result of a case."""
 
     name: str
     what: str
@@ -38,7 +38,7 @@ class Line:
     metrics: float | None = None
     """Largest difference of a test metric."""
     record: str = ""
-    """What is wrong with MLflow's record; empty where it is one run with every step once."""
+    """Problems of MLflow's record; empty if it is one run with every step once."""
     tags: str = ""
     trouble: str = ""
 

@@ -1,14 +1,14 @@
-"""Files of every kind that people have, and FFmpeg's command line as the referee.
+"""Irregular files of every kind, with FFmpeg's command line as the reference.
 
     python benchmarks/fuzz.py [--json FILE] [--files 2000] [--seed 0] [--workers 1] [--kinds ...]
 
-Needs the programs ffmpeg and ffprobe. Each file is made from its seed and the kind: a codec, a
-container, pictures that spell their own number, and something that happened to it. Four times a
-second of it are asked for, all of it and in a window. A whole file is *right* if the pictures are those that the referee shows
-at these instants: all pictures decoded by ffmpeg, their best-effort times by ffprobe, on screen the
-last one whose time is not later. Where the builder joined or cut, its own times are the truth, since
-ffprobe's begin again. *Refused* is a whole file with an error, *wrong* one with other pictures,
-*crash* one that ended the process or took longer than a minute. A damaged file is right if it is
+Needs the programs ffmpeg and ffprobe. Each file is generated from its seed and kind: a codec, a
+container, pictures that encode their own number, and some irregularity. It is sampled at four frames
+per second, completely and in a window. An undamaged file is *right* if the pictures are those that the
+reference shows at these instants: all pictures decoded by ffmpeg, with best-effort times from ffprobe;
+the last one whose time is not later is on screen. For joined or cut files the builder's own times are
+used, since ffprobe's restart. An undamaged file is *refused* if there is an error, *wrong* if pictures
+differ, *crash* if it ended the process or took longer than a minute. A damaged file is right if it is
 refused or if its pictures are the undamaged file's.
 """
 
@@ -35,11 +35,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tcmgc.video import DecodeError, probe, sample_frames
 
 FPS = 4.0
-"""Pictures asked for a second."""
+"""Pictures requested per second."""
 
 
 def referee(case: Case) -> tuple[list[int], list[float]]:
-    """Every picture's number and its time from the first, by FFmpeg's programs alone."""
+    """Every picture's number and its time from the first, by FFmpeg's programs only."""
     raw = ffmpeg(
         "-i", case.path, "-map", "0:v:0", "-vsync", "0", "-s", f"{SIDE}x{SIDE}",
         "-pix_fmt", "rgb24", "-f", "rawvideo", "-",
@@ -87,11 +87,11 @@ def judge(kind: str, seed: int) -> tuple[str, str, str]:
 
 
 def judge_whole(rng: random.Random, case: Case) -> tuple[str, str]:
-    """Outcome and details: the whole file, a window of it, and what :func:`probe` says."""
+    """Outcome and details: the complete file, a window of it, and the result of :func:`probe`."""
     numbers, times = referee(case)
     if not numbers or not times:
         return "unusable", "the referee shows nothing"
-    # Of pictures that come out last, an AVI's say, the referee knows no time.
+    # The reference has no times for the last pictures of, for example, an AVI.
     known = len(times) == len(numbers)
     gap = times[-1] / max(len(times) - 1, 1)
     end = max(times) + gap if known else times[-1]
@@ -123,9 +123,9 @@ def judge_whole(rng: random.Random, case: Case) -> tuple[str, str]:
 
 
 def _shorter(case: Case, got: list[int], right: list[int] | str) -> bool:
-    """Of a stream without any size, its beginning is a whole and shorter video."""
+    """Whether the result is a beginning of the file: without sizes, that is a valid shorter video."""
     named = case.path.suffix in (".ts", ".m2ts", ".mpg", ".vob", ".flv", ".h264", ".nut")
-    # What is decoded last is not what is shown last.
+    # The last decoded pictures are not the last shown.
     return named and not isinstance(right, str) and got[:-1] == right[: len(got) - 1]
 
 
@@ -165,14 +165,14 @@ def run(
     workers: int,
     show: bool,
 ) -> list[tuple[str, int]]:
-    """Judge until all are done or a process is lost; gives what is left."""
+    """Judge until all are done or a process is lost; return the remaining cases."""
     with ProcessPoolExecutor(workers) as pool:
         lost = False
         results = [pool.submit(judge, *job) for job in jobs]
         for place, (job, result) in enumerate(zip(jobs, results, strict=True)):
             try:
                 outcome, details, codec = result.result(timeout=4 * LIMIT)
-            except Exception as error:  # what is no DecodeError is a fault, too
+            except Exception as error:  # any other exception than DecodeError is a fault, too
                 outcome, codec, details = "crash", "", repr(error)
                 lost = isinstance(error, BrokenProcessPool | TookTooLong)
             found[job[0]][outcome] += 1

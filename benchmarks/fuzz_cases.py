@@ -1,4 +1,4 @@
-"""The files of fuzz.py: what happens to videos, each case from a random generator alone."""
+"""The files of fuzz.py: irregular videos, each determined by a random generator."""
 
 import random
 import subprocess
@@ -55,14 +55,14 @@ FORMATS = {"ts": "mpegts", "m2ts": "mpegts", "vob": "vob"}
 
 @dataclass
 class Case:
-    """A file and what is known of it."""
+    """A file and its known properties."""
 
     path: Path
     codec: str
     truth: list[float] | None = None
-    """When its pictures come on screen, where the builder knows better than ffprobe."""
+    """When its pictures are shown, if the builder knows better than ffprobe."""
     whole: Path | None = None
-    """The same undamaged."""
+    """The undamaged file."""
 
 
 Builder = Callable[[random.Random, Path], Case]
@@ -93,7 +93,7 @@ def plain(rng: random.Random, folder: Path) -> Case:
 
 
 def unsteady(rng: random.Random) -> dict[str, Any]:
-    """Frames that come after 10 to 400 ms; a tick is 10 ms."""
+    """Frames at intervals of 10 to 400 ms; a tick is 10 ms."""
     gaps = [rng.choice([1, 2, 4, 10, 40]) for _ in range(60)]
     times = np.cumsum([0, *gaps]).tolist()
     return {"times": times, "base": Fraction(1, 100), "frames": rng.randint(30, 60)}
@@ -102,7 +102,7 @@ def unsteady(rng: random.Random) -> dict[str, Any]:
 def variable(rng: random.Random, folder: Path) -> Case:
     suffix, codec = pair(rng, ["mp4", "mkv", "webm", "flv", "ts", "mov"])
     if suffix == "ts" and codec == "mpeg2video":
-        codec = X264  # MPEG-2 has a rate
+        codec = X264  # MPEG-2 has a fixed rate
     return made(rng, folder, "a", suffix, codec, **unsteady(rng))
 
 
@@ -110,7 +110,7 @@ def bad_stamps(rng: random.Random, folder: Path) -> Case:
     suffix = rng.choice(STAMPED)
     codec = rng.choice([one for one in PAIRS[suffix] if one in (X264, "mpeg4", "libvpx", "flv")])
     case = made(rng, folder, "a", suffix, codec, **unsteady(rng))
-    back = rng.choice([0, 1, 3, 50])  # ticks before the frame before; 0: the same
+    back = rng.choice([0, 1, 3, 50])  # ticks before the previous frame; 0: the same time
 
     def change(times: list[int]) -> list[int]:
         ticks = {"mp4": 1, "ts": 900}.get(suffix, 10)
@@ -132,7 +132,7 @@ def empty_chunks(rng: random.Random, folder: Path) -> Case:
 
 
 def cut(rng: random.Random, folder: Path) -> Case:
-    """By ``ffmpeg -c copy``, into the same or another container."""
+    """A cut by ``ffmpeg -c copy``, into the same or another container."""
     suffix, codec = pair(rng, ["mp4", "mkv", "ts", "flv"])
     if codec in ("libsvtav1", "mjpeg"):
         codec = X264  # ffmpeg 5 shows what edit lists hide of these
@@ -153,7 +153,7 @@ def cut(rng: random.Random, folder: Path) -> Case:
 
 
 def joined(rng: random.Random, folder: Path) -> Case:
-    """Two files one behind the other; all clocks and counters begin again."""
+    """Two concatenated files; all clocks and counters restart."""
     suffix = rng.choice(["ts", "m2ts", "vob", "mpg", "webm", "mkv", "h264"])
     codec = rng.choice(PAIRS[suffix] if suffix != "mkv" else [X264, "libvpx"])
     rate, counts = rng.choice([10, 25]), [rng.randint(20, 50) for _ in range(2)]
@@ -161,7 +161,7 @@ def joined(rng: random.Random, folder: Path) -> Case:
     if codec == X264:
         more["options"] = {"preset": "ultrafast", "x264-params": "bframes=2:b-adapt=0"}
     if suffix == "h264" or codec in ("mpeg1video", "mpeg2video"):
-        more["rate"] = rate = 25  # what raw streams are taken to have; what MPEG allows
+        more["rate"] = rate = 25  # the default of raw streams; allowed by MPEG
     parts = [
         made(rng, folder, f"part{n}", suffix, codec, frames=count, first=n * counts[0], **more)
         for n, count in enumerate(counts)
@@ -172,7 +172,7 @@ def joined(rng: random.Random, folder: Path) -> Case:
 
 
 def sizes(rng: random.Random, folder: Path) -> Case:
-    """Placeholders for sizes, and bytes of others at the end."""
+    """Placeholders for sizes, and other data at the end."""
     suffix, codec = pair(rng, ["avi", "mp4", "mov", "mkv"])
     case = made(rng, folder, "a", suffix, codec)
     data = case.path.read_bytes()
@@ -207,7 +207,7 @@ def edits(rng: random.Random, folder: Path) -> Case:
 
 
 def messages(rng: random.Random, folder: Path) -> Case:
-    """Messages and notes beside pictures that are badly written or private."""
+    """Malformed or private metadata messages."""
     codec = rng.choice([X264, X265, "mjpeg"])
     suffix = "avi" if codec == "mjpeg" else rng.choice(["mp4", "mkv"])
     case = made(rng, folder, "a", suffix, codec)
@@ -256,7 +256,7 @@ def zeroed(rng: random.Random, data: bytearray) -> bytes:
 
 def lost_packets(rng: random.Random, data: bytearray) -> bytes:
     width = 188 if data[188] == 0x47 else 192
-    at = rng.randrange(12, len(data) // width) * width  # a lost beginning is a later one
+    at = rng.randrange(12, len(data) // width) * width  # a file without its beginning is valid
     return bytes(data[:at] + data[at + width * rng.randint(1, 4) :])
 
 

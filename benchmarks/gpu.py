@@ -1,17 +1,17 @@
-"""Everything that is worth knowing of a GPU, with torch alone, in less than eight minutes.
+"""All GPU measurements, with torch only, in less than eight minutes.
 
     python benchmarks/gpu.py [--json FILE] [--methods all] [--small]
 
-* agreement: similarities of every method and the gradients of a whole training step, on the GPU in
+* agreement: similarities of every method and the gradients of a complete training step, on the GPU in
   float32 without TF32 and on the CPU.
 * similarity: all texts with all videos (1,000 x 1,000) from features, for every method: float32, TF32
-  and bfloat16, eager and compiled, against the method's own matrix products replayed alone; and with
-  larger tiles than a CPU likes.
+  and bfloat16, eager and compiled, compared with the method's own matrix products replayed alone; and
+  with larger tiles than are good for a CPU.
 * head step: forward and backward pass of head and loss at the batch.
-* whole step: ViT-B/32 at batch 128, with where its time goes, and its peak memory.
+* whole step: ViT-B/32 at batch 128, with its parts' times and its peak memory.
 
-What does not fit into the time (``--budget``, seconds) is listed as left out. Without a GPU, or with
-``--small``, all of it runs at the demo's sizes, to know that it works.
+Measurements that exceed the time (``--budget``, seconds) are listed as left out. Without a GPU, or with
+``--small``, everything runs at the demo's sizes, as a test.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from tcmgc.training.step import backward
 Row = dict[str, Any]
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 LARGER = {"TEXTS": 256, "VIDEOS": 256, "TILE": 2**30}
-"""Tiles of which a GPU's launches cost little."""
+"""Tiles large enough that a GPU's launches cost little."""
 
 
 class Shapes(TorchDispatchMode):
@@ -65,7 +65,7 @@ class Shapes(TorchDispatchMode):
 
 
 def replay(shapes: dict[tuple[Any, ...], int], device: torch.device) -> Callable[[], None]:
-    """The same products of other numbers, and nothing else."""
+    """Run the same products with other numbers, and nothing else."""
     work = [
         (torch.randn(one, device=device).to(dtype), torch.randn(other, device=device).to(dtype), n)
         for (one, other, dtype), n in shapes.items()
@@ -81,7 +81,7 @@ def replay(shapes: dict[tuple[Any, ...], int], device: torch.device) -> Callable
 
 @contextmanager
 def tiles(**sizes: int) -> Iterator[None]:
-    """Other limits of a tile than those that suit a CPU's caches."""
+    """Use limits of a tile other than those for a CPU's caches."""
     before = {name: getattr(base, name) for name in sizes}
     for name, size in sizes.items():
         setattr(base, name, size)
@@ -93,7 +93,7 @@ def tiles(**sizes: int) -> Iterator[None]:
 
 
 class Benchmark:
-    """What is measured, where, and until when."""
+    """The measurements, their device and their time limit."""
 
     def __init__(self, device: torch.device, *, small: bool, budget: float) -> None:
         self.device, self.small = device, small
@@ -104,7 +104,7 @@ class Benchmark:
         self.repeats = 1 if small else 3
 
     def add(self, part: str, method: str, **numbers: Any) -> None:
-        """Keep a row and show it."""
+        """Store a row and print it."""
         self.rows.append({"part": part, "method": method, **numbers})
         shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())  # fmt: skip
         print(f"{part:12} {method:22} {shown}", flush=True)
@@ -121,7 +121,7 @@ class Benchmark:
     def guarded(
         self, part: str, method: str, measure: Callable[..., None], *arguments: Any
     ) -> None:
-        """Measure, if there is time; what fails is a row and does not end the rest."""
+        """Measure, if there is time; a failure becomes a row and does not stop the others."""
         if self.over():
             self.add(part, method, left_out="no time left")
             return
@@ -133,7 +133,7 @@ class Benchmark:
             torch.cuda.empty_cache()
 
     def features(self, config: Config, retriever: model.Retriever, count: int) -> tuple[Any, Any]:
-        """Texts and videos at random, of the shapes that the towers give; the same on any device."""
+        """Random texts and videos with the shapes of the towers' outputs; the same on any device."""
         with torch.no_grad():
             pair = costs.made_up(config, 1).to(self.device)
             text = retriever.encode_text(pair.tokens)
@@ -153,7 +153,7 @@ class Benchmark:
             self.add("machine", f"{side} x {side}", precision=precision, tflops=2e-12 * side**3 / seconds)  # fmt: skip
 
     def agreement(self, name: str, config: Config) -> None:
-        """Similarities here and on the CPU from the same features; whole steps likewise."""
+        """Similarities here and on the CPU from the same features; likewise complete steps."""
         here = model.build(config).to(self.device).eval()
         there = model.build(config).eval()
         text, video = self.features(config, here, 32)
@@ -169,7 +169,7 @@ class Benchmark:
         self.add("agreement", name, similarity=float((one - other).abs().max() / largest), first_video_same=float(same))  # fmt: skip
 
     def agreement_of_step(self, name: str, config: Config) -> None:
-        """Gradients of a whole small step here and on the CPU, relative to the largest."""
+        """Gradients of a complete small step here and on the CPU, relative to the largest."""
         found, losses = [], []
         for place in (self.device, torch.device("cpu")):
             retriever = model.build(config).to(place).train()
@@ -234,7 +234,7 @@ class Benchmark:
             self.add("head step", name, precision=precision, batch=self.batch, milliseconds=1000 * seconds, memory_mb=memory / 1e6)  # fmt: skip
 
     def whole_step(self, name: str, config: Config, precision: str) -> None:
-        """Towers, head, loss, the way back and the optimiser; then where the time goes."""
+        """Towers, head, loss, backward pass and optimiser; then the times of the parts."""
         config = replace(
             config,
             {
@@ -270,7 +270,7 @@ def _has_bf16(head: base.Head, text: TextFeatures) -> bool:
 
 @contextmanager
 def tf32(on: bool) -> Iterator[None]:
-    """Matrix products of float32 numbers with ten bits of mantissa, or exactly."""
+    """Compute float32 matrix products with ten bits of mantissa, or exactly."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if on else "highest")
     try:
@@ -289,7 +289,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="the demo's sizes, as without a GPU")
     parser.add_argument("--budget", type=float, default=440, help="seconds")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)  # weights are random: meant so
+    logging.disable(logging.WARNING)  # weights are random on purpose
     warnings.filterwarnings("ignore", message=".*TensorFloat32.*")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     small = arguments.small or device.type == "cpu"
@@ -308,7 +308,7 @@ def main() -> int:
     for name, config in heads.items():
         work.guarded("similarity", name, work.similarity, config, False)
         work.guarded("head step", name, work.head_step, config)
-    # Compiling takes long: of all methods on a GPU, as far as the time goes.
+    # Compiling is slow: on a GPU for all methods, as time permits.
     for name, config in heads.items() if not small else [(first, methods[first])]:
         work.guarded("similarity", name, work.similarity, config, True)
     print(f"{time.perf_counter() - started:.0f} s")

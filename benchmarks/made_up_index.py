@@ -1,7 +1,7 @@
-"""An index of made-up windows of the size of ViT-B/32's: 12 frames, 32 words, 512 channels.
+"""An index of synthetic windows of ViT-B/32's size: 12 frames, 32 words, 512 channels.
 
-Frames are drawn around topics, and what is drawn has no meaning: sizes and times are those of a real
-index, what is found is not. Features are drawn after the towers, which are small ones with random
+Frames are drawn at random around topics: sizes and times are those of a real index, results are
+not. Features replace the towers' outputs; the towers are small ones with random
 weights; the head is TC-MGC's with random weights.
 """
 
@@ -57,19 +57,19 @@ def save_model(folder: Path) -> Path:
         with torch.no_grad():
             for parameter in made.head.parameters():
                 parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
-            # Attention that tells frames apart, as training makes it.
+            # Attention that distinguishes frames, as after training.
             made.head.attention.query.weight *= 4
         checkpoint.save(folder, config, made, None, {})
     return folder
 
 
 def topics() -> torch.Tensor:
-    """Directions that windows and queries lie around."""
+    """Directions around which windows and queries are drawn."""
     return torch.randn(TOPICS, DIM, generator=torch.Generator().manual_seed(1))
 
 
 def draw_videos(count: int, seed: int) -> VideoFeatures:
-    """Windows of one to three scenes, each near a topic; neighbouring frames are alike."""
+    """Windows of one to three scenes, each near a topic; neighbouring frames are similar."""
     generator = torch.Generator().manual_seed(seed)
     scenes = torch.randint(TOPICS, (count, 3), generator=generator)
     which = (torch.rand(count, FRAMES, generator=generator) * 3).long().sort(1).values
@@ -82,7 +82,7 @@ def draw_videos(count: int, seed: int) -> VideoFeatures:
 
 
 def draw_texts(count: int, seed: int = 9) -> TextFeatures:
-    """Queries near a topic each."""
+    """Queries, each near a topic."""
     generator = torch.Generator().manual_seed(seed)
     centre = topics()[torch.randint(TOPICS, (count,), generator=generator)]
     sentence = centre + 0.8 * torch.randn(count, DIM, generator=generator)
@@ -95,7 +95,7 @@ def draw_texts(count: int, seed: int = 9) -> TextFeatures:
 def rows(
     encoder: Encoder, count: int, seed: int, settings: Settings, distinct: int = 0
 ) -> Iterator[tuple[bytes, Rows]]:
-    """Rows of as many one-window videos; with ``distinct``, records repeat after so many."""
+    """Rows of ``count`` one-window videos; with ``distinct``, records repeat after this many."""
     dtype = torch.float16 if settings.precision == "float16" else torch.float32
     step, kept = 1024, []
     for start in range(0, count, step):
@@ -123,7 +123,7 @@ def rows(
 
 
 def fill(writer: Writer, encoder: Encoder, count: int, seed: int = 0, distinct: int = 0) -> None:
-    """Add made-up videos to an index and commit them, a segment at a time."""
+    """Add synthetic videos to an index and commit them, a segment at a time."""
     for key, one in rows(encoder, count, seed, writer.version.settings, distinct):
         name = f"/made-up/{seed}/{int.from_bytes(key, 'big')}.mp4"
         writer.add(key, one)
@@ -134,7 +134,7 @@ def fill(writer: Writer, encoder: Encoder, count: int, seed: int = 0, distinct: 
 
 
 def build(out: Path, windows: int, settings: Settings | None = None, distinct: int = 0) -> Writer:
-    """An index of so many windows, or the one that is there."""
+    """Build an index with this many windows, or open the existing one."""
     if (out / "index.json").is_file():
         return Writer.open(Place(str(out)))
     saved = save_model(out.with_name(f"{out.name}-model"))

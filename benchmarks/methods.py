@@ -18,7 +18,7 @@ def names_of(asked: list[str]) -> list[str]:
 
 
 def configs(asked: list[str], *, small: bool = False) -> dict[str, Config]:
-    """By name, with the same sizes for all: 32 words, 12 frames and ViT-B/32, or the demo's.
+    """Configs by name, with the same sizes for all: 32 words, 12 frames and ViT-B/32, or the demo's.
 
     Towers have random weights.
 
@@ -31,7 +31,7 @@ def configs(asked: list[str], *, small: bool = False) -> dict[str, Config]:
 
 
 def by_head(given: dict[str, Config]) -> dict[str, Config]:
-    """One config of each head: methods that differ in their towers alone score alike."""
+    """One config per head: methods that differ only in their towers have the same scoring."""
     found: dict[str, tuple[str, Config]] = {}
     for name, config in given.items():
         key = repr((config.head, config.tokens.patches_given, frames(config)))
@@ -41,5 +41,5 @@ def by_head(given: dict[str, Config]) -> dict[str, Config]:
 
 
 def frames(config: Config) -> int:
-    """Frames of a video that reach the head."""
+    """Number of a video's frames at the head."""
     return config.tokens.frames_after(config.data.max_frames)

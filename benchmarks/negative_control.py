@@ -1,9 +1,9 @@
-"""Is what the demo learns in the pairs? The same training with captions shuffled among the videos.
+"""Negative control: does the demo learn from its pairs? The same training with shuffled captions.
 
 ``python benchmarks/negative_control.py [--json FILE]`` trains the demo recipe twice, on the demo
-corpus and on one whose training videos have each other's captions (the test split keeps its own),
-and prints both rows of text-to-video recall. Shuffled, R@1 has to be chance: 0.5 % of 200.
-Exit code 1 where it is 3 % or more. It takes twice the demo's training.
+corpus and on one with captions shuffled among training videos (the test split keeps its own),
+and prints both rows of text-to-video recall. Shuffled, R@1 must be at chance: 0.5 % of 200.
+The exit code is 1 if it is 3 % or more. It takes twice as long as the demo's training.
 """
 
 import json
@@ -25,7 +25,7 @@ def main(json_file: str | None = None, only_shuffled: bool = False) -> int:
 
     Args:
         json_file: File for the rows.
-        only_shuffled: Leave out the training on the corpus as it is.
+        only_shuffled: Skip training on the unchanged corpus.
     """
     rows = []
     for shuffled in [True] if only_shuffled else [False, True]:

@@ -1,15 +1,15 @@
-"""TC-MGC's similarity and a training step, alone and beside two busy processes on the same cores.
+"""TC-MGC's similarity and a training step, alone and with two busy processes on the same cores.
 
     python benchmarks/neighbours.py [--json FILE] [--quick] [--rounds N] [--against DIR] [--spin N ...]
 
-What bounds it. Two busy processes beside two threads leave half of the cores, so twice the time alone is a
-fair share. Threads that wait by spinning use up their share of the processor before there is work for them,
-and a loop whose every step ends at a barrier waits for the thread that has none left.
+The bound: two busy processes and two threads each get half of the cores, so twice the time alone is a
+fair share. Threads that wait by spinning use up their CPU share before there is work for them,
+and a loop with a barrier after every step waits for the thread that has no share left.
 
-Each round times every case in every worker process, first alone, then beside the busy processes, one
-worker after the other; reported are the least time alone and the median beside neighbours. `--against`
-names another checkout that has this file, whose worker takes part in the same rounds; `--spin N` adds a
-worker whose OpenMP threads (torch's) look for work N times before they sleep (GOMP_SPINCOUNT).
+Each round times every case in every worker process, first alone, then with the busy processes, one
+worker after the other. It reports the least time alone and the median with neighbours. `--against`
+names another checkout with this file, whose worker takes part in the same rounds; `--spin N` adds a
+worker whose OpenMP threads (torch's) poll for work N times before they sleep (GOMP_SPINCOUNT).
 """
 
 import argparse
@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def cases(quick: bool) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name; each returns when it is done."""
+    """The timed functions by name."""
     import torch
     import torch.nn.functional as F
 
@@ -92,7 +92,7 @@ class Worker:
         self.cases: list[str] = json.loads(self._answer())
 
     def seconds(self, case: str) -> float:
-        """Of one run."""
+        """Time of one run."""
         assert self.process.stdin is not None
         self.process.stdin.write(case + "\n")
         self.process.stdin.flush()
@@ -114,7 +114,7 @@ class Worker:
 
 @contextmanager
 def neighbours(count: int) -> Any:
-    """So many processes that are always busy."""
+    """Start ``count`` processes that are always busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         time.sleep(0.3)

@@ -1,15 +1,16 @@
-"""What Ray, a second worker and checkpoints cost a step of training, side by side in one run.
+"""Costs of Ray, a second worker and checkpoints per training step, measured in turn in one run.
 
     python benchmarks/overhead.py [--json FILE]
 
-* Through Ray (``pipeline.train.fit``: frames from the cache, metrics, reports) against a bare PyTorch
-  loop over the same batches held in memory; the same model, allocator and one thread.
-* Two workers with a core each against one worker with one: through Ray, and as two bare loops that
-  gloo joins, before Ray is started. On two cores Ray's own processes take turns with the workers.
+* Through Ray (``pipeline.train.fit``: frames from the cache, metrics, reports) compared with a bare PyTorch
+  loop over the same batches in memory; the same model, allocator and one thread.
+* Two workers with a core each compared with one worker with one: through Ray, and as two bare loops
+  connected by gloo, before Ray is started. On two cores Ray's own processes compete with the workers.
 * A checkpoint of the model and Adam's state, as a share of the time of 50 steps.
 
-The demo's model, 64 pairs a step in its two pieces (``--batch``, ``--pieces``). All take turns, round after round, and a run is compared with its
-neighbours of the same round only; what is given is the median over rounds, and their range.
+The demo's model, 64 pairs per step in its two pieces (``--batch``, ``--pieces``). All take turns in rounds,
+and a run is compared only with its neighbours in the same round; the output is the median over rounds,
+and their range.
 """
 
 import argparse
@@ -44,7 +45,7 @@ from tcmgc.training.distributed import share
 from tcmgc.training.step import How, Whole, backward
 
 EVERY = 50
-"""Steps between checkpoints that the share is given for."""
+"""Steps between checkpoints for which the share is stated."""
 
 
 MEANING = {
@@ -62,7 +63,7 @@ MEANING = {
 
 
 class Round:
-    """One turn of all three, and what they say of each other.
+    """One turn of all three, and their ratios.
 
     Args:
         before: Seconds of the bare loop's steps, before.
@@ -129,7 +130,7 @@ def bare(
 
 
 def bare_pair(settings: Config, corpus: Corpus, steps: int) -> list[float]:
-    """The same on two processes that nothing but gloo joins."""
+    """The same on two processes connected only by gloo."""
     context = torch.multiprocessing.get_context("spawn")
     results = context.Queue()
     with tempfile.TemporaryDirectory() as place:
@@ -158,7 +159,7 @@ def _one_of_pair(
 
 
 def _gain_alone(settings: Config, corpus: Corpus, steps: int) -> float:
-    """Speed of two bare workers against one, with no Ray on the machine."""
+    """Speed of two bare workers relative to one, with no Ray on the machine."""
     before = bare(settings, corpus, steps)
     pair = bare_pair(settings, corpus, steps)
     after = bare(settings, corpus, steps)
@@ -178,7 +179,7 @@ def through_ray(
     steps = [row for row in rows if "train/loss" in row]
     size, every = settings.train.batch_size, settings.train.checkpoint_steps
     seconds = [size / row["train/samples_per_second"] for row in steps]
-    # From the end of one step to the end of the next lies the checkpoint, where there was one.
+    # The time between the ends of two steps includes the checkpoint, if there was one.
     per_epoch = len(steps) // settings.train.epochs
     checkpoints = [
         after["time"] - before["time"] - size / after["train/samples_per_second"]
@@ -228,7 +229,7 @@ def main() -> None:
             _show({"bare_gain": alone}, arguments.json)
             return
         cluster.connect()
-        # A checkpoint is written beside the next steps, and would be felt in their times.
+        # A checkpoint is written during the next steps, and would affect their times.
         steady = config.replace(settings, {"train.checkpoint_steps": 0})
         rounds = []
         for number in range(arguments.rounds):

@@ -1,10 +1,10 @@
-"""What computing a batch in pieces costs a training step, against the same step at once.
+"""Cost of computing a batch in pieces for a training step, compared with the same step at once.
 
     python benchmarks/pieces.py [--cores 1 2] [--json FILE]
 
-The demo's model and batch, made-up pixels, one process. All ways take turns, step after step; a
-ratio is the median of each step's time over that of the step at once beside it. `threads` is how
-`pipeline/train.py` runs pieces on a CPU: side by side, each with its share of the cores.
+The demo's model and batch, synthetic pixels, one process. All variants take turns, step by step; a
+ratio is the median of each step's time over that of the adjacent step at once. `threads` is how
+`pipeline/train.py` runs pieces on a CPU: in parallel, each with its share of the cores.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tcmgc.training.threads import ONE, Threads
 
 
 def stepper(settings: Config) -> Callable[[int, Threads], float]:
-    """A function that takes a step in so many pieces and gives its seconds."""
+    """A function that runs a step in a given number of pieces and returns its seconds."""
     retriever = model.build(settings).train()
     optimiser = model.build_optimiser(settings, retriever)
     objective, batch = model.build_objective(settings), made_up(settings)
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)  # weights are random: meant so
+    logging.disable(logging.WARNING)  # weights are random on purpose
     memory.keep_freed_memory()
     step, rows = stepper(recipes.demo()), []
     print(f"{'cores':>5}{'pieces':>8}{'':>14}{'ms':>8}{'of the step at once':>22}")

@@ -1,8 +1,8 @@
-"""Whether two runs took the same steps, to the bit: their losses, learning rates, norms and metrics.
+"""Whether two runs had bit-identical steps: their losses, learning rates, norms and metrics.
 
 ``python benchmarks/same_history.py runs/ONE runs/OTHER`` compares the last checkpoints. Clock
-times and speeds are left out, and so is the validation before the first step where one of the runs
-is older than that row. Exits 1 where anything differs.
+times and speeds are ignored, and so is the validation before the first step if one of the runs
+is older than that row. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -15,7 +15,7 @@ TIMED = {"time", "train/data_wait", "train/samples_per_second"}
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's last checkpoint, without what depends on the clock."""
+    """The rows of a run's last checkpoint, without values that depend on the clock."""
     found = sorted(run.glob("checkpoint_*/training.json"))
     if not found:
         raise SystemExit(f"{run} has no checkpoint with a training.json")

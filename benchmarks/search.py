@@ -1,15 +1,16 @@
-"""Search by exact TC-MGC scores and in two stages, beside what a user would take instead.
+"""Search by exact TC-MGC scores and in two stages, compared with alternatives that a user might choose.
 
     python benchmarks/search.py [--windows 100000] [--queries 50] [--folder DIR] [--json FILE] [--others]
     python benchmarks/search.py --demo INDEX [--json FILE]
 
-The first form makes an index of made-up windows (12 frames, 512 channels: sizes and times as real, what is
-found without meaning; ``--distinct N`` repeats records after so many, for indexes that would take hours to
+The first form makes an index of synthetic windows (12 frames, 512 channels: realistic sizes and times,
+meaningless results; ``--distinct N`` repeats records after N, for indexes that would take hours to
 make) and measures one query at a time: exact over everything, in two stages, adding 100 videos.
 ``--others`` adds brute force in NumPy over mean vectors, FAISS flat and HNSW over frame vectors with
-max, and LanceDB's multi-vector search (``pip install lancedb pylance``), whose recall is against the exact TC-MGC scores, too.
+max, and LanceDB's multi-vector search (``pip install lancedb pylance``); their recall is also relative to the
+exact TC-MGC scores.
 
-The second takes an index of encoded clips with a trained model, and measures what candidates and float16 cost there.
+The second uses an index of encoded clips with a trained model, and measures the loss by candidates and float16.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def _two_stages(index: Index, text: Any, exact: list[np.ndarray]) -> dict[str, A
 
 
 def _add(folder: Path) -> float:
-    """Seconds that adding 100 videos takes over encoding them: writing, versions, codes."""
+    """Seconds for adding 100 videos in addition to encoding them: writing, versions, codes."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch, "index")
         shutil.copytree(folder, copy, copy_function=_link)
@@ -228,7 +229,7 @@ def _lance(
 
 
 def demo(path: str) -> dict[str, Any]:
-    """What candidates and float16 cost on encoded clips."""
+    """The loss by candidates and float16 on encoded clips."""
     index = Index.open(path)
     queries = calibration.queries(128)
     counts = [count for count in (25, 50, 100, 200, 400) if count < len(index)]
@@ -245,7 +246,7 @@ def demo(path: str) -> dict[str, Any]:
 
 
 def half(index: Index, queries: list[str]) -> dict[str, float]:
-    """How ranks move where records are rounded: the videos are encoded anew in float32."""
+    """How ranks change if records are rounded: the videos are encoded again in float32."""
     encoder = index.encoder
     text = encoder.texts(queries)
     stored = index.scores(text).numpy()
@@ -288,7 +289,7 @@ def _timed(once: Callable[[int], Any], count: int) -> tuple[list[Any], Times]:
 
 
 def _recall(tops: list[np.ndarray], exact: list[np.ndarray]) -> float:
-    """Share of the best ten by exact scores; what scores as the tenth does is as good as it."""
+    """Share of the best ten by exact scores; a window with the tenth's score is as good as the tenth."""
     found = []
     for top, scores in zip(tops, exact, strict=False):
         tenth = np.partition(scores, len(scores) - TOP)[len(scores) - TOP]
@@ -313,7 +314,7 @@ def _say(name: str, times: Times, recall: float, more: str = "") -> dict[str, fl
 
 
 def _memory() -> float:
-    """MB of memory that the process holds and that no file stands behind."""
+    """MB of the process's memory that is not backed by a file."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024

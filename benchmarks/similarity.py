@@ -1,16 +1,16 @@
-"""TC-MGC's similarity: collapsed against its two matrix products, the literal equations and peers.
+"""TC-MGC's similarity: collapsed, compared with its two matrix products, the literal equations and peers.
 
     python benchmarks/similarity.py [--json FILE] [--quick] [--only CASE ...]
     python benchmarks/similarity.py --methods all [--size 1000]
 
-What bounds it. A pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
-by keys, columns by outputs), and about 0.06 besides, on 3 KB of their results. So the products are the
-bound: the column vs_gemm is the distance from them as torch computes them, 100 GFLOP/s a core on the
-processor below. Those of tcmgc/native are faster, since their operands stay in the second cache, which
-pays for most of what follows them.
+The bound: a pair of 32 words x 12 frames x 512 needs 0.81 MFLOP in two matrix products (queries
+by keys, columns by outputs), and about 0.06 in addition, on 3 KB of their results. So the products are the
+bound: the column vs_gemm is the ratio to these products in torch, 100 GFLOP/s per core on the
+processor below. Those of tcmgc/native are faster, since their operands stay in the L2 cache, which
+compensates for most of the remaining work.
 
-Figures of one whole run, two otherwise idle cores of an AMD EPYC with AVX-512 and its bfloat16
-instructions, 2026-11-25. "compiled" is the C++, "eager" torch without any compiled code. Microseconds a pair:
+Figures of one complete run, two otherwise idle cores of an AMD EPYC with AVX-512 and its bfloat16
+instructions, 2026-11-25. "compiled" is the C++, "eager" torch without any compiled code. Microseconds per pair:
 
     words x frames, k, heads    products  compiled  (x products, x literal)  eager  literal  bf16: products  compiled
     32 x 12,  3, 1                 4.06      4.54    1.12   95               14.6    430          2.08       3.12
@@ -32,7 +32,7 @@ pairs the first video is the same for every text, the first ten for 96 %, simila
 Training step of the head at batch 128: 0.70 s and 147 MB; the literal one, by pairs from batch 32, 20.5 s and
 11.1 GB: 1/29 of the time and 1/76 of the memory.
 
-From features to all similarities, on top of the features' memory:
+From features to all similarities, in addition to the features' memory:
 
     500 x 500        1.3 s      55 MB
     1,000 x 1,000    4.9 s     109 MB
@@ -40,7 +40,7 @@ From features to all similarities, on top of the features' memory:
     4,000 x 1,000   18.4 s     138 MB
     15,000 x 1,500   102 s     208 MB, of which the result 90
 
-So time is linear in pairs, and memory is the records' and the result's.
+So time is linear in pairs, and memory is that of the records and the result.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def tcmgc(words: int = 32, frames: int = 12, kept: int = 3, heads: int = 1) -> T
 
 
 def interleaved(methods: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds of each method: the least over rounds in which every method runs once."""
+    """Seconds of each method: the minimum over rounds in which every method runs once."""
     best = dict.fromkeys(methods, float("inf"))
     for method in methods.values():
         method()
@@ -113,7 +113,7 @@ def interleaved(methods: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def peak_memory() -> int:
-    """Bytes: the most this process has held since :func:`forget_peak`."""
+    """Peak memory of this process in bytes since :func:`forget_peak`."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
@@ -143,7 +143,7 @@ def gemms(
 
 
 def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: bool) -> Iterator[Row]:
-    """One size: microseconds a pair of each method, in one interleaved run."""
+    """One size: microseconds per pair of each method, in one interleaved run."""
     small = frames <= 16
     texts, videos = (128, 512) if small else (64, 128)
     text, video = features(texts, videos, words, frames)
@@ -216,7 +216,7 @@ def case(words: int, frames: int, kept: int, heads: int, rounds: int, peers: boo
 def agreement() -> Iterator[Row]:
     """How far rankings with bfloat16 operands, and with records in float16, agree with float32's."""
     text, video = features(256, 2000, 32, 12)
-    # Pairs that belong together, so that ranks mean something.
+    # Matching pairs, so that ranks are meaningful.
     seen = video.encoded[:256]
     text = TextFeatures(
         0.5 * text.sentence + seen.mean(1), 0.5 * text.words + seen.mean(1, True), text.word_mask
@@ -282,7 +282,7 @@ def _training_step(
 
 
 def _fresh(target: Callable[..., None], *arguments: Any) -> Any:
-    """What a function sends from a process of its own, where memory can be told apart."""
+    """The result of a function in a separate process, so that its memory can be measured."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     process = context.Process(
@@ -356,10 +356,10 @@ BLOCK = 64
 
 
 def method(name: str, config: Any, size: int, rounds: int, budget: float) -> Row:
-    """All similarities of as many texts as videos, ours and as the authors compute them.
+    """All similarities of equal numbers of texts and videos, ours and as the authors compute them.
 
-    Both are timed on as many pairs as fit into ``budget`` seconds a call, in turn; the longer ones
-    are scaled to all pairs. Before that both have to agree.
+    Both are timed in turn, on as many pairs as fit into ``budget`` seconds per call; incomplete
+    ones are scaled to all pairs. Before that, both must agree.
     """
     torch.manual_seed(0)
     sizes = config.data.max_words, frames(config)

@@ -1,9 +1,9 @@
-"""How much of a step's time its spans name, and what the spans cost.
+"""The share of a step's time that its spans cover, and the cost of the spans.
 
     python benchmarks/spans.py [--steps 20] [--json FILE]
 
-The demo's model and batch, made-up pixels, one process. The cost is that of as many empty spans as
-a step has, while nobody records, over the step's time.
+The demo's model and batch, synthetic pixels, one process. The cost is the time of as many empty spans as
+a step has, without recording, over the step's time.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)  # weights are random: meant so
+    logging.disable(logging.WARNING)  # weights are random on purpose
     memory.keep_freed_memory()
     settings = recipes.demo()
     retriever = model.build(settings).train()

@@ -1,10 +1,10 @@
-"""Memory and time of a whole training step against the batch: directly, in chunks, with checkpointed towers.
+"""Memory and time of a training step by batch size: directly, in chunks, with checkpointed towers.
 
     python benchmarks/step_memory.py [--json FILE] [--batches 16 32 64 128]
 
-The demo's model on one worker, made-up pixels, one thread. Every line comes from a process of its own:
-memory is the most that PyTorch's tensors took during a step, above what they took before it. (What the
-process holds says little: it keeps what earlier steps freed.)
+The demo's model on one worker, synthetic pixels, one thread. Every line is from a separate process:
+memory is the peak of PyTorch's tensors during a step, in excess of that before it. (The
+process's own memory is not meaningful: it keeps what earlier steps freed.)
 """
 
 import argparse
@@ -33,8 +33,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def measure(changes: dict[str, Any], size: int, pipe: Any) -> None:
-    """Seconds and bytes of a step, sent through the pipe."""
-    logging.disable(logging.WARNING)  # weights are random: meant so
+    """Send seconds and bytes of a step through the pipe."""
+    logging.disable(logging.WARNING)  # weights are random on purpose
     torch.set_num_threads(1)
     settings = config.replace(recipes.demo(), {"train.batch_size": size, **changes})
     batch = made_up(settings)
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128])
     arguments = parser.parse_args()
-    # The profiler says at each turn that it starts, stops, and sees no GPU.
+    # The profiler logs each time that it starts, stops, and finds no GPU.
     os.environ |= {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     context, rows = multiprocessing.get_context("spawn"), []
     print(f"{'':38}{'batch':>6}{'MB':>9}{'seconds':>9}")

@@ -1,4 +1,4 @@
-"""What a sweep needs to run by itself: its own folder, a small corpus, a tower of one layer."""
+"""Environment for an isolated sweep: its own folder, a small corpus, a one-layer tower."""
 
 import json
 import os
@@ -19,7 +19,7 @@ TOWER = {
 
 
 def prepare(folder: Path) -> list[str]:
-    """A corpus of 64 videos and a tower in a folder; gives the fields that name them."""
+    """Write a corpus of 64 videos and a tower to a folder; return the fields that name them."""
     demo_corpus.make(folder / "data/demo", videos=64, test=16)
     (folder / "tiny.json").write_text(json.dumps(TOWER))
     return [
@@ -29,12 +29,12 @@ def prepare(folder: Path) -> list[str]:
 
 
 def sweep(folder: Path, space: str, *words: str) -> subprocess.Popen[str]:
-    """Start `pipeline/tune.py SPACE demo …` with everything it writes below the folder."""
+    """Start `pipeline/tune.py SPACE demo …` with all output below the folder."""
     return command(folder, "tune.py", space, "demo", *words)
 
 
 def command(folder: Path, script: str, *words: str) -> subprocess.Popen[str]:
-    """Start a command of the pipeline with everything it writes below the folder."""
+    """Start a command of the pipeline with all output below the folder."""
     os.environ["TCMGC_HOME"] = str(folder)
     line = [sys.executable, str(CHECKOUT / "pipeline" / script), *words]
     return subprocess.Popen(

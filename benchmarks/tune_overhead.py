@@ -1,8 +1,8 @@
-"""What Ray adds to a trial of a sweep: from its start to its first step, and after its last.
+"""Ray's overhead on a trial of a sweep: from its start to its first step, and after its last.
 
 python benchmarks/tune_overhead.py [--json FILE]
 
-Four short trials of `residual` with two seeds, one at a time; times are MLflow's. The first trial
+Four short trials of `residual` with two seeds, one at a time; times are from MLflow. The first trial
 also starts the process that drives all of them.
 """
 

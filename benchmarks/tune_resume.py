@@ -1,4 +1,4 @@
-"""A sweep killed half-way and run again: no finished trial is redone, and the same one is best.
+"""A sweep killed half-way and rerun: no finished trial is repeated, and the same one is best.
 
 python benchmarks/tune_resume.py [--frozen] [--space SPACE] [--seeds N]
 
@@ -34,7 +34,7 @@ def main() -> None:
         undisturbed = finish(sweep(folder, arguments.space, *words, "--run.folder", "whole"))
         killed = kill_half_way(sweep(folder, arguments.space, *words, "--run.folder", "killed"))
         before = trials(folder / "killed")
-        time.sleep(5)  # Ray's processes notice that the driver is gone
+        time.sleep(5)  # Ray's processes notice that the driver has ended
         again = finish(sweep(folder, arguments.space, *words, "--run.folder", "killed"))
         after = trials(folder / "killed")
     redone = [name for name, end in before.items() if after[name] != end]

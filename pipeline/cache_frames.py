@@ -1,4 +1,4 @@
-"""Fill the frame cache for a recipe over all CPU nodes; a fill that was killed goes on where it was."""
+"""Fill the frame cache for a recipe over all CPU nodes; a killed fill continues where it stopped."""
 
 import csv
 import sys
@@ -23,11 +23,11 @@ class Arguments:
 
     config: cli.Fields
     splits: tuple[str, ...] = ()
-    """Splits whose videos are decoded; none: all that there are."""
+    """Splits whose videos are decoded; none: all splits."""
     retry_failed: bool = False
     """Try videos again that could not be decoded before, though their files have not changed."""
     verify: bool = False
-    """Read every stored record, and decode damaged ones anew."""
+    """Read every stored record, and decode damaged ones again."""
     list: str | None = None
     """File for the videos that cannot be decoded, tab-separated; None: runs/unreadable-DATASET.tsv."""
 

@@ -1,4 +1,4 @@
-"""Look over a cluster file before it costs money: `cluster.yaml` of `ray up`, or a RayJob of KubeRay."""
+"""Check a cluster file before it costs money: `cluster.yaml` of `ray up`, or a RayJob of KubeRay."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ from pipeline import cli
 from pipeline.cluster import private
 
 ROLES = ("train", "decode")
-"""Values of the label ``node-role`` that ``cluster.train_node`` and ``cluster.decode_node`` name."""
+"""Values of the label ``node-role`` for ``cluster.train_node`` and ``cluster.decode_node``."""
 BLANK = "FILL-IN"
 
 
@@ -26,7 +26,7 @@ class Arguments:
     """All of the command line."""
 
     file: str | None = None
-    """The file to look at; None: the checkout's cluster.yaml."""
+    """The file to check; None: the checkout's cluster.yaml."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,13 +44,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def blanks(text: str) -> list[str]:
-    """Lines, without comments, that the user has to complete."""
+    """Lines, without comments, that the user must complete."""
     lines = (line.partition(" #")[0].strip() for line in text.splitlines())
     return [line for line in lines if BLANK in line and not line.startswith("#")]
 
 
 def problems(text: str) -> list[str]:
-    """What is wrong with the file, one sentence each."""
+    """Problems of the file, one sentence each."""
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -68,7 +68,7 @@ def _launcher(values: dict[str, Any]) -> list[str]:
     found = []
     try:
         validate(prepare(values))
-    except Exception as error:  # jsonschema's, and whatever a provider raises
+    except Exception as error:  # jsonschema's, and any from a provider
         found.append(f"Ray refuses it: {str(error).splitlines()[0]}")
     types = values.get("available_node_types", {})
     head = values.get("head_node_type")

@@ -1,4 +1,4 @@
-"""Look at all of a recipe's data before any training: what is there, what is missing or broken."""
+"""Check all of a recipe's data before training: what exists, what is missing or broken."""
 
 import csv
 import functools
@@ -35,17 +35,17 @@ class Arguments:
 
     config: cli.Fields
     allow_missing: int = 0
-    """Videos that each split may lack (missing, unreadable, or never listed)."""
+    """Most unusable videos per split (missing, unreadable, or never listed)."""
     allow_leaks: int = 0
-    """Videos that may be in two splits."""
+    """Most videos that may be in two splits."""
     look: Literal["frames", "headers"] = "frames"
-    """Decode the frames that training takes; or read headers, packets and the first picture only."""
+    """Decode the frames that training uses; or read headers, packets and the first picture only."""
     list: str | None = None
-    """File for everything that is wrong, tab-separated; None: runs/check-DATASET.tsv."""
+    """File for all problems, tab-separated; None: runs/check-DATASET.tsv."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command: 0 when every split is whole, 1 when one is not."""
+    """The command: 0 if every split is complete, 1 if not."""
     arguments = cli.parse(Arguments, argv, "python pipeline/check_data.py", str(__doc__))
     config = arguments.config
     listed = arguments.list or f"runs/check-{config.data.dataset}.tsv"
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def inspect_files(config: Config, corpus: Corpus, cache: FrameCache | None) -> list[FileReport]:
-    """Look into every file over the cluster's CPUs; without a cache's settings, at headers alone."""
+    """Inspect every file on the cluster's CPUs; without a cache's settings, only headers."""
     groups = list(inspection.by_file(corpus).values())
     look = functools.partial(_look, cache=cache, timeout=config.data.decode_timeout)
     bar = terminal.Progress("videos", len(groups))
@@ -115,7 +115,7 @@ def inspect_files(config: Config, corpus: Corpus, cache: FrameCache | None) -> l
 
 
 def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
-    """Token positions that every caption takes, uncut."""
+    """Token positions of every caption, uncut."""
     captions = list(dict.fromkeys(text for split in corpus.values() for _, text in split.pairs()))
     if not captions:
         return {}
@@ -130,12 +130,12 @@ def caption_positions(config: Config, corpus: Corpus) -> dict[str, int]:
 
 
 def workers(config: Config) -> int:
-    """Processes to look with."""
+    """Number of processes for the inspection."""
     return config.cluster.decode_workers or int(ray.cluster_resources().get("CPU", 1))
 
 
 def write_problems(place: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """The list of everything that is wrong; an empty one has its header alone."""
+    """Write the list of all problems; an empty one has only the header."""
     with place.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerows([("split", "id", "problem", "details"), *rows])

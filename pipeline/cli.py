@@ -1,4 +1,4 @@
-"""The command line that every script shares: recipe, fields, errors in one sentence."""
+"""The command line shared by all scripts: recipe, fields, one-sentence errors."""
 
 import contextlib
 import dataclasses
@@ -27,11 +27,11 @@ _CONFIG = "the file that holds the config (JSON, as a checkpoint's config.json)"
 CHECKOUT = Path(__file__).resolve().parents[1]
 Arguments = TypeVar("Arguments")
 Fields = Annotated[Config, tyro.conf.arg(name="")]
-"""A config whose fields stand at the top of the command line: ``--train.epochs 3``."""
+"""A config whose fields are at the top level of the command line: ``--train.epochs 3``."""
 
 _WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 _FOLDERS = ("local-dir:",)
-"""What stands before a folder in the name of an open_clip model."""
+"""Prefixes of a folder in the name of an open_clip model."""
 _TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 
 
@@ -41,10 +41,10 @@ def in_job() -> bool:
 
 
 def home() -> Path:
-    """What relative paths are relative to: data, cache, runs and MLflow's database.
+    """Base folder of relative paths: data, cache, runs and MLflow's database.
 
-    ``TCMGC_HOME`` where it is set; the checkout; under ``ray job submit``, whose copy of the
-    checkout is thrown away, ``~/tcmgc``.
+    ``TCMGC_HOME`` if it is set; else the checkout, or ``~/tcmgc`` under ``ray job submit``, which
+    deletes its copy of the checkout.
 
     Raises:
         ValueError: it starts with ``~``, and this user has no home directory.
@@ -55,7 +55,7 @@ def home() -> Path:
 
 
 def resolve(path: str) -> str:
-    """An absolute path below :func:`home`, or the URI as it is; a ``file://`` URI as its path.
+    """An absolute path below :func:`home`, or the URI unchanged; a ``file://`` URI as its path.
 
     Raises:
         ValueError: it starts with ``~``, and this user has no home directory.
@@ -77,17 +77,17 @@ def _expanded(path: str) -> Path:
 
 
 def command(script: str, *words: str) -> str:
-    """A command of this project for the user to type, as it works from the working directory."""
+    """A command of this project for the user to type in the working directory."""
     if (
         in_job()
-    ):  # its copy of the checkout is thrown away: from the user's own, with the job's folder
+    ):  # its copy of the checkout is deleted: for the user's own checkout, with the job's folder
         place = f"TCMGC_HOME={shlex.quote(str(home()))} "
         return place + shlex.join(["python", f"pipeline/{script}", *words])
     return shlex.join([python(), _from_here(CHECKOUT / "pipeline" / script), *words])
 
 
 def python() -> str:
-    """What the user types for the interpreter that runs this."""
+    """The name or path of this interpreter for the user to type."""
     found = shutil.which("python")
     if found and Path(found).parent == Path(sys.executable).parent:
         return "python"
@@ -97,15 +97,15 @@ def python() -> str:
 def _from_here(path: Path) -> str:
     try:
         return str(path.relative_to(Path.cwd()))
-    except (ValueError, OSError):  # elsewhere, or the working directory is gone
+    except (ValueError, OSError):  # outside, or the working directory was deleted
         return str(path)
 
 
 def refuse_output(option: str, path: str | None) -> None:
-    """Raise now where a file could not be written at the end; None is no file.
+    """Raise now if a file could not be written at the end; None is no file.
 
     Raises:
-        ValueError: it is a folder, or lies where nothing can be written.
+        ValueError: it is a folder, or its folder cannot be written to.
     """
     place = resolve(path) if path is not None else ""
     if path is None or storage.is_uri(place):
@@ -118,10 +118,10 @@ def refuse_output(option: str, path: str | None) -> None:
 
 
 def refuse_folder(option: str, path: str) -> None:
-    """Raise now where a folder could not be made or written to later.
+    """Raise now if a folder could not be created or written to later.
 
     Raises:
-        ValueError: it is a file, or lies where nothing can be written.
+        ValueError: it is a file, or its parent folder cannot be written to.
     """
     place = resolve(path)
     if storage.is_uri(place):
@@ -134,7 +134,7 @@ def refuse_folder(option: str, path: str) -> None:
 
 @contextlib.contextmanager
 def output(path: str) -> Iterator[Path]:
-    """A local path to write a file at, which afterwards lies at ``path``: a path or a URI."""
+    """A local path for writing a file, which is then moved to ``path``, a path or a URI."""
     place = resolve(path)
     if not storage.is_uri(place):
         Path(place).parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def output(path: str) -> Iterator[Path]:
 
 
 def _towers(config: Config) -> Config:
-    """The config with the files of its towers by their absolute paths: workers run elsewhere."""
+    """The config with absolute paths of its towers' files, since workers run in other folders."""
     towers = config.towers
     name, pretrained = towers.name, towers.pretrained
     if name.endswith(".json"):
@@ -165,22 +165,22 @@ def _towers(config: Config) -> Config:
 
 
 def _is_file(pretrained: str) -> bool:
-    """Whether weights are named by their file and not by an open_clip tag."""
+    """Whether weights are given by a file and not by an open_clip tag."""
     if ":" in pretrained and not storage.is_uri(pretrained):
-        return False  # hf-hub:NAME and the like
+        return False  # for example hf-hub:NAME
     return pretrained.startswith("~") or "/" in pretrained or pretrained.endswith(_WEIGHTS)
 
 
 def placed(
     config: Config, *, workers: int = 1, gpus: Any = "auto", cluster: Cluster | None = None
 ) -> Config:
-    """A checkpoint's config where this command runs: placement is not the checkpoint's.
+    """A checkpoint's config with this command's placement instead of the checkpoint's.
 
     Args:
-        config: As the checkpoint has it.
+        config: The checkpoint's config.
         workers: Processes of this command.
         gpus: As ``train.gpus``.
-        cluster: Of this command; None for the defaults, which fit anywhere.
+        cluster: This command's; None for the defaults, which fit anywhere.
     """
     train = dataclasses.replace(
         config.train,
@@ -208,17 +208,17 @@ def parse(
     ``--list`` prints recipes and methods and ends the process.
 
     Args:
-        kind: A dataclass with a field ``config: Fields`` and whatever else the command takes,
-            every other field with a default.
+        kind: A dataclass with a field ``config: Fields`` and the command's other fields,
+            each with a default.
         argv: Words of the command line; None for this process's.
         prog: What the user typed.
         description: First lines of ``--help``.
-        default_recipe: Recipe where none is given; None where the command has no config.
+        default_recipe: Recipe if none is given; None if the command has no config.
         base: Config whose fields the command line replaces, instead of a recipe's.
         fair: Replace fields of the recipe with the settings for comparing methods on it (:func:`tcmgc.recipes.fair`).
 
     Raises:
-        ValueError: an unknown recipe or method, a config file that is none, or an address with a password.
+        ValueError: an unknown recipe or method, an invalid config file, or an address with a password.
     """
     words = _with_flags(kind, sys.argv[1:] if argv is None else argv)
     _refuse_passwords(words)
@@ -263,7 +263,7 @@ def show_help(
     default_recipe: str | None = "demo",
     base: Config | None = None,
 ) -> None:
-    """Print what ``--help`` shows; the values are those of the recipe that the words begin with."""
+    """Print the text of ``--help``, with the values of the recipe that the words begin with."""
     fields = dataclasses.fields(kind)
     if not any(f.name == "config" for f in fields):
         first = "".join(f"[{name.upper()}] " for name in usage.positional(kind))
@@ -283,7 +283,7 @@ def show_help(
 
 
 def _with_method(words: list[str], config: Config) -> Config:
-    """The config with the method that the words name; it and ``--fair`` are taken out of them."""
+    """The config with the method named in the words; removes it and ``--fair`` from them."""
     fair = "--fair" in words
     name = _taken(words, "--method", f"one of {', '.join(recipes.METHODS)}")
     if name is None:
@@ -295,17 +295,17 @@ def _with_method(words: list[str], config: Config) -> Config:
 
 
 def given(words: Sequence[str]) -> set[str]:
-    """The fields that stand on a command line, by dotted path."""
+    """The fields given on a command line, by dotted path."""
     names = (word.removeprefix("--").partition("=")[0] for word in words if word.startswith("--"))
     return {name.replace("-", "_") for name in names}
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a command: what the user can mend is one sentence on stderr and exit code 2."""
+    """Run a command: an error that the user can fix is one sentence on stderr and exit code 2."""
     quiet()
     try:
         code = main()
-    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (ValueError, OSError) as error:
@@ -320,23 +320,23 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def quiet() -> None:
-    """Keep off the terminal what libraries say through the root logger about every model they make."""
+    """Hide what libraries log through the root logger about every model that they create."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger().setLevel(logging.WARNING)
-    for name in ("mlflow.store.db.utils", "alembic"):  # that tables of a database are made
+    for name in ("mlflow.store.db.utils", "alembic"):  # messages on creating a database's tables
         logging.getLogger(name).setLevel(logging.WARNING)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_tells_something)
 
 
 def _tells_something(record: logging.LogRecord) -> bool:
-    """Whether a library's remark is worth a line: not what is meant, nor what an error says again."""
+    """Whether a library's message is worth a line: not if intended, or repeated by an error."""
     said = record.getMessage()
     return not said.startswith(("No pretrained weights loaded", "Failed to download weights"))
 
 
 def _read(kind: Any, **options: Any) -> Any:
-    """What tyro reads; what it refuses is a sentence and not a box of lines."""
+    """The result of tyro; its errors become one sentence instead of a box of lines."""
     said = io.StringIO()
     width = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "2000"
@@ -354,11 +354,11 @@ def _read(kind: Any, **options: Any) -> Any:
 
 
 def _sentence(box: str) -> str:
-    """The first paragraph of tyro's message, which stands in a box or between rules."""
+    """The first paragraph of tyro's message, which is in a box or between rules."""
     sections: list[list[str]] = [[]]
     for line in box.splitlines():
         content = line.strip("│ ")
-        # A box has its title in its upper edge; without one it is a paragraph of its own.
+        # A box has its title in its upper edge; without one, the title is a separate paragraph.
         if content.strip("╭╮╰╯─-") and not content.startswith("╭"):
             sections[-1].append(content)
         else:
@@ -376,7 +376,7 @@ def _sentence(box: str) -> str:
 
 
 def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
-    """The words, a value added to each switch that stands without: ``--quiet`` means ``--quiet True``."""
+    """The words, with a value added to each switch without one: ``--quiet`` means ``--quiet True``."""
     switches = {f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(kind) if f.type is bool}
     words: list[str] = []
     for at, word in enumerate(argv):
@@ -390,7 +390,7 @@ def _with_flags(kind: type, argv: Sequence[str]) -> list[str]:
 
 
 def _taken(words: list[str], option: str, what: str) -> str | None:
-    """The value of ``--option VALUE`` or ``--option=VALUE``, taken out of the words."""
+    """The value of ``--option VALUE`` or ``--option=VALUE``, which is removed from the words."""
     for at, word in enumerate(words):
         if word == option:
             if at + 1 == len(words) or words[at + 1].startswith("--"):
@@ -436,7 +436,7 @@ def _refuse_passwords(words: Sequence[str]) -> None:
 
 
 def _spelled(kind: Any) -> dict[str, Any]:
-    """A command's own fields by the name that the command line has for them, with their defaults."""
+    """A command's own fields by their command-line names, with their defaults."""
     hints = typing.get_type_hints(kind, include_extras=True)
     found = {}
     for field in dataclasses.fields(kind):
@@ -456,7 +456,7 @@ def _known(config: Config | None, others: dict[str, Any]) -> list[str]:
 
 
 def refuse_unknown(words: Sequence[str], known: Sequence[str]) -> None:
-    """Raise a ValueError for a field that there is not, with those that are spelt nearly so."""
+    """Raise a ValueError for an unknown field; lists those with a similar name."""
     spelled = {path.replace("_", "-") for path in known} | {"help"}
     for word in words:
         name = word.removeprefix("--").partition("=")[0].replace("_", "-")

@@ -1,7 +1,7 @@
 """Compare methods: train and evaluate each on the same data, towers and seeds, and write one table.
 
-Trials run with Ray Tune, side by side where there is room. The same command goes on where it was
-stopped. The table has the form of the paper's Table 1, with what each method costs, and beside the
+Trials run with Ray Tune, in parallel if they fit. The same command continues a stopped comparison.
+The table has the form of the paper's Table 1, with each method's costs, and in addition to the
 trained methods: towers without training, chance, and training on shuffled captions.
 """
 
@@ -33,7 +33,7 @@ from tune_spaces.published import METHODS as PUBLISHED
 
 PROG = "python pipeline/compare.py"
 ZERO_SHOT = "zero_shot.json"
-"""In the comparison's folder: metrics of its towers without training."""
+"""File in the comparison's folder: metrics of its towers without training."""
 ARTIFACTS = "comparison"
 
 
@@ -42,7 +42,7 @@ class Place:
     """Where comparisons are kept."""
 
     folder: str = "runs/comparisons"
-    """Folder or URI of all comparisons; each has one of its own below, named after what decides its result."""
+    """Folder or URI of all comparisons; each has a subfolder named after what decides its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,15 @@ class Arguments:
 
     config: cli.Fields
     methods: str = "all"
-    """Methods to compare, with commas between them; `all` is every one, `paper` those of its tables."""
+    """Methods to compare, separated by commas; `all` is every one, `paper` those of its tables."""
     seeds: int = 3
-    """Seeds of every method."""
+    """Seeds per method."""
     fair: bool = True
-    """The recipe's batch, epochs, rates and optimiser for all methods; False: each authors' own."""
+    """The recipe's batch, epochs, rates and optimiser for all methods; False: those of each method's authors."""
     control: str = "clip4clip_meanp"
-    """Method that is also trained on shuffled captions, which can teach nothing."""
+    """Method that is also trained on shuffled captions, from which nothing can be learnt."""
     max_concurrent: int = 0
-    """Trials at a time; 0: as many as the cluster has room for."""
+    """Trials at a time; 0: as many as fit on the cluster."""
     report: str = "reports"
     """Folder for the table as Markdown, CSV and HTML."""
     quiet: bool = False
@@ -97,10 +97,10 @@ def read(argv: list[str] | None) -> Arguments:
 
 
 def plan(arguments: Arguments) -> Comparison:
-    """What the command line asks for.
+    """The comparison requested on the command line.
 
     Raises:
-        ValueError: no such method, or one that the recipe's towers cannot carry.
+        ValueError: no such method, or one that the recipe's towers do not support.
     """
     groups = {"all": list(recipes.METHODS), "paper": list(dict.fromkeys(PUBLISHED.values()))}
     names = [name.strip() for name in arguments.methods.split(",") if name.strip()]
@@ -165,7 +165,7 @@ def _refuse_unbuildable(name: str, config: Config) -> None:
 
 
 def _fill(comparison: Comparison, corpus: Corpus) -> None:
-    """Decode what any method needs; methods that sample alike share the cache."""
+    """Decode the frames that any method needs; methods with the same sampling share the cache."""
     configs = [comparison.of(name) for name in comparison.methods]
     for config in {repr((one.data, one.towers.name)): one for one in configs}.values():
         evaluation.readable(config, corpus["test"], "test", 0)
@@ -189,7 +189,7 @@ def _parent(comparison: Comparison, config: Config, corpus: Corpus) -> str:
 
 
 def _lines(comparison: Comparison, config: Config, test: Split) -> list[Line]:
-    """All rows: methods that were trained, then what they are held against."""
+    """All rows: trained methods, then baselines."""
     tests = {name: _tests(comparison, name) for name in [*comparison.methods, CONTROL]}
     costs = comparison_costs.measure(comparison, test)
     data = config.data.dataset
@@ -227,7 +227,7 @@ def _untrained(comparison: Comparison, config: Config, test: Split) -> dict[str,
 
 
 def _tower(config: Config) -> str:
-    """The towers' name in the paper's tables; empty where it has none of them."""
+    """The towers' name in the paper's tables; empty if they are not in it."""
     for size in ("32", "16"):
         if config.towers.name.startswith(f"ViT-B-{size}") and config.towers.pretrained == "openai":
             return f"ViT-B/{size}"
@@ -237,8 +237,8 @@ def _tower(config: Config) -> str:
 def _write(
     comparison: Comparison, config: Config, corpus: Corpus, lines: list[Line], folder: Path
 ) -> list[Path]:
-    """The files of the table."""
-    # Here and not above: matplotlib is not needed before.
+    """Write the files of the table."""
+    # Imported late: matplotlib is not needed before.
     from pipeline.sweeps import comparison_page
     from tcmgc.reports.pages import page
 
@@ -275,7 +275,7 @@ def _record(parent: str, lines: list[Line], files: list[Path]) -> None:
 
 
 def about(comparison: Comparison, config: Config, corpus: Corpus) -> list[str]:
-    """What the numbers are, in sentences."""
+    """Sentences that describe the numbers."""
     settings = (
         f"the recipe's own for all: {config.train.epochs} epochs, batch {config.train.batch_size}, "
         f"{config.optim.kind}, rates {config.optim.lr_clip:g} for the towers and {config.optim.lr_new:g} for the rest"
@@ -292,7 +292,7 @@ def about(comparison: Comparison, config: Config, corpus: Corpus) -> list[str]:
 
 
 def limits(data: str, videos: int) -> list[str]:
-    """What a corpus cannot show."""
+    """Sentences on what a corpus cannot show."""
     if data != "demo":
         return []
     return [
@@ -305,7 +305,7 @@ def limits(data: str, videos: int) -> list[str]:
 
 
 def text(lines: list[Line]) -> str:
-    """The table for a terminal: what decides."""
+    """The table for a terminal, with the most important columns."""
     shown = ["t2v/R1", "v2t/R1", "SumR"]
     rows = [["method", *(table.METRICS[key] for key in shown), *table.COSTS.values(), ""]]
     for one in lines:

@@ -1,7 +1,7 @@
-"""Make an index of a folder of videos, to be searched, or bring one up to date.
+"""Make a search index of a folder of videos, or update one.
 
-Only new and changed files are read; moved ones are recognised by their content, and files that are
-gone are left out. A run that was killed goes on where it was: run the same command again."""
+Only new and changed files are read; moved ones are recognised by their content, and deleted files
+are removed. To continue a killed run, run the same command again."""
 
 import sys
 import tempfile
@@ -32,7 +32,7 @@ from tcmgc.search.writer import SEGMENT
 from tcmgc.search.zero_shot import make
 
 COMMIT = 60.0
-"""Seconds of work that a killed run may lose, or so."""
+"""Approximate seconds of work that a killed run may lose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +42,31 @@ class Arguments:
     folder: Annotated[str | None, tyro.conf.Positional] = None
     """Folder or URI with videos, at any depth; not needed with --check."""
     out: str | None = None
-    """The index: a folder or URI, made where it is not there."""
+    """The index: a folder or URI, created if it does not exist."""
     checkpoint: str | None = None
-    """Checkpoint to index with, or a run, of which the best one is taken; None: the index's own, or bare towers."""
+    """Checkpoint to index with, or a run, whose best one is used; None: the index's own, or bare towers."""
     towers: Towers = field(default_factory=lambda: Towers(freeze="all"))
     """Bare towers for a new index without a checkpoint."""
     pooling: Pooling = "mean"
-    """How the bare towers score: the sentence with the `mean` of the frames, or `mean-max`: each word with its best frame."""
+    """How bare towers score: the sentence with the `mean` of frames, or `mean-max`: each word with its best frame."""
     settings: IndexSettings = field(default_factory=IndexSettings)
-    """Windows, precision, strips: decided when an index is made."""
+    """Windows, precision, strips: fixed when an index is created."""
     workers: int = 0
     """Decoding processes; 0 takes all CPUs of the cluster."""
     gpus: int = -1
-    """GPUs that encode; -1 takes all of the cluster; 0 encodes on the CPUs that decode."""
+    """GPUs that encode; -1 uses all of the cluster; 0 encodes on the CPUs that decode."""
     timeout: float = 120.0
     """Seconds that decoding one window may take."""
     retry: bool = False
     """Try files again that could not be decoded before, though they have not changed."""
     allow_empty: bool = False
-    """Remove an indexed folder's videos also where it holds none any more."""
+    """Remove an indexed folder's videos even if it no longer contains any."""
     check: bool = False
-    """Read every file of the index against its checksum, and measure what candidates miss."""
+    """Check every file of the index against its checksum, and measure what candidates miss."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command: 0 when every video is indexed, 1 when some cannot be decoded or something is damaged."""
+    """The command: 0 if every video is indexed, 1 if some cannot be decoded or files are damaged."""
     arguments = cli.parse(
         Arguments, argv, "python pipeline/index.py", str(__doc__), default_recipe=None
     )
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def update(arguments: Arguments, out: str, found: folder.Found) -> int:
-    """Bring the index up to date with what was found; 1 where some videos cannot be decoded.
+    """Update the index with the files found; 1 if some videos cannot be decoded.
 
     Raises:
         ValueError: a folder without videos, an index of another model, or one that is being written.
@@ -216,7 +216,7 @@ def _refuse_settings(place: Place, writer: Writer, given: IndexSettings) -> None
 
 
 def _gone(writer: Writer, found: folder.Found) -> list[str]:
-    """Indexed files below the folder that are not there any more; other folders are left alone."""
+    """Indexed files below the folder that no longer exist; other folders are not checked."""
     return [
         path
         for path in writer.files
@@ -227,7 +227,7 @@ def _gone(writer: Writer, found: folder.Found) -> list[str]:
 
 
 def _finish(writer: Writer) -> None:
-    """What searching a whole index needs besides its rows."""
+    """Write the files that a search of the complete index needs in addition to its rows."""
     writer.compact()
     writer.encode()
     index = Index.open(writer.place.folder)
@@ -259,7 +259,7 @@ def _say(writer: Writer, out: str) -> int:
 
 
 def report(out: str) -> int:
-    """Check the index's files, and print what candidates keep of the exact result."""
+    """Check the index's files, and print how much of the exact result the candidates contain."""
     index = Index.open(out)
     problems = check.damage(index)
     for problem in problems:

@@ -1,4 +1,4 @@
-"""Look into a checkpoint: what it retrieves and what not, what it attends to, how it weighs its scores."""
+"""Inspect a checkpoint: what it retrieves, what it attends to, how it weights its scores."""
 
 import contextlib
 import sys
@@ -30,7 +30,7 @@ from tcmgc.towers import backbone
 from tcmgc.training import checkpoint
 
 SMALL_VIDEOS = 48
-"""Videos of the page that training makes at its end."""
+"""Number of videos on the page that training writes at its end."""
 ARTIFACTS = "inspection"
 """The pages' folder among a run's artifacts."""
 
@@ -40,21 +40,21 @@ class Arguments:
     """All of the command line."""
 
     checkpoint: str
-    """Folder of a checkpoint, or of a run, of which the best one by validation score is taken."""
+    """Folder of a checkpoint, or of a run, whose best one by validation score is used."""
     split: Literal["val", "test"] = "val"
-    """Split to look at. What you learn from the test split must not decide anything."""
+    """Split to inspect. What you learn from the test split must not decide anything."""
     against: str | None = None
     """Another checkpoint, to compare similarities with: the same training without SDR."""
     pairs: int = 6
-    """Queries shown of each kind: found, not found, attention."""
+    """Number of queries of each kind: found, not found, attention."""
     seed: int = 0
-    """Decides which pairs are drawn."""
+    """Seed for drawing pairs."""
     out: str | None = None
-    """File to write; None: beside the checkpoint."""
+    """File to write; None: next to the checkpoint."""
     root: str | None = None
-    """Folder of the data, where it is not where training had it."""
+    """Folder of the data, if it is not the one of training."""
     cache: str | None = None
-    """Folder of the frame cache, where it is not where training had it."""
+    """Folder of the frame cache, if it is not the one of training."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError(f"--pairs must be at least 1; got {arguments.pairs}")
     folder = checkpoints.chosen(cli.resolve(arguments.checkpoint))
     name = Path(storage.plain(folder)).name
-    # Beside the checkpoint, or in a folder of reports where that is on a URI.
+    # Next to the checkpoint, or in a folder of reports if the checkpoint is on a URI.
     beside = f"reports/{name}" if storage.is_uri(folder) else folder
     out = arguments.out or f"{beside}-{arguments.split}.html"
     cli.refuse_output("--out", out)
@@ -79,12 +79,12 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
 
     Args:
         arguments: Of the command line.
-        shown: The checkpoint, as the user knows it.
+        shown: The checkpoint's name for the user.
         out: Path or URI of the page.
-        stack: Holds local copies of checkpoints on URIs.
+        stack: Owns local copies of checkpoints on URIs.
     """
     folder = stack.enter_context(checkpoints.local(shown))
-    # Whatever is wrong with the checkpoint shows here, before anything is decoded.
+    # Problems with the checkpoint are found here, before anything is decoded.
     config, retriever = checkpoint.load(folder)
     config = _moved(config, arguments)
     split = _split(config, arguments.split)
@@ -123,14 +123,14 @@ def _inspect(arguments: Arguments, shown: str, out: str, stack: contextlib.ExitS
 def small_page(
     config: Config, folder: str, split: Split, out: Path, *, shown: str | None = None
 ) -> Path:
-    """The page that training makes at its end: a few pairs of the validation split, in seconds.
+    """Write the page at the end of training: a few pairs of the validation split, in seconds.
 
     Args:
         config: The run's.
         folder: The checkpoint.
         split: Videos whose frames are in the cache; 48 of them are looked at.
         out: File to write.
-        shown: Where the checkpoint lies, if ``folder`` is a copy of it.
+        shown: The checkpoint's original location, if ``folder`` is a copy of it.
     """
     places = np.random.default_rng(0).permutation(len(split))[:SMALL_VIDEOS]
     few = replace(split, clips=tuple(split.clips[place] for place in np.sort(places)))
@@ -151,7 +151,7 @@ def small_page(
 
 
 def look(config: Config, retriever: model.Retriever, split: Split, reader: FrameReader) -> Subject:
-    """Encode a split with a checkpoint's model, in this process, on its GPU where it has one."""
+    """Encode a split with a checkpoint's model, in this process, on its GPU if it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     retriever = retriever.to(device).eval()
     captions = [caption for _, caption in split.pairs()]

@@ -17,13 +17,13 @@ class Arguments:
     """All of the command line."""
 
     root: str = "data/demo"
-    """Folder to make; a corpus of the same settings that is there already stays as it is."""
+    """Folder to create; an existing corpus with the same settings is kept."""
     videos: int = 1200
     """Videos in all."""
     test: int = 200
-    """How many of them form the test split."""
+    """Number of videos in the test split."""
     seed: int = 0
-    """Decides scenes, words and noise."""
+    """Seed of scenes, words and noise."""
     shuffle_captions: bool = False
     """Permute the training videos' captions: the negative control."""
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(done: int, total: int) -> None:
-    """One line on stderr, rewritten on a terminal, every tenth elsewhere."""
+    """Print one line to stderr, rewritten on a terminal; otherwise every tenth only."""
     terminal = sys.stderr.isatty()
     if terminal or done * 10 // total != (done - 1) * 10 // total:
         end = "\r" if terminal and done < total else "\n"

@@ -1,6 +1,6 @@
-"""The paper's tables from MLflow: our mean and spread over seeds beside the paper's numbers.
+"""The paper's tables from MLflow: our mean and spread over seeds next to the paper's numbers.
 
-Ours are validation scores of whatever was swept; the paper's are of MSR-VTT's 1k-A test split.
+Ours are validation scores of the sweep's recipe; the paper's are of MSR-VTT's 1k-A test split.
 """
 
 import csv
@@ -35,7 +35,7 @@ class Arguments:
     """All of the command line."""
 
     spaces: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Names of spaces that were swept."""
+    """Names of swept spaces."""
     run: str | None = None
     """MLflow's id of a sweep; None: the latest of each space."""
     frozen: bool = False
@@ -77,13 +77,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def log(found: SpaceResult, places: Sequence[Path]) -> None:
-    """Make files of a report artifacts of its sweep's own run."""
+    """Log files of a report as artifacts of its sweep's run."""
     for place in places:
         tracking.attach(found.run_id, place, ARTIFACTS)
 
 
 def write(found: Sequence[SpaceResult], folder: Path) -> list[Path]:
-    """All files of a report: a CSV a space, Markdown and a page over all of them."""
+    """Write all files of a report: one CSV per space, and Markdown and a page for all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     name = found[0].space.name if len(found) == 1 else "report"
     places = [folder / f"{one.space.name}.csv" for one in found]
@@ -102,7 +102,7 @@ def write(found: Sequence[SpaceResult], folder: Path) -> list[Path]:
 
 
 def text(found: SpaceResult) -> str:
-    """The table for a terminal: the column that decides, ours and the paper's, and how far from the best."""
+    """The table for a terminal: the deciding column, ours and the paper's, and the distance from the best."""
     target = found.target
     rows = []
     for row in found.rows:
@@ -129,14 +129,14 @@ def text(found: SpaceResult) -> str:
 
 
 def standalone(svg: str) -> str:
-    """A page's drawing as a file of its own."""
+    """A page's drawing as a separate file."""
     if "xmlns=" not in svg.partition(">")[0]:
         svg = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return svg
 
 
 def about(found: SpaceResult) -> str:
-    """One paragraph: what the numbers are, and what they are not."""
+    """One paragraph that explains the numbers and their limits."""
     rows = found.rows
     counted = sum(row.seeds for row in rows)
     text = (
@@ -158,14 +158,14 @@ def about(found: SpaceResult) -> str:
 
 
 def header(found: SpaceResult) -> list[str]:
-    """Titles of the table's columns: the one that decides stands second."""
+    """Titles of the table's columns; the deciding one is second."""
     others = [COLUMN_NAMES[column] for column in found.space.columns if column != found.target]
     sampled = [path.removeprefix("head.") for path in found.varied]
     return ["variant", COLUMN_NAMES[found.target], "to the best", "seeds", *sampled, *others]
 
 
 def cells(row: VariantResult, found: SpaceResult) -> list[str]:
-    """A row below :func:`header`: ``ours ± spread · paper`` where it is a metric."""
+    """A row below :func:`header`: ``ours ± spread · paper`` for metrics."""
     others = [_cell(row, column) for column in found.space.columns if column != found.target]
     sampled = [row.values.get(path, "") for path in found.varied]
     decides = _cell(row, found.target)
@@ -173,7 +173,7 @@ def cells(row: VariantResult, found: SpaceResult) -> list[str]:
 
 
 def verdict(row: VariantResult, found: SpaceResult) -> str:
-    """The distance from the best row, and whether the seeds' spread could make it."""
+    """The distance from the best row, and whether the seeds' spread could explain it."""
     best, column = found.best, found.target
     if row is best:
         return "best"
@@ -206,7 +206,7 @@ def markdown(found: SpaceResult) -> str:
 
 
 def csv_rows(found: SpaceResult) -> list[list[Any]]:
-    """The table for other programs: one number a cell."""
+    """The table for other programs: one number per cell."""
     ours = f"ours ({found.data} validation)"
     titles: list[Any] = ["variant", "seeds", "stopped early", *found.varied]
     for column in found.space.columns:
@@ -225,7 +225,7 @@ def csv_rows(found: SpaceResult) -> list[list[Any]]:
 
 
 def html(found: Sequence[SpaceResult]) -> str:
-    """One page with tables and plots, everything in it."""
+    """One self-contained page with tables and plots."""
     sections = []
     for one in found:
         rows = {row.label: cells(row, one)[1:] for row in one.rows}

@@ -1,4 +1,4 @@
-"""Serve an index of videos as a page to search it on, and as JSON for programs (/openapi.json)."""
+"""Serve an index of videos: a page for searching it, and JSON for programs (/openapi.json)."""
 
 import os
 import secrets
@@ -34,15 +34,15 @@ class Arguments:
     index: Annotated[str | None, tyro.conf.Positional] = None
     """Folder or URI of the index."""
     host: str = "127.0.0.1"
-    """Address to listen on. Any other than loopback needs a token: one is made where none is given."""
+    """Address to listen on. Any other than loopback needs a token: one is generated if none is given."""
     port: int = 8000
     """Port to listen on."""
     token: str | None = None
-    """What requests must bring on an address that others can reach."""
+    """Token that requests must have on an address that others can reach."""
     replicas: int = 1
     """Processes that answer; they share the index's memory."""
     labels: str | None = None
-    """Folder for the labels given by thumbs; None: beside the index, INDEX.labels."""
+    """Folder for the labels given by thumbs; None: next to the index, INDEX.labels."""
     open: bool = False
     """Open the page in this machine's browser."""
 
@@ -70,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start(arguments: Arguments) -> str:
-    """Start answering; gives the address to open.
+    """Start answering; return the address to open.
 
     Raises:
-        ValueError: no index, a port that is taken, or a host that is none of this machine's.
+        ValueError: no index, a port that is in use, or a host that is not this machine's.
     """
     from pipeline.serving.http import is_loopback
     from pipeline.serving.replica import Replica
@@ -99,7 +99,7 @@ def start(arguments: Arguments) -> str:
     )
     each = min(1.0, 0.5 * cpus / arguments.replicas)
     threads = max(1, (os.cpu_count() or 1) // arguments.replicas)
-    # Threads that wait must not take the processor from those of the next query.
+    # Waiting threads must not use CPU time that the next query needs.
     variables = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     options = {"num_cpus": each, "runtime_env": {"env_vars": variables}}
     deployment: Any = Replica
@@ -111,7 +111,7 @@ def start(arguments: Arguments) -> str:
 
 
 def _refuse_taken(host: str, port: int) -> None:
-    """Ray Serve would answer on another port, or not at all."""
+    """Refuse a port that is in use: Ray Serve would answer on another port, or not at all."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family) as probe:

@@ -33,9 +33,9 @@ from tcmgc.retrieval.metrics import chance
 
 PROG = "python pipeline/tune.py SPACE"
 OUTCOME, BEST = "search.json", "best_config.json"
-"""In the sweep's folder: how it came out, and a config to train with."""
+"""Files in the sweep's folder: its result, and a config to train with."""
 _DEMO_PAIRS = 1024
-"""Enough to tell settings of the made-up corpus apart, and few enough for many trials."""
+"""Enough to distinguish settings on the demo corpus, and few enough for many trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Place:
     """Where sweeps are kept."""
 
     folder: str = "runs/sweeps"
-    """Folder or URI of all sweeps; each has one of its own below, named after what decides its result."""
+    """Folder or URI of all sweeps; each has a subfolder named after what decides its result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +52,19 @@ class Arguments:
 
     config: cli.Fields
     samples: int = 0
-    """Trials of a sampled space; 0: as many as the space says."""
+    """Trials of a sampled space; 0: the space's own number."""
     seeds: int = 1
-    """Seeds of every variant of a table."""
+    """Seeds per variant of a table."""
     epochs: int | None = None
-    """Budget of a trial; None: what the space says."""
+    """Budget of a trial; None: the space's own."""
     max_concurrent: int = 0
-    """Trials at a time; 0: as many as the cluster has room for."""
+    """Trials at a time; 0: as many as fit on the cluster."""
     frozen: bool = False
-    """Screen on features of frozen towers: minutes, and not the paper's setting."""
+    """Screen on features of frozen towers: takes minutes, but is not the paper's setting."""
     pairs: int | None = None
-    """With --frozen: training pairs an epoch, 0 for all; None: all, but 1,024 of the demo's."""
+    """With --frozen: training pairs per epoch, 0 for all; None: all, but 1,024 of the demo's."""
     towers: str | None = None
-    """With --frozen: checkpoint whose towers make the features; None: the recipe's own."""
+    """With --frozen: checkpoint whose towers compute the features; None: the recipe's own."""
     quiet: bool = False
     """Show nothing but the result and errors."""
     run: Place = field(default_factory=Place)
@@ -92,9 +92,9 @@ def pick(name: str | None) -> tuple[Any, Any]:
     """A space by name, and the function that checks it.
 
     Raises:
-        ValueError: no such space; lists those that there are.
+        ValueError: no such space; lists the existing ones.
     """
-    # Spaces may name the pipeline, so the pipeline looks them up when it is asked to.
+    # Spaces may import the pipeline, so the pipeline imports them only when needed.
     known = importlib.import_module("tune_spaces")
     if name not in known.SPACES:
         listed = _spaces()
@@ -104,15 +104,15 @@ def pick(name: str | None) -> tuple[Any, Any]:
 
 
 def plan(space: Any, arguments: Arguments, *, given: Collection[str] = ()) -> Sweep:
-    """What the command line asks for.
+    """The sweep requested on the command line.
 
     Args:
-        space: What is varied.
+        space: The fields that are varied.
         arguments: Of the command line.
-        given: Fields that stand on it, by dotted path.
+        given: Fields given on it, by dotted path.
 
     Raises:
-        ValueError: what does not go together.
+        ValueError: arguments that do not go together.
     """
     epochs = arguments.epochs
     if "train.epochs" in given:
@@ -178,7 +178,7 @@ def _refuse_moving_towers(space: Any) -> None:
 
 
 def run(sweep: Sweep, max_concurrent: int, *, quiet: bool = False) -> int:
-    """The whole sweep, or what is left of it."""
+    """Run the sweep, or the remaining part of it."""
     with terminal.silent(quiet):
         outcome = _read(sweep)
         if outcome is None:
@@ -260,8 +260,8 @@ def _report_command(sweep: Sweep) -> str:
 
 
 def _attach_report(sweep: Sweep, parent: str) -> None:
-    """Make the sweep's report, its page and figures among them, artifacts of its own run."""
-    # Here and not above: matplotlib is not needed before.
+    """Log the sweep's report, including its page and figures, as artifacts of its run."""
+    # Imported late: matplotlib is not needed before.
     from pipeline import report
     from pipeline.sweeps import results
 
@@ -271,11 +271,11 @@ def _attach_report(sweep: Sweep, parent: str) -> None:
 
 
 def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, float]:
-    """How many trials run at a time, and the CPUs of each of their workers.
+    """Number of concurrent trials, and the CPUs of each of their workers.
 
-    A trial's driver takes no CPU, so trials can never hold each other's: what is counted here is
-    their workers. Without being asked, a trial on CPUs gets two or more for each worker, but two
-    trials run where they fit: while one starts, the other trains.
+    A trial's driver takes no CPU, so trials cannot block each other: only their workers are
+    counted here. By default, a trial on CPUs gets two or more for each worker, but two
+    trials run if they fit: while one starts, the other trains.
 
     Raises:
         ValueError: not one trial fits.
@@ -298,13 +298,13 @@ def room(config: Config, asked: int, *, frozen: bool = False) -> tuple[int, floa
 def run_trials(
     sweep: Sweep, corpus: Corpus, parent: str, asked: int, *, test: bool = False
 ) -> list[progress.Row]:
-    """All trials of a sweep, or those that are left; gives how each came out.
+    """Run all trials of a sweep, or the remaining ones; return each one's result.
 
     Args:
-        sweep: What to try.
-        corpus: Training and validation videos; test videos where they are to be evaluated.
+        sweep: The sweep.
+        corpus: Training and validation videos; also test videos if they are evaluated.
         parent: MLflow's id of the sweep.
-        asked: Trials at a time; 0: as many as there is room for.
+        asked: Trials at a time; 0: as many as fit.
         test: Evaluate each trial's best checkpoint on the test split.
     """
     config = from_dict(sweep.base)
@@ -336,14 +336,14 @@ def run_trials(
             variables=database.environment(),
             test=[ray.put(corpus["test"])] if test else [],
         )
-        needs = {"memory": 1.0}  # the driver waits: its workers hold the CPUs
+        needs = {"memory": 1.0}  # the driver only waits: its workers use the CPUs
     trainable = tune.with_resources(trainable, tune.PlacementGroupFactory([needs]))
     results = _tuner(sweep, trainable, at_once).fit()
     return [_row(sweep, result) for result in results]
 
 
 def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
-    # A driver that is killed loses what it has not written down.
+    # A killed driver loses what it has not written to disk.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     system, place = storage.resolve(sweep.place)
@@ -393,7 +393,7 @@ def _tuner(sweep: Sweep, trainable: Any, at_once: int) -> tune.Tuner:
             scheduler=asha if space.scheduler == "asha" else None,
             num_samples=sweep.samples or 1,
             max_concurrent_trials=None if searcher else at_once,
-            # A driver that waits for its trainer cannot be called back: one that is stopped goes.
+            # A driver that waits for its trainer cannot be interrupted: a stopped one is killed.
             reuse_actors=sweep.frozen or space.scheduler == "grid",
         ),
         run_config=tune.RunConfig(
@@ -430,10 +430,10 @@ def _row(sweep: Sweep, result: Any) -> progress.Row:
 
 
 def _conclude(sweep: Sweep, rows: list[progress.Row], candidates: int) -> dict[str, Any]:
-    """Write down the result and the best config.
+    """Write the result and the best config.
 
     Raises:
-        KeyboardInterrupt: trials are left.
+        KeyboardInterrupt: trials remain.
         ValueError: no trial has a score.
     """
     if len(rows) < sweep.total or not all(ended(sweep, row) for row in rows):
@@ -452,11 +452,11 @@ def _conclude(sweep: Sweep, rows: list[progress.Row], candidates: int) -> dict[s
 
 
 def _record(sweep: Sweep, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Send a finished sweep's result, and whatever MLflow lacks of its trials.
+    """Send a finished sweep's result, and anything of its trials that MLflow lacks.
 
     Raises:
-        ValueError: MLflow does not take it; the result is in the sweep's folder, and the same
-            command tries again.
+        ValueError: MLflow does not accept it; the result is in the sweep's folder, and the same
+            command retries.
     """
     rows = [progress.Row(**row) for row in outcome["rows"]]
     best = outcome["best"]
@@ -496,7 +496,7 @@ def _parent_anew(sweep: Sweep) -> str:
 
 
 def ended(sweep: Sweep, row: progress.Row) -> bool:
-    """Whether a trial came to its end: one that Ctrl-C broke off has no result in its folder."""
+    """Whether a trial finished: one interrupted by Ctrl-C has no result in its folder."""
     folder = sweep.trial_folder(row.settings, row.trial)
     return row.status == "failed" or run_folder.exists(folder, run_folder.RESULT)
 

@@ -1,4 +1,4 @@
-"""Towers, temporal encoder and head as one module, and the one place where config meets modules."""
+"""Towers, temporal encoder and head as one module, and functions that build modules from a config."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ class LogitScale(nn.Module):
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Bring a learnt scale that a step has left above its maximum back to it."""
+        """Clamp a learnt scale that a step has moved above its maximum."""
         if self.log.requires_grad:
             self.log.clamp_(max=self.maximum)
 
@@ -61,10 +61,10 @@ class Retriever(nn.Module):
         text: Captions' tokens to sentence and words.
         visual: Frames' pixels to frame features.
         head: The scoring rule.
-        temporal: Frame encoder; None leaves frames as they are.
-        scale: What similarities are multiplied by in the loss.
-        encode_padding: Send padded frames through the towers too (see :class:`backbone.VisualTower`).
-        autocast: Arithmetic of the towers; features come out as float32.
+        temporal: Frame encoder; None leaves frames unchanged.
+        scale: The loss's factor on similarities.
+        encode_padding: Encode padded frames too (see :class:`backbone.VisualTower`).
+        autocast: Arithmetic of the towers; features are returned as float32.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Retriever(nn.Module):
 
     @property
     def draws(self) -> bool:
-        """Whether a training step draws random numbers: some module says that it does."""
+        """Whether a training step draws random numbers, which modules declare by ``draws``."""
         return any(
             getattr(module, "draws", False) for module in self.modules() if module is not self
         )
 
     @property
     def learnt(self) -> list[Tensor]:
-        """What a step takes gradients of: all weights that are learnt, of a word embedding in use the used rows."""
+        """Tensors that a step computes gradients of: learnt weights, and only used rows of a word embedding."""
         words = self.text.token_embedding
         return [
             words.used if weight is words.weight and words.used is not None else weight
@@ -121,9 +121,9 @@ class Retriever(nn.Module):
         """Frame features before and after the temporal encoder.
 
         Args:
-            pixels: Frames as decoded, or floating-point ones that are normalised already.
+            pixels: Decoded frames, or floating-point ones that are already normalised.
             frame_mask: True for real frames.
-            seeds: Of each video, what a token operation draws from in training.
+            seeds: Each video's seed for a token operation in training.
         """
         with span("visual tower"), self.arithmetic(pixels.device):
             frames, left, patches = self.visual(
@@ -137,7 +137,7 @@ class Retriever(nn.Module):
         frame_mask: Bool[Tensor, "videos frames"],
         patches: Float[Tensor, "videos frames patches dim"] | None = None,
     ) -> VideoFeatures:
-        """What the temporal encoder makes of the visual tower's frames."""
+        """Apply the temporal encoder to the visual tower's frames."""
         with span("temporal encoder"), self.arithmetic(frames.device):
             encoded = (
                 frames if self.temporal is None else self.temporal(frames, frame_mask, patches)
@@ -161,16 +161,16 @@ def _full(features: Tensor) -> Tensor:
 
 
 def build(settings: config.Config, *, load: bool = True) -> Retriever:
-    """The model that a config describes, with its starting weights, on the CPU.
+    """Build the model that a config describes, with its initial weights, on the CPU.
 
-    ``towers.pretrained`` may be a published system's whole checkpoint, too, for that method's config.
+    ``towers.pretrained`` may also be a published system's complete checkpoint, for that method's config.
 
     Args:
         settings: The config.
-        load: Load ``towers.pretrained``; False where a checkpoint's weights follow.
+        load: Load ``towers.pretrained``; False if a checkpoint's weights are loaded afterwards.
 
     Raises:
-        ValueError: a tower that cannot be had, or sizes that do not fit together.
+        ValueError: a tower that cannot be loaded, or sizes that do not fit together.
     """
     torch.manual_seed(settings.train.seed)
     whole = None
@@ -225,14 +225,14 @@ def build_head(settings: config.Config, dim: int) -> Head:
 
 
 def _frames(settings: config.Config) -> int:
-    """Frames of a video behind the visual tower."""
+    """Frames of a video after the visual tower."""
     return settings.tokens.frames_after(settings.data.max_frames)
 
 
 def aggregation_parameters(settings: config.Config) -> int | None:
-    """Learnable numbers in ISA and Bi-ISA (Tables 5 to 8, Fig. B.1); None for heads without them.
+    """Learnable parameters of ISA and Bi-ISA (Tables 5 to 8, Fig. B.1); None for heads without them.
 
-    The head is built without memory for its weights.
+    The head is built without allocating its weights.
     """
     with torch.device("meta"):
         return build_head(settings, backbone.width(settings.towers.name)).aggregation_parameters

@@ -1,6 +1,6 @@
 """Local paths and URIs (``s3://``, ``gs://``, ``file://``) behind one interface.
 
-A URI's query holds what its file system needs and stays behind the path when names are joined:
+A URI's query contains its file system's options and stays at the end when names are joined:
 ``s3://bucket/data?region=eu-central-1``, ``s3://bucket/data?endpoint_override=host:9000&scheme=http``.
 """
 
@@ -16,7 +16,7 @@ from pyarrow import fs
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells a file from the one that replaces it under the same name."""
+    """What distinguishes a file from one that replaces it under the same name."""
 
     size: int
     """Bytes."""
@@ -25,12 +25,12 @@ class FileStamp:
 
 
 def is_uri(path: str) -> bool:
-    """Whether pyarrow's file systems are needed to reach it."""
+    """Whether pyarrow's file systems are needed to access it."""
     return "://" in path
 
 
 def without_scheme(path: str) -> str:
-    """A ``file://`` URI as the local path that it means; anything else as it is."""
+    """A ``file://`` URI as a local path; anything else unchanged."""
     if not path.startswith("file://"):
         return path
     return "/" + unquote(path.removeprefix("file://")).lstrip("/")
@@ -45,7 +45,7 @@ def join(root: str, *names: str) -> str:
 
 
 def plain(path: str) -> str:
-    """The path without a URI's query and credentials: what messages and records may show."""
+    """The path without a URI's query and credentials, for messages and records."""
     if not is_uri(path):
         return path
     parts = urlsplit(path)
@@ -53,12 +53,12 @@ def plain(path: str) -> str:
 
 
 def has_password(path: str) -> bool:
-    """Whether a bucket's URI holds one, as ``s3://key:secret@bucket``, also with a bare slash in it."""
+    """Whether a bucket's URI contains a password (``s3://key:secret@bucket``), also one with a bare slash."""
     return ":" in path.partition("://")[2].partition("/")[0].partition("?")[0]
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The file system that a path or URI lives on, and its path there.
+    """The file system of a path or URI, and its path there.
 
     Raises:
         ValueError: a URI that pyarrow does not understand.
@@ -75,7 +75,7 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def stamp(path: str) -> FileStamp | None:
-    """Size and time of last change; None where there is no such file.
+    """Size and time of last change; None if there is no such file.
 
     Raises:
         ValueError: a URI that pyarrow does not understand.
@@ -86,10 +86,10 @@ def stamp(path: str) -> FileStamp | None:
 
 
 def folders(path: str) -> dict[str, set[str]]:
-    """Folders directly below a folder, and what each holds directly; none where it is not there.
+    """Folders directly below a folder, with their direct contents; empty if it does not exist.
 
-    Looked for among all files below: an object store has no folders, and Google's is asked in vain
-    for those that no marker stands for.
+    They are derived from all files below: an object store has no folders, and Google's store does
+    not list folders without a marker.
 
     Raises:
         ValueError: a URI that pyarrow does not understand.
@@ -107,7 +107,7 @@ def folders(path: str) -> dict[str, set[str]]:
 
 
 def download(path: str, to: Path) -> Path:
-    """Copy one file to a local path, which is given back.
+    """Copy one file to a local path, which is returned.
 
     Raises:
         ValueError: there is no such file, or a URI that pyarrow does not understand.
@@ -135,7 +135,7 @@ def upload(file: Path, path: str) -> None:
 
 @contextlib.contextmanager
 def usual_rights(file: Path) -> Iterator[None]:
-    """Give a file that the block writes the rights that the umask says; safetensors' are for one user alone."""
+    """Give a file written in the block the umask's permissions; safetensors' own are for one user only."""
     file.touch()
     mode = file.stat().st_mode
     yield
@@ -143,7 +143,7 @@ def usual_rights(file: Path) -> Iterator[None]:
 
 
 def remove_folder(path: str) -> None:
-    """Delete a folder and all in it, if it is there.
+    """Delete a folder with its contents, if it exists.
 
     Raises:
         ValueError: a URI that pyarrow does not understand.
@@ -151,7 +151,7 @@ def remove_folder(path: str) -> None:
     """
     system, inner = resolve(path)
     if system.get_file_info(inner).type == fs.FileType.Directory:
-        # Google's store deletes all files and then misses the marker of a folder that has none.
+        # Google's store deletes all files and then reports a missing marker for a folder without one.
         with contextlib.suppress(FileNotFoundError):
             system.delete_dir(inner)
 
@@ -179,7 +179,7 @@ def _file_system(uri: str, shown: str) -> fs.FileSystem:
 
 
 def stamps(paths: Sequence[str]) -> dict[str, FileStamp | None]:
-    """:func:`stamp` of many files, remote ones asked for together.
+    """:func:`stamp` of many files; remote ones are requested together.
 
     Raises:
         ValueError: a URI that pyarrow does not understand.

@@ -1,4 +1,4 @@
-"""What to sweep: one module a table or figure of the paper (Tables 5 to 8 share one)."""
+"""Sweep spaces: one module per table or figure of the paper (Tables 5 to 8 share one)."""
 
 from tune_spaces import (
     alpha,

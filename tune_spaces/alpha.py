@@ -3,7 +3,7 @@
 from tune_spaces.space import Space, Variant
 
 _TOLD = {0.5: {"t2v/R1": 47.4, "v2t/R1": 45.9, "SumR": 410.1}}
-"""Given as numbers; of 0.1 the text says that R@1 of both directions adds up to 92.2."""
+"""Figures given as numbers; for 0.1 the text states that R@1 of both directions adds up to 92.2."""
 
 SPACE = Space(
     name="alpha",

@@ -1,6 +1,6 @@
 """Table 9 with Figs. 7 and 8: every set of contrasts, with and without SDR, three aggregations.
 
-The paper gives the points as marks; the figures here are those that its text repeats. A single
+The paper plots the points as marks; the figures here are those that its text repeats. A single
 contrast has one score, so neither SDR nor the aggregation applies to it: Exp1 to Exp4 are one
 variant each.
 """

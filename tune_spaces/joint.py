@@ -34,7 +34,7 @@ SPACE = Space(
     rules=(
         # One score: nothing to decorrelate.
         Rule(when={"head.grains": tuple((grain,) for grain in GRAINS)}, then={"loss.alpha": 0.0}),
-        # Plain frames are fewer than words, and a small share of them may be none.
+        # There are fewer plain frames than words, and a small share of them may be zero frames.
         Rule(
             when={"head.text_conditioned": (False,)},
             then={

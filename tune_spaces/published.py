@@ -1,8 +1,8 @@
-"""The paper's Tables 1, 2, 3 and 14: published figures, to stand beside measured ones.
+"""The paper's Tables 1, 2, 3 and 14: published figures, for comparison with measured ones.
 
 Nothing here was measured by this project. Rows are as printed, misprints included
-(:data:`MISPRINTS`); a cell that the paper leaves open is absent. ``†`` marks rows that the paper's
-authors trained again; the others are quoted by them from each system's own paper. Rows without a
+(:data:`MISPRINTS`); cells that the paper leaves empty are absent. ``†`` marks systems that the paper's
+authors retrained; they quote the others from each system's own paper. Rows without a
 CLIP tower have no method here and are cited only.
 """
 
@@ -21,15 +21,15 @@ class Published:
     tower: str
     """``ViT-B/32`` or ``ViT-B/16``; empty for systems without CLIP."""
     retrained: bool
-    """Trained again by the paper's authors (†)."""
+    """Retrained by the paper's authors (†)."""
     figures: dict[str, float]
     """``t2v/R1`` … ``v2t/RSum`` and ``SumR``, of the test split."""
     milliseconds: float | None
-    """Similarity time a video on an RTX 3090, without encoding."""
+    """Similarity time per video on an RTX 3090, without encoding."""
 
     @property
     def method(self) -> str | None:
-        """The method of this project that the row is about."""
+        """This project's method for the row."""
         return METHODS.get(self.name)
 
 
@@ -156,7 +156,7 @@ _VATEX = """
 
 
 def _table(text: str) -> tuple[Published, ...]:
-    """``name [†] | venue | ms | six figures | six figures | SumR`` a line, towers on lines of their own."""
+    """``name [†] | venue | ms | six figures | six figures | SumR`` per line, towers on separate lines."""
     rows, tower = [], ""
     for line in text.strip().splitlines():
         cells = [cell.strip() for cell in line.split("|")]
@@ -199,11 +199,11 @@ SOURCES = {
     "didemo": "Table 2",
     "vatex": "Table 3",
 }
-"""Where the paper has them."""
+"""Their tables in the paper."""
 
 MISPRINTS = {("msrvtt_7k", "ViT-B/16", "CLIP4Clip-tightTransf", "SumR"): 383.2}
-"""Sums that the paper prints otherwise than its own cells add up to, by data set, tower, row and
-column; with what they add up to."""
+"""Sums printed in the paper that differ from the sum of its cells, by data set, tower, row and
+column; with the correct sum."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Efficiency:
     parameters: float
     """Millions, by a counter that skips `nn.MultiheadAttention`."""
     multiply_adds: float
-    """10^9 a pair, by the same counter; the paper calls them FLOPs."""
+    """10^9 per pair, by the same counter; the paper calls them FLOPs."""
     memory: float
     """MB."""
     sum_r: float

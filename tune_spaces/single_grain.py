@@ -148,7 +148,7 @@ _TABLE_8 = """
 0.8 2500 | 2602 | 2602 | 2704
 0.9 3136 | 3250 | 3250 | 47.7 74.7 83.6 206.0 3364
 """
-"""Cells of 0.4 to 0.9 that hold parameters alone could not be read in the copy at hand."""
+"""Cells of 0.4 to 0.9 that contain only parameters were not legible in the available copy."""
 
 
 def _both() -> tuple[Variant, ...]:

@@ -1,6 +1,6 @@
-"""What a sweep is, as plain data, and how it is checked before anything runs.
+"""Sweeps as plain data, and their check before anything runs.
 
-Paper figures are of the MSR-VTT test split; a sweep itself sees the validation split alone.
+Paper figures are for the MSR-VTT test split; a sweep itself uses only the validation split.
 """
 
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ T2V = ("t2v/R1", "t2v/R5", "t2v/R10", "t2v/RSum")
 V2T = ("v2t/R1", "v2t/R5", "v2t/R10", "v2t/RSum")
 BOTH = (*T2V, *V2T, "SumR")
 PARAMETERS = "isa_parameters"
-"""Learnable numbers in ISA and Bi-ISA."""
+"""Learnable parameters of ISA and Bi-ISA."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values."""
+    """One of several values."""
 
     values: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two others, evenly or on a logarithmic scale."""
+    """A number between two others, on a linear or logarithmic scale."""
 
     low: float
     high: float
@@ -44,12 +44,12 @@ class Variant:
     changes: dict[str, Any]
     """Fields by dotted path."""
     paper: dict[str, float] = field(default_factory=dict)
-    """The paper's figures for the row, of MSR-VTT's test split; those that it gives as numbers."""
+    """The paper's figures for the row on MSR-VTT's test split, as far as it gives numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What a config needs where some fields have certain values."""
+    """Changes that a config needs if some fields have certain values."""
 
     when: dict[str, tuple[Any, ...]]
     then: dict[str, Any]
@@ -72,13 +72,13 @@ class Space:
     columns: tuple[str, ...] = BOTH
     """Of the table, in the paper's order."""
     scheduler: Literal["grid", "asha"] = "grid"
-    """`asha` stops trials that lag behind the others at the same epoch."""
+    """`asha` stops trials that are worse than others at the same epoch."""
     samples: int = 0
     """Trials drawn from ``axes``."""
     epochs: int | None = None
     """Budget of a trial; None: the recipe's own."""
     demo_epochs: int = 1
-    """Budget on the made-up corpus, which is for trying things out."""
+    """Budget on the demo corpus, which is for trying things out."""
     plot: str | None = None
     """The field along the plot's horizontal axis."""
 
@@ -105,7 +105,7 @@ class Space:
 
     @property
     def paths(self) -> list[str]:
-        """Every field that some trial changes and that differs between trials, first named first."""
+        """Every field that differs between trials, in order of first occurrence."""
         found = dict.fromkeys(path for variant in self.variants for path in variant.changes)
         return [*found, *self.axes]
 
@@ -122,10 +122,10 @@ class Space:
         return next(variant for variant in self.variants if variant.label == label)
 
     def apply(self, config: Config, changes: dict[str, Any]) -> Config:
-        """The config of a trial: the space's fixed fields, its changes, then what the rules ask for.
+        """The config of a trial: the space's fixed fields, its changes, then those of the rules.
 
         Raises:
-            ValueError: names the space, and the field that is wrong.
+            ValueError: names the space and the invalid field.
         """
         wanted = {**self.fixed, **changes}
         self._refuse_other_methods(config, wanted)
@@ -155,7 +155,7 @@ def check(space: Space, config: Config) -> None:
     """Try every variant, or every value and both ends of every range, on the config.
 
     Raises:
-        ValueError: a name that is no field (with the near ones), a field of another method, a value
+        ValueError: an unknown field (lists similar ones), a field of another method, a value
             that the config refuses, or a metric that no trial reports.
     """
     reported = [f"val/{name}" for name in retrieval_metrics(np.eye(2), np.arange(2))]

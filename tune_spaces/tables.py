@@ -1,4 +1,4 @@
-"""Rows of the paper's tables as text that can be held beside the page."""
+"""Rows of the paper's tables as text that can be compared with the page."""
 
 from tune_spaces.space import PARAMETERS, T2V
 
@@ -14,7 +14,7 @@ def rates(text: str) -> dict[tuple[float, str], dict[str, float]]:
 
 
 def t2v(cells: str) -> dict[str, float]:
-    """``R@1 R@5 R@10 RSum parameters``; the parameters alone where the others are not known."""
+    """``R@1 R@5 R@10 RSum parameters``; only parameters if the others are unknown."""
     values = [float(cell) for cell in cells.split()]
     names = (*T2V, PARAMETERS)
     return dict(zip(names[-len(values) :], values, strict=True))

@@ -1,7 +1,7 @@
 """Table 4: four contrasts, each alone, with plain frames and with text-conditioned ones.
 
-No reorganisation, and similarities weighed by their softmax. The copy at hand holds the table as
-a picture; the figures here are those that the text repeats.
+No reorganisation, and similarities weighted by their softmax. The available copy contains the table
+as a picture; the figures here are those that the text repeats.
 """
 
 from tune_spaces.space import BOTH, Space, Variant

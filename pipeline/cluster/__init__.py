@@ -1,1 +1,1 @@
-"""Ray itself: connecting, placement, and the one place that touches Ray's private names."""
+"""Ray itself: connecting, placement, and the only module that uses Ray's private names."""

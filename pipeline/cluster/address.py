@@ -1,4 +1,4 @@
-"""Which Ray cluster a command joins, and whether anybody answers there."""
+"""The address of the Ray cluster that a command joins, and a check that it answers."""
 
 import os
 import socket
@@ -7,18 +7,18 @@ from pipeline.cluster import private
 
 _SECONDS = 10.0
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""HTTP/2's greeting and empty settings, which every gRPC server answers with its own."""
+"""HTTP/2's preface and empty settings, which every gRPC server answers with its own settings."""
 _SETTINGS = 4
 
 
 def of_cluster() -> str | None:
-    """Address of the cluster that ``ray.init`` would join; None where it would start one.
+    """Address of the cluster that ``ray.init`` would join; None if it would start one.
 
     ``RAY_ADDRESS``, or the last ``ray start`` of this machine, if that still runs. Ray itself would wait
-    for five minutes for one that does not answer.
+    five minutes for a cluster that does not answer.
 
     Raises:
-        ValueError: RAY_ADDRESS names a cluster, and nobody answers there.
+        ValueError: RAY_ADDRESS names a cluster that does not answer.
     """
     named = os.environ.get("RAY_ADDRESS")
     try:
@@ -31,7 +31,7 @@ def of_cluster() -> str | None:
     if found is None or _answers(found):
         return found
     if not named:
-        return None  # what a `ray start` that was killed has left behind
+        return None  # left behind by a killed `ray start`
     raise ValueError(
         f"RAY_ADDRESS is {named!r}, and no Ray cluster answers there; expected HOST:PORT of a running head "
         "(`ray start --head` names it), `auto` or `local`; unset it to have one started for this run alone"

@@ -1,4 +1,4 @@
-"""Whether what is asked for fits on the nodes that there are; Ray itself would wait for ever."""
+"""Check that a request fits on the existing nodes; Ray itself would wait for ever."""
 
 import math
 import os
@@ -11,7 +11,7 @@ LABEL = "node-role"
 
 
 def autoscales() -> bool:
-    """Whether nodes may come that are not there yet."""
+    """Whether the cluster can add nodes."""
     return bool(os.environ.get("RAY_AUTOSCALER") or os.environ.get("TCMGC_AUTOSCALES"))
 
 
@@ -23,20 +23,20 @@ def nodes(role: str | None = None) -> list[dict[str, Any]]:
 def require(
     what: str, count: int, each: Mapping[str, float], role: str | None, field: str, remedy: str
 ) -> None:
-    """Make sure that so many processes fit on the cluster's nodes, all at a time.
+    """Make sure that this many processes fit on the cluster's nodes at the same time.
 
-    Nothing is asked of a cluster that grows by itself.
+    A cluster that adds nodes itself is not checked.
 
     Args:
-        what: The processes, for the message.
-        count: How many.
-        each: What one takes, ``{"CPU": 2.0}``.
-        role: Value of the label ``node-role`` that its node has to have; None for any node.
+        what: Name of the processes, for the message.
+        count: Number of processes.
+        each: Resources of one process, ``{"CPU": 2.0}``.
+        role: Required value of the node's label ``node-role``; None for any node.
         field: The option that sets the role.
         remedy: What else the user may change.
 
     Raises:
-        ValueError: they do not; names what was asked and what there is.
+        ValueError: they do not fit; states the request and the available resources.
     """
     if autoscales():
         return
@@ -58,7 +58,7 @@ def require(
 
 
 def places(resources: Sequence[Mapping[str, float]], each: Mapping[str, float]) -> list[int]:
-    """How many processes that take ``each`` fit on every node."""
+    """Number of processes with resources ``each`` that fit on every node."""
     wanted = {name: amount for name, amount in each.items() if amount}
     return [
         min((math.floor(have.get(name, 0) / amount + 1e-6) for name, amount in wanted.items()))
@@ -67,9 +67,9 @@ def places(resources: Sequence[Mapping[str, float]], each: Mapping[str, float]) 
 
 
 def even_share(cpus: Sequence[float], workers: int) -> float:
-    """The most CPUs that each of so many workers can have, on nodes with so many CPUs.
+    """The most CPUs for each of ``workers`` workers, on nodes with these numbers of CPUs.
 
-    Whole CPUs, or an even part of one where there are more workers than CPUs.
+    Whole CPUs, or an even fraction of one if there are more workers than CPUs.
     """
     have = [{"CPU": amount} for amount in cpus]
     for whole in range(int(sum(cpus) // workers), 0, -1):

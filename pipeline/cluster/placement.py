@@ -1,4 +1,4 @@
-"""Ray itself: connecting, and how workers are placed."""
+"""Connect to Ray, and determine the placement of workers."""
 
 import logging
 import os
@@ -17,43 +17,43 @@ WORKERS: dict[str, Any] = {"env_vars": {"MALLOC_ARENA_MAX": "1", "KINETO_LOG_LEV
 """Ray's `worker_runtime_env` of a training worker: one heap for all threads.
 
 A worker's function runs in a thread. glibc gives a thread heaps that begin at multiples of 64 MB, so
-large tensors come to lie multiples of 256 MB apart, and those cannot be in the first cache together
-on AMD's processors: the optimiser's step takes three times as long (`benchmarks/heaps.py`).
-PyTorch's profiler keeps its own log off the terminal.
+addresses of large tensors differ by multiples of 256 MB. On AMD's processors these cannot be in the
+L1 cache together: the optimiser's step takes three times as long (`benchmarks/heaps.py`).
+The log of PyTorch's profiler is hidden from the terminal.
 """
 
 _OURS = False
-"""Whether this process started the cluster that it is in."""
+"""Whether this process started its cluster."""
 
 
 def is_ours() -> bool:
-    """Whether the cluster was started by this process, for one run, and ends with it."""
+    """Whether this process started the cluster, for one run, and ends it."""
     return _OURS
 
 
 def connect(*, sweep: bool = False) -> None:
     """Join the cluster of this job or machine, or start one here.
 
-    The checkout is put on every worker's path, so that nothing has to be installed but the
-    dependencies; ``ray job submit --working-dir .`` does that by itself.
+    The checkout is added to every worker's path, so that only the dependencies must be
+    installed; ``ray job submit --working-dir .`` does that itself.
 
     Args:
-        sweep: Start the dashboard with a cluster that is started here (nine processes), since
-            Ray Train asks it whether a trial that was stopped still holds its workers' place.
+        sweep: Start the dashboard with a cluster started here (nine processes), because
+            Ray Train asks it whether a stopped trial still holds its placement group.
 
     Raises:
         ValueError: the cluster that RAY_ADDRESS names does not answer, or Ray cannot be started.
     """
     if ray.is_initialized():
         return
-    # A report waits for the controller's next look; its default of 2 s would slow short epochs.
+    # A report waits for the controller's next poll; the default interval of 2 s would slow short epochs.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it shows every line twice
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would show every line twice
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     variables = {} if in_job() else {"PYTHONPATH": str(CHECKOUT)}
     variables["TCMGC_HOME"] = str(home())
     if in_job():
-        # Where a variable is among the job's own, Ray would refuse the two.
+        # Ray would refuse a variable that the job also sets.
         os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     options: dict[str, Any] = {}
     where = address.of_cluster()
@@ -61,29 +61,29 @@ def connect(*, sweep: bool = False) -> None:
         options["address"] = "local"
         global _OURS
         _OURS = not sweep
-        # SIGTERM says that this machine, the only one, is about to leave.
+        # SIGTERM means that this machine, the only one, is about to leave.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        # Every idle process sends measurements, every 10 s by default, and takes the core that
-        # a worker trains on.
+        # Every idle process sends metrics, every 10 s by default, and takes CPU time from the
+        # workers.
         os.environ.setdefault("RAY_metrics_report_interval_ms", "60000")
         options["include_dashboard"] = sweep
         if not _has_home():
-            # Ray would keep its token there; this one is for this run alone.
+            # Ray would store its token there; this one is for this run only.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     _hush()
     print(f"joining Ray at {where}" if where else "starting Ray…", flush=True)
     try:
         ray.init(
             runtime_env={"env_vars": variables},
-            log_to_driver=False,  # what workers have to say comes by way of `run_state.news`
+            log_to_driver=False,  # workers' messages are passed on by `run_state.news`
             logging_level="WARNING",
             **options,
         )
-    except Exception as error:  # Ray has no class of its own for this
+    except Exception as error:  # Ray has no specific class for this
         what = f"the Ray cluster at {where} cannot be joined" if where else "Ray cannot be started"
         raise ValueError(f"{what}: {str(error).strip().splitlines()[0]}") from error
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # `terminal.Progress` shows how far the work is
+    context.enable_progress_bars = False  # `terminal.Progress` shows the progress
     logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
@@ -94,7 +94,7 @@ def _has_home() -> bool:
 
 
 def _hush() -> None:
-    """Keep two standing remarks off the terminal: that tokens are used, and how to see Data's bars."""
+    """Hide two constant messages: that tokens are used, and how to see Ray Data's progress bars."""
     for name, remark in (
         (
             "ray._private.authentication.authentication_token_setup",
@@ -106,17 +106,17 @@ def _hush() -> None:
 
 
 class _Without(logging.Filter):
-    """Leaves out messages that begin so."""
+    """Drops messages with given beginnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(self.name)
 
 
 def tell_which() -> None:
-    """Let what Ray Train starts from this process know which Ray is its own.
+    """Tell processes that Ray Train starts from this one which Ray cluster is theirs.
 
-    Its cleaner, which frees the place of a trial that was stopped, looks for "the" Ray of the
-    machine and gives up where there are two; the trials that follow would wait for ever.
+    Its cleaner, which frees the placement group of a stopped trial, looks for the only Ray of the
+    machine and gives up if there are two; later trials would wait for ever.
     """
     private.of("ray.train.v2._internal.constants:ENV_VARS_TO_PROPAGATE").add("RAY_ADDRESS")
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
@@ -124,13 +124,13 @@ def tell_which() -> None:
 
 @dataclass(frozen=True)
 class Placement:
-    """What one training worker gets."""
+    """Resources of one training worker."""
 
     cpus: float
     gpu: bool
 
     def words(self, config: Config) -> str:
-        """For a person: ``GPU, 4 workers``."""
+        """A readable description: ``GPU, 4 workers``."""
         train = config.train
         fewest = f"{train.min_workers} to " if train.min_workers else ""
         each = " each" if train.workers > 1 else ""
@@ -155,13 +155,13 @@ class Placement:
 
 
 def placement(config: Config) -> Placement:
-    """CPUs and GPU of a worker, from what the cluster has.
+    """CPUs and GPU of a worker, from the cluster's resources.
 
-    Without GPUs the CPUs of the nodes that may train are shared out evenly; with more workers than
-    CPUs each gets a part of one. A worker on a GPU gets ``cluster.cpus_per_worker``, or up to 4.
+    Without GPUs, the CPUs of the training nodes are divided evenly; with more workers than
+    CPUs each gets a fraction of one. A worker on a GPU gets ``cluster.cpus_per_worker``, or up to 4.
 
     Raises:
-        ValueError: GPUs are demanded and the cluster has fewer than workers; an elastic number of
+        ValueError: GPUs are required and there are fewer than workers, or an elastic number of
             workers on labelled nodes without GPUs.
     """
     train, role = config.train, config.cluster.train_node
@@ -175,7 +175,7 @@ def placement(config: Config) -> Placement:
         )
     use_gpu = train.gpus == "always" or (train.gpus == "auto" and gpus >= needed)
     if train.min_workers and role and not use_gpu:
-        # Ray (2.60) would count the CPUs of all nodes, whatever their labels, and ask for workers
+        # Ray (2.60) would count the CPUs of all nodes regardless of labels, and request workers
         # that fit nowhere.
         raise ValueError(
             "train.min_workers together with cluster.train_node needs workers on GPUs; leave "
@@ -189,10 +189,10 @@ def placement(config: Config) -> Placement:
 
 
 def require(config: Config) -> Placement:
-    """The placement of a config's workers, once it is known that they and their decoding fit.
+    """The placement of a config's workers, after checking that they and their decoding fit.
 
     Raises:
-        ValueError: they do not, and would wait for ever; says what was asked and what there is.
+        ValueError: they do not fit and would wait for ever; states the request and the resources.
     """
     train, role = config.train, config.cluster.train_node
     place = placement(config)
@@ -208,7 +208,7 @@ def require_decoding(config: Config) -> None:
     """Make sure that there is a node to decode on.
 
     Raises:
-        ValueError: there is none; says what was asked and what there is.
+        ValueError: there is none; states the request and the available resources.
     """
     role, each = config.cluster.decode_node, {"CPU": 1.0}
     remedy = "give a node CPUs"

@@ -1,7 +1,7 @@
-"""Every name of Ray's own inside that this project uses, what for, and whether it is still there.
+"""All private names of Ray that this project uses, their purpose, and whether they still exist.
 
-Ray promises nothing about them. After an upgrade, :func:`missing` (a test calls it) names those
-that are gone.
+Ray gives no guarantees for them. After an upgrade, :func:`missing` (called by a test) lists those
+that were removed.
 """
 
 import functools
@@ -35,19 +35,19 @@ NAMES = {
     ),
     "ray.train.v2._internal.callbacks.metrics:WorkerMetricsCallback": "the same",
 }
-"""``module:attribute``, and what it is used for."""
+"""``module:attribute``, and its purpose."""
 
 
 @functools.cache
 def of(name: str) -> Any:
-    """The object that a key of :data:`NAMES` stands for; its module is imported now."""
+    """The object named by a key of :data:`NAMES`; its module is imported now."""
     assert name in NAMES, name
     module, _, path = name.partition(":")
     return functools.reduce(getattr, path.split("."), importlib.import_module(module))
 
 
 def missing() -> list[str]:
-    """What this version of Ray no longer has, one line each: the name and what it is used for."""
+    """Names that this version of Ray no longer has, one line each, with their purpose."""
     gone = []
     for name, purpose in NAMES.items():
         try:
@@ -58,7 +58,7 @@ def missing() -> list[str]:
 
 
 def address() -> str | None:
-    """The cluster that ``ray.init`` would join: of RAY_ADDRESS or of the last ``ray start``; None for none.
+    """The cluster that ``ray.init`` would join: RAY_ADDRESS or the last ``ray start``; None for none.
 
     Raises:
         ConnectionError: RAY_ADDRESS is ``auto`` and there is no cluster.
@@ -68,15 +68,15 @@ def address() -> str | None:
 
 
 def put(key: str, value: str) -> None:
-    """Leave a value in the cluster's own store; it stays until it is deleted."""
+    """Store a value in the cluster's own store until it is deleted."""
     of("ray.experimental.internal_kv:_internal_kv_put")(key, value)
 
 
 def get(key: str) -> bytes | None:
-    """What was left under a key."""
+    """The value stored under a key."""
     return of("ray.experimental.internal_kv:_internal_kv_get")(key)
 
 
 def delete(key: str) -> None:
-    """Leave nothing under a key."""
+    """Delete the value under a key."""
     of("ray.experimental.internal_kv:_internal_kv_del")(key)

@@ -1,4 +1,4 @@
-"""Ray Train's trainer, without the helper processes that would have nothing to do here."""
+"""Ray Train's trainer, without helper processes that are not needed here."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ FixedScalingPolicy: Any = private.of(
     "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy"
 )
 _METRICS = {"ControllerMetricsCallback", "WorkerMetricsCallback"}
-"""They give Ray's metrics the run's name, and fail where it is not ASCII."""
+"""They add the run's name to Ray's metrics, and fail if it is not ASCII."""
 
 
 class Trainer(TorchTrainer):
     """A `TorchTrainer` that starts up to three processes fewer.
 
-    Frames come from the cache and not from Ray Data's datasets, which need a manager. And where the
-    cluster ends with this process, no one has to look after a place group that outlives its trial,
-    or to ask for nodes. Should Ray rename one of the methods below, all would be started as ever.
+    Frames come from the cache and not from Ray Data's datasets, which need a manager. If the
+    cluster ends with this process, nothing must clean up a placement group that outlives its trial,
+    or request nodes. If Ray renames one of the methods below, all processes are started as usual.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -39,11 +39,11 @@ class Trainer(TorchTrainer):
         return super()._initialize_and_run_controller(**parts)
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Ctrl-C is :func:`pipeline.run_state.notices.on_stop_signals`'s: a checkpoint comes first."""
+        """:func:`pipeline.run_state.notices.on_stop_signals` handles Ctrl-C and writes a checkpoint first."""
 
 
 class _AsManyAsAsked(FixedScalingPolicy):
-    """A fixed number of workers that no autoscaler is told of."""
+    """A fixed number of workers, not reported to an autoscaler."""
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Nothing to register."""

@@ -1,4 +1,4 @@
-"""Loading ahead in a thread."""
+"""Prefetching in a thread."""
 
 import queue
 import threading
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def prefetch(loads: Iterator[Callable[[], Any]], ahead: int = 2) -> Iterator[Any]:
-    """Run loads in a thread, at most ``ahead`` of them before they are asked for.
+    """Run loads in a thread, at most ``ahead`` of them before they are requested.
 
-    An error in the thread is raised where its result would have come.
+    An error in the thread is raised in place of its result.
     """
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(maxsize=ahead)
     stop = threading.Event()

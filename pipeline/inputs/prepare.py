@@ -1,4 +1,4 @@
-"""Before the first step: the corpus is read, and every video of it is decoded once."""
+"""Preparation before the first step: read the corpus, and decode each of its videos once."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,15 +20,15 @@ from tcmgc.training import order
 _READERS = 8
 """Files hashed at a time."""
 _CAPTIONS = 2000
-"""Captions of a split that are looked at for their length."""
+"""Captions of a split whose length is checked."""
 
 
 def corpus(config: Config) -> Corpus:
-    """All splits of the config's data set, with a validation split in any case.
+    """All splits of the config's data set, always with a validation split.
 
     Raises:
-        ValueError: files that are not there or not what the data set's format says; too many
-            missing videos; nothing to validate on.
+        ValueError: missing files or files that do not follow the data set's format; too many
+            missing videos; no validation videos.
     """
     data = config.data
     found = splits(config)
@@ -44,11 +44,11 @@ def corpus(config: Config) -> Corpus:
 
 
 def look(config: Config, found: Corpus, splits: Sequence[str] | None = None) -> None:
-    """Say what should be known before training, and refuse what `check_data.py` calls NOT fit.
+    """Print remarks before training, and refuse data for which `check_data.py` would say NOT fit.
 
-    ``splits``: those that are looked at; None: all. A sweep never touches the test split.
+    ``splits``: those to check; None: all. A sweep never uses the test split.
 
-    Looks at what can be told without decoding: what is missing, videos that two splits share, by
+    Checks what needs no decoding: missing videos, videos that two splits share, by
     file or by content (of files of equal size), small splits, captions that are cut.
 
     Raises:
@@ -83,13 +83,13 @@ def look(config: Config, found: Corpus, splits: Sequence[str] | None = None) -> 
 
 
 def splits(config: Config, captions: bool = True) -> Corpus:
-    """What the annotations list, validation set aside; the demo corpus is made where it is not there.
+    """The annotations' splits, with validation set aside; creates the demo corpus if it is missing.
 
-    ``captions``: False where videos alone are wanted, which a folder or a table without has too.
+    ``captions``: False if only videos are needed, as for a folder or a table without captions.
 
     Raises:
-        NoCaptionsError: captions are wanted and there are none.
-        ValueError: files that are not there or not what the data set's format says.
+        NoCaptionsError: captions are needed and there are none.
+        ValueError: missing files or files that do not follow the data set's format.
     """
     data = config.data
     root = resolve(data.root)
@@ -110,7 +110,7 @@ def splits(config: Config, captions: bool = True) -> Corpus:
 
 
 def frame_cache(config: Config) -> FrameCache:
-    """The cache for the config's frames: runs that sample alike share it."""
+    """The cache for the config's frames, shared by runs with the same sampling."""
     data = config.data
     pixels = backbone.preprocessing(config.towers.name, config.towers.pretrained)
     return FrameCache(
@@ -133,16 +133,16 @@ def fill(
     retry_failed: bool = False,
     verify: bool = False,
 ) -> int:
-    """Decode what the cache has not, over the CPUs of the cluster, with progress on the terminal.
+    """Decode clips that are not in the cache, on the CPUs of the cluster, with a progress display.
 
-    Gives the number of batches that were tried again because their process died.
+    Returns the number of batches that were retried because their process died.
 
     Args:
-        config: Says how frames are taken and where the cache is.
-        clips: What is wanted.
-        what: Its name in messages.
-        retry_failed: Try clips again that could not be decoded before.
-        verify: Read what is stored, and decode damaged records anew.
+        config: Determines how frames are sampled and where the cache is.
+        clips: The required clips.
+        what: Their name in messages.
+        retry_failed: Retry clips that could not be decoded before.
+        verify: Read stored records, and decode damaged ones again.
     """
     cache = frame_cache(config)
     cache.remove_leftovers()
@@ -170,11 +170,11 @@ def fill(
 
 
 def usable(config: Config, found: Corpus) -> tuple[Corpus, dict[str, str]]:
-    """Training without its unreadable videos, and what is unreadable, by id with the reason.
+    """The corpus without unreadable training videos, and the reasons for unreadable ones by id.
 
     Raises:
-        ValueError: more of them than ``data.max_unreadable`` allows, or none is left; an
-            unreadable validation video counts as well.
+        ValueError: more of them than ``data.max_unreadable`` allows (unreadable validation videos
+            count as well), or no video is left.
     """
     failures = frame_cache(config).open([*found["train"].clips, *found["val"].clips]).failures
     out = dict(found)

@@ -1,7 +1,7 @@
 """Ray Data's part: the stage that turns clips into cached frames.
 
-Frames go from the decoding process into the cache; through Ray's object store pass the clips'
-rows and one line of result each.
+The decoding process writes frames directly to the cache; only the clips' rows and one line of
+result each pass through Ray's object store.
 """
 
 import functools
@@ -27,19 +27,19 @@ def decode(
     node: str | None = None,
     on_lost: Callable[[int], None] = lambda count: None,
 ) -> Iterator[tuple[Clip, str]]:
-    """Decode clips into the cache; each with its error, empty where it went well, as they are done.
+    """Decode clips into the cache; yield each with its error (empty on success) when it is done.
 
-    A batch whose process dies is tried again; one that dies again is taken apart, and a clip that
-    kills its process even then is recorded as unreadable, so that no file is tried for ever. A batch that
-    is tried again may write another shard of the same frames; the cache takes one of them.
+    A batch whose process dies is retried; if it dies again, the batch is split, and a clip that
+    still kills its process is recorded as unreadable, so that no file is retried for ever. A retried
+    batch may write a second shard of the same frames; the cache uses one of them.
 
     Args:
-        clips: What to decode.
-        cache: Where to.
+        clips: The clips to decode.
+        cache: The destination.
         workers: Decoding processes, one CPU each.
-        timeout: Seconds a clip may take.
+        timeout: Seconds that a clip may take.
         node: Value of the label ``node-role`` of the nodes to decode on.
-        on_lost: Told how many batches are tried again because their process died.
+        on_lost: Called with the number of batches that are retried because their process died.
     """
     size = max(1, min(64, len(clips) // (workers * 4) or 1))
     run = functools.partial(
@@ -66,7 +66,7 @@ def decode(
 
 
 def _decode(cache: FrameCache, timeout: float, clips: tuple[Clip, ...]) -> list[str]:
-    """Decode a batch of clips and write them to the cache as one shard; gives their errors."""
+    """Decode a batch of clips and write them to the cache as one shard; return their errors."""
     results = [(clip, cache.decode(clip, timeout)) for clip in clips]
     cache.write(results)
     return [result.reason if isinstance(result, DecodeError) else "" for _, result in results]

@@ -1,8 +1,8 @@
-"""Ray Data over items of which one may kill its worker, as a decoder does on some broken files.
+"""Ray Data over items that may kill their worker, as some broken files do with a decoder.
 
-Ray tries a task whose worker died again, with the same end, for ever or until the data set fails.
-Here a batch that kills its worker costs that batch: its items are tried once more, each alone,
-and the one that kills again is named. Every other item gives its result.
+Ray retries a task whose worker died, with the same outcome, for ever or until the data set fails.
+Here, if a batch kills its worker, its items are retried once, each alone, and an item that kills
+its worker again is reported. All other items return their results.
 """
 
 import contextlib
@@ -36,21 +36,21 @@ def map_surviving(
     finish: Callable[[], Callable[[Any], Any]] | None = None,
     finishers: int = 0,
 ) -> Iterator[tuple[int, Any]]:
-    """Index and result of every item, as they are done; the result of a killer is None.
+    """Index and result of every item, as they complete; None for an item that kills its worker.
 
     Args:
-        function: Called in worker processes; travels to them pickled.
-        items: What to call it on.
-        workers: Batches under way at a time, one CPU each.
-        batch: Items a batch; at most so many are done twice when a worker dies.
+        function: Called in worker processes, to which it is sent pickled.
+        items: Its arguments.
+        workers: Batches processed at a time, one CPU each.
+        batch: Items per batch; at most this many are done twice when a worker dies.
         node: Value of the label ``node-role`` of the nodes to run on.
-        on_lost: Told how many items are tried again because their process died.
-        finish: Makes a second function, to be called on the results of the first in actors, with a
-            GPU each where there are any. An item that kills one is tried again like any other.
+        on_lost: Called with the number of items that are retried because their process died.
+        finish: Creates a second function, which is called on the results of the first in actors, with
+            a GPU each if there are any. An item that kills one is retried like any other.
         finishers: Number of these actors.
 
     Raises:
-        RayTaskError: what ``function`` raised.
+        RayTaskError: the exception of ``function``.
     """
     selector: dict[str, Any] = {"label_selector": {"node-role": node}} if node else {}
     blocks = -(-len(items) // batch)
@@ -59,7 +59,7 @@ def map_surviving(
         override_num_blocks=blocks,
     )
     with warnings.catch_warnings():
-        # Ray 2.60 has no other way to say that a task whose worker died is not tried for ever.
+        # Ray 2.60 has no other way to prevent endless retries of a task whose worker died.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         dataset = rows.map_batches(
             functools.partial(_call, function=function),
@@ -83,7 +83,7 @@ def map_surviving(
         )
     dataset.context.max_errored_blocks = -1
     left = set(range(len(items)))
-    with _quiet(), contextlib.suppress(ObjectLostError):  # results that were on a lost node: left
+    with _quiet(), contextlib.suppress(ObjectLostError):  # results on a lost node are skipped
         for row in dataset.iter_rows():
             left.discard(row["index"])
             yield row["index"], pickle.loads(row["result"])
@@ -104,11 +104,11 @@ def _result(reference: Any, again: Callable[[], Any]) -> Any:
         except (WorkerCrashedError, OutOfMemoryError):
             return None
         except (NodeDiedError, ObjectLostError):
-            reference = again()  # not the item's doing
+            reference = again()  # not caused by the item
 
 
 def _call(rows: dict[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
-    # Pickled, so that Ray Data sees bytes and nothing it would like to convert.
+    # Pickled, so that Ray Data sees only bytes and converts nothing.
     results = [pickle.dumps(function(pickle.loads(item))) for item in rows["item"]]
     return {"index": rows["index"], "result": results}
 
@@ -133,7 +133,7 @@ def _apply(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Ray Data's traceback of a lost batch off the terminal: the batch is tried again."""
+    """Hide Ray Data's traceback of a lost batch, since the batch is retried."""
     logger = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

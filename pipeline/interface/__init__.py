@@ -1,1 +1,1 @@
-"""What a person sees: the terminal, help and completion; names, descriptions and views in MLflow."""
+"""User interface: terminal, help and completion; names, descriptions and views in MLflow."""

@@ -1,7 +1,7 @@
-"""``tcmgc COMMAND …``: every command of the pipeline behind one name, with completion.
+"""``tcmgc COMMAND …``: every command of the pipeline under one name, with completion.
 
 ``tcmgc train demo`` is ``python pipeline/train.py demo``. Nothing is imported before a command is
-known, so that the first answer comes at once.
+known, so the first output appears immediately.
 """
 
 import ast
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def commands() -> dict[str, str]:
-    """Names of the commands, and the first line of what each says about itself."""
+    """Names of the commands, and the first line of each one's docstring."""
     found = {}
     for path in sorted(HERE.glob("*.py")):
         text = path.read_text()
@@ -63,7 +63,7 @@ def commands() -> dict[str, str]:
 
 
 def _run(name: str, words: list[str]) -> None:
-    # As if the script had been called: messages, MLflow's source and jobs name it.
+    # As if the script had been called, because messages, MLflow's source and jobs use its name.
     sys.argv = [str(HERE / f"{name}.py"), *words]
     from pipeline import cli
     from pipeline.interface import front

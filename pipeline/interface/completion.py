@@ -1,4 +1,4 @@
-"""Words that may come next on a command line, for the shell's completion, and lists of what there is."""
+"""Possible next words of a command line, for the shell's completion, and lists of recipes and methods."""
 
 import typing
 from typing import Any, Literal
@@ -30,10 +30,10 @@ compdef _tcmgc tcmgc""",
 
 
 def script(shell: str) -> str:
-    """The text to put into the shell's start file.
+    """The text for the shell's startup file.
 
     Raises:
-        ValueError: a shell that is not known.
+        ValueError: an unknown shell.
     """
     if shell not in _SCRIPTS:
         raise ValueError(f"completion for {shell!r} is not known; known are {', '.join(_SCRIPTS)}")
@@ -41,7 +41,7 @@ def script(shell: str) -> str:
 
 
 def catalogue() -> str:
-    """Recipes, methods and spaces, a line each."""
+    """Recipes, methods and spaces, one per line."""
     lines = ["recipes (tcmgc train RECIPE):"]
     width = max(map(len, recipes.RECIPES))
     for name, recipe in recipes.RECIPES.items():
@@ -58,10 +58,10 @@ def catalogue() -> str:
 
 
 def candidates(words: list[str], commands: list[str]) -> list[str]:
-    """What may stand at a place of the command line.
+    """Possible words at a position of the command line.
 
     Args:
-        words: the place, counted from 0, and the whole line, ``tcmgc`` first.
+        words: the position, counted from 0, and the complete line, ``tcmgc`` first.
         commands: names of all commands.
     """
     place, line = int(words[0]), words[1:]
@@ -93,7 +93,7 @@ def _spaces() -> dict[str, Any]:
 
 
 def _fields() -> dict[str, list[str]]:
-    """Every field of the demo's config as the command line spells it, with its values where they are few."""
+    """Every field of the demo's config by its command-line name, with its values if they are few."""
     config = recipes.recipe("demo")
     found = {}
     for path in flatten(config):

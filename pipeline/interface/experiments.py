@@ -1,4 +1,4 @@
-"""MLflow's experiments, one a data set, and the addresses of what is in them."""
+"""MLflow's experiments, one per data set, and addresses of their content."""
 
 from collections.abc import Mapping
 
@@ -13,9 +13,9 @@ EXPERIMENT = "text-video retrieval"
 
 
 def page(run_id: str) -> str:
-    """Address of a run's page on the server, or on the one that ``make ui`` starts over the database.
+    """Address of a run's page on the server, or on the one that ``make ui`` starts on the database.
 
-    Unless an address asks for training, MLflow (3.17) opens its pages about language models.
+    Unless an address requests training, MLflow (3.17) opens its pages about language models.
     """
     number = client().get_run(run_id).info.experiment_id
     return f"{_server()}/#/experiments/{number}/runs/{run_id}?workflowType=machine_learning"
@@ -35,22 +35,22 @@ def _server() -> str:
 
 
 def experiment(dataset: str) -> str:
-    """The id of a data set's experiment; made where it is not there, with its saved views.
+    """The id of a data set's experiment, which is created with its saved views if it does not exist.
 
     Raises:
-        ValueError: it was deleted in MLflow; says how to restore it.
+        ValueError: it was deleted in MLflow; states how to restore it.
     """
     there, name = client(), f"{EXPERIMENT}: {dataset}"
     found = there.get_experiment_by_name(name)
     if found is None:
-        # A database has no place for files of its own; a server does.
+        # A database has no storage for files; a server does.
         place = None if uri().startswith("http") else (home() / "mlartifacts").as_uri()
         try:
             made = there.create_experiment(name, artifact_location=place)
             save_views(made, views.tags())
             return made
         except database.RefusedError:
-            found = there.get_experiment_by_name(name)  # another run was faster
+            found = there.get_experiment_by_name(name)  # another run has created it meanwhile
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
@@ -73,7 +73,7 @@ def check(dataset: str) -> None:
     """Make sure, before long work, that runs can be recorded.
 
     Raises:
-        ValueError: MLflow cannot be reached, or its experiment was deleted; says what to do.
+        ValueError: MLflow cannot be reached, or its experiment was deleted; states what to do.
     """
     database.check()
     if database.is_there():
@@ -81,14 +81,14 @@ def check(dataset: str) -> None:
 
 
 def experiments() -> list[str]:
-    """Ids of all experiments that are not deleted; nothing is made."""
+    """Ids of all experiments that are not deleted; creates nothing."""
     if not database.is_there():
         return []
     return [found.experiment_id for found in client().search_experiments()]
 
 
 def find_runs(where: str, at_most: int | None = None) -> list[Run]:
-    """Runs of all experiments of ours that fulfil a condition in MLflow's words, the latest first."""
+    """Runs of all our experiments that match an MLflow filter, the latest first."""
     ours = experiments()
     found: list[Run] = []
     token = None

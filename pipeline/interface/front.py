@@ -1,8 +1,8 @@
-"""The first answer of a script, before its imports, which take seconds.
+"""The first output of a script, before its imports, which take seconds.
 
-Every script imports this module before anything else of weight. Where it is what the user called, and asks
-for help, the help is printed from its source, of which only the dataclasses of its command line
-are executed; else a line says that it is starting. Imported from anywhere else, it does nothing.
+Every script imports this module before any slow import. If the user called that script and requested
+help, the help is printed from the script's source, of which only the command line's dataclasses
+are executed; otherwise a line says that it is starting. Imported from anywhere else, it does nothing.
 """
 
 import ast
@@ -25,7 +25,7 @@ _SLOW = (
 )
 """Scripts that load PyTorch, Ray and MLflow."""
 _LIGHT = ("dataclasses", "pathlib", "tcmgc.config", "typing", "tyro")
-"""Modules that a command line's dataclasses may need, and that are quick to import."""
+"""Modules that a command line's dataclasses may need and that import quickly."""
 
 
 def begin(script: Path, words: list[str]) -> None:
@@ -37,9 +37,9 @@ def begin(script: Path, words: list[str]) -> None:
 
 
 def arguments(script: Path) -> tuple[Any, str] | None:
-    """A script's class of arguments and what the script says about itself, without its imports.
+    """A script's class of arguments and its docstring, without its imports.
 
-    None where the class needs what only those bring.
+    None if the class needs these imports.
     """
     text = script.read_text()
     tree = ast.parse(text)
@@ -55,7 +55,7 @@ def arguments(script: Path) -> tuple[Any, str] | None:
                 kept.append(ast.copy_location(ast.ImportFrom("pipeline", names, 0), node))
     made = types.ModuleType(f"pipeline._arguments_of_{script.stem}")
     made.__file__ = str(script)
-    sys.modules[made.__name__] = made  # where `inspect` looks for the source of a class
+    sys.modules[made.__name__] = made  # `inspect` looks there for the source of a class
     try:
         exec(compile(ast.Module(kept, []), str(script), "exec"), made.__dict__)
     except (ImportError, NameError, AttributeError):

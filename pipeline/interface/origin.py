@@ -1,4 +1,4 @@
-"""Where a run comes from: user, command and commit in MLflow's own tags, and versions in ours."""
+"""A run's origin: user, command and commit in MLflow's own tags, and versions in ours."""
 
 import functools
 import getpass
@@ -31,14 +31,14 @@ def _user() -> str:
 
 
 def _command() -> str:
-    """The script, as seen from the checkout where it lies there."""
+    """The script, relative to the checkout if it is in it."""
     script = Path(sys.argv[0]).resolve() if sys.argv[0] else CHECKOUT
     return str(script.relative_to(CHECKOUT) if script.is_relative_to(CHECKOUT) else script.name)
 
 
 @functools.cache
 def _git() -> dict[str, str]:
-    """The state of the checkout that this process runs, asked once."""
+    """The state of this process's checkout, determined once."""
     commit = _ask("rev-parse", "HEAD")
     if not commit:
         return {"mlflow.source.git.commit": "not a git checkout"}

@@ -1,4 +1,4 @@
-"""What a training would do, without doing it: config, data, steps, memory. Nothing is written."""
+"""Show what training would do, without doing it: config, data, steps, memory. Nothing is written."""
 
 import contextlib
 import io
@@ -15,14 +15,14 @@ from tcmgc.training import order
 
 
 def show(config: Config, place: str) -> None:
-    """Print it.
+    """Print the rehearsal.
 
     Args:
         config: The experiment.
         place: The run's folder.
 
     Raises:
-        ValueError: what training would refuse as well, of data, towers and words.
+        ValueError: data, towers or words that training would also refuse.
     """
     for path, value in flatten(config).items():
         print(f"{path:32}{'' if value is None else value}")
@@ -63,7 +63,7 @@ def _memory(config: Config) -> None:
         weights = list(model.build(config).parameters())
     count = sum(weight.numel() for weight in weights)
     trained = sum(weight.numel() for weight in weights if weight.requires_grad)
-    # float32: weights of all; gradients and Adam's two averages of what is trained.
+    # float32: all weights; gradients and Adam's two averages of trained weights.
     terminal.header("model", f"{count / 1e6:.2f} M weights, {trained / 1e6:.2f} M trained")
     terminal.header(
         "memory",

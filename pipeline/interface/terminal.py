@@ -1,4 +1,4 @@
-"""What a command shows while it works: a header, a live line on a terminal, plain lines in a pipe."""
+"""Output of a running command: a header, a live line on a terminal, plain lines in a pipe."""
 
 import contextlib
 import os
@@ -11,24 +11,24 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 _LOOK = 0.3
-"""Seconds between two looks at what the workers have to say."""
+"""Seconds between two checks for messages from workers."""
 _PIPE = 5.0
 """Seconds between two lines of progress in a pipe."""
 
 
 def header(name: str, text: str) -> None:
-    """A line of the header: what, and its value."""
+    """Print a line of the header: a name and its value."""
     print(f"{name:9}{text}", flush=True)
 
 
 def live() -> bool:
-    """Whether a person watches: both streams are terminals."""
+    """Whether both streams are terminals, so that a person can watch."""
     return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextlib.contextmanager
 def silent(quiet: bool) -> Iterator[None]:
-    """With ``quiet``, nothing on stdout while the block runs; errors go to stderr as ever."""
+    """With ``quiet``, suppress stdout in the block; errors go to stderr as usual."""
     if not quiet:
         yield
         return
@@ -37,7 +37,7 @@ def silent(quiet: bool) -> Iterator[None]:
 
 
 class Progress:
-    """Items done of a known number: a bar on a terminal, a line every few seconds elsewhere."""
+    """Progress over a known number of items: a bar on a terminal, otherwise a line every few seconds."""
 
     def __init__(self, what: str, total: int) -> None:
         self.what, self.total = what, total
@@ -46,7 +46,7 @@ class Progress:
         self._bar = tqdm(total=total, unit="", desc=f"  {what}", leave=False) if live() else None
 
     def step(self, by: int = 1, bad: bool = False) -> None:
-        """Count, and show where it stands."""
+        """Count items, and show the progress."""
         self.done, self.bad = self.done + by, self.bad + bad
         last = self.done >= self.total
         if self._bar is not None:
@@ -65,17 +65,17 @@ class Progress:
 
 
 class News(Protocol):
-    """Where workers leave lines and the state of training for the driver."""
+    """Source of workers' lines and the state of training for the driver."""
 
     def news(self) -> list[dict[str, Any]]:
-        """Everything that was said, by each who says something: ``lines``, ``count``, ``now``."""
+        """All messages by sender: ``lines``, ``count``, ``now``."""
 
 
 @contextlib.contextmanager
 def following(news: News) -> Iterator[None]:
-    """While the block runs, show what the workers say: in a thread, from the main thread alone.
+    """While the block runs, show the workers' messages in a thread, if called from the main thread.
 
-    Elsewhere, as in a trial of a sweep, nothing is shown.
+    In other threads, as in a trial of a sweep, nothing is shown.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -104,13 +104,13 @@ class _Screen:
         self.live = live()
 
     def show(self, news: list[dict[str, Any]]) -> None:
-        """Lines that are new, and the live line."""
+        """Show new lines, and the live line."""
         for who, said in enumerate(news):
             fresh = said["count"] - self.seen.get(who, 0)
             self.seen[who] = said["count"]
             for line in said["lines"][-fresh:] if fresh > 0 else ():
                 if self.live and line["step"]:
-                    continue  # the live line has it
+                    continue  # the live line shows it
                 self._write(line["text"])
             if self.live and said["now"]:
                 self._draw(said["now"])

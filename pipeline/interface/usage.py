@@ -1,4 +1,4 @@
-"""``--help``: a line for every field, with its type, its value and what it is for."""
+"""``--help``: a line for every field, with its type, its value and its description."""
 
 import ast
 import dataclasses
@@ -16,17 +16,17 @@ import tyro
 from tcmgc.config import Config
 
 _PLACE = 34
-"""Column at which the words about a field begin."""
+"""Column at which the description of a field begins."""
 
 
 def show(about: str, prog: str, words: str, groups: dict[str, Any]) -> None:
     """Print the help of a command.
 
     Args:
-        about: What the command does, and whatever else stands above the fields.
+        about: Description of the command, and other text above the fields.
         prog: What the user types.
         words: What may follow it.
-        groups: Dataclass instances, or classes where the command has no defaults, by the prefix of their
+        groups: Dataclass instances, or classes if the command has no defaults, by the prefix of their
             fields; ``""`` for none.
     """
     shown = [f"usage: {prog} {words}\n\n{about}"]
@@ -40,12 +40,12 @@ def show(about: str, prog: str, words: str, groups: dict[str, Any]) -> None:
                 shown.append(line)
     try:
         print("\n".join(shown), flush=True)
-    except BrokenPipeError:  # the reader has seen enough, as `| head` has
+    except BrokenPipeError:  # the reader has closed the pipe, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def positional(kind: type) -> list[str]:
-    """The fields that stand on the command line without their names, in their order."""
+    """The positional fields of the command line, in order."""
     return [
         field.name
         for field in dataclasses.fields(kind)
@@ -119,7 +119,7 @@ def _value(owner: Any, field: dataclasses.Field[Any]) -> Any:
 
 
 def spelled(kind: Any) -> str:
-    """A type as a person reads it: ``INT``, ``{raw,jpeg}``, ``STR …``."""
+    """A readable form of a type: ``INT``, ``{raw,jpeg}``, ``STR …``."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         return spelled(arguments[0])

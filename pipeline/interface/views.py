@@ -1,8 +1,8 @@
-"""The tables and charts that an experiment opens on: views saved with it, for MLflow's own pages.
+"""Saved views of an experiment (tables and charts) for MLflow's own pages.
 
-MLflow (3.17) keeps a view in a tag of the experiment, ``mlflow.sharedViewState.KEY``: JSON with
-``name``, ``createdAt``, ``updatedAt`` (milliseconds) and ``state``, itself JSON, which its pages
-lay over their own defaults. An address with ``viewStateShareKey=KEY`` opens it. Columns are named
+MLflow (3.17) stores a view in a tag of the experiment, ``mlflow.sharedViewState.KEY``: JSON with
+``name``, ``createdAt``, ``updatedAt`` (milliseconds) and ``state``, itself JSON, which overrides
+the pages' defaults. An address with ``viewStateShareKey=KEY`` opens it. Columns are named
 ``metrics.`NAME```, ``params.`NAME```, ``tags.`NAME``` and ``attributes.`TITLE```.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 PREFIX = "mlflow.sharedViewState."
 TABLE, CHARTS = "table", "charts"
 _CREATED = 1_700_000_000_000
-"""A constant, so that the same view is the same tag; MLflow only sorts by it."""
+"""A constant, so that the same view gives the same tag; MLflow only sorts by it."""
 
 _COLUMNS = {
     "metrics.`best/SumR`": 95,
@@ -26,19 +26,19 @@ _COLUMNS = {
     "tags.`recipe`": 260,
     "tags.`status`": 110,
 }
-"""Columns and their widths in pixels, in their order."""
+"""Columns and their widths in pixels, in order."""
 _NAME, _CREATED_AT = "attributes.`Run Name`", "runDateAndNestInfo"
 _TABLE_IDS = {"attributes.`Duration`": "duration"}
-"""Columns that the table's order calls by another name."""
+"""Columns that have a different name in the table's sort order."""
 _AXES = 6
-"""Axes of a sweep's parallel coordinates; more cannot be read."""
+"""Most axes of a sweep's parallel coordinates; more are not readable."""
 _PARALLEL_PARAMS = ("head.kind", "loss.alpha", "optim.lr_new")
 
 
 def tags() -> dict[str, str]:
     """The tags of an experiment that save its views."""
     table = _state()
-    # Newest last in MLflow's list of views: the table stands first.
+    # MLflow lists views with the newest last, so the table comes first.
     return {
         PREFIX + TABLE: _envelope("Runs, best first", table, _CREATED + 1),
         PREFIX + CHARTS: _envelope("Loss, SumR and R@1", table, _CREATED),
@@ -46,7 +46,7 @@ def tags() -> dict[str, str]:
 
 
 def sweep(parent: str, varied: tuple[str, ...]) -> dict[str, str]:
-    """The tag that saves a sweep's view: its trials alone, what varies in them, best first.
+    """The tag that saves a sweep's view: only its trials, with the varied fields, best first.
 
     Args:
         parent: MLflow's id of the sweep's own run.
@@ -69,7 +69,7 @@ def _envelope(name: str, state: dict[str, Any], moment: int) -> str:
 def _state(
     varied: dict[str, int] | None = None, parameters: list[str] | None = None, where: str = ""
 ) -> dict[str, Any]:
-    """Everything that MLflow's runs page keeps of a view."""
+    """The complete state of a view on MLflow's runs page."""
     columns = {**(varied or {}), **_COLUMNS}
     widths = {
         _NAME: 230,

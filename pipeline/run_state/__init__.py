@@ -1,1 +1,1 @@
-"""The folder of a run: its lock, its checkpoints and its requests to stop or save."""
+"""The folder of a run: its lock, its checkpoints, and requests to stop or save."""

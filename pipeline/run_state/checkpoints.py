@@ -1,8 +1,8 @@
-"""Checkpoints in a run's folder: written aside, moved into place, and found again after a crash.
+"""Checkpoints in a run's folder: written atomically, and recovered after a crash.
 
 Ray Train keeps a list of the run's checkpoints in the folder. It writes that list in place, so a
-controller that dies, or a disk that is full, can leave half of it; and a worker that dies right
-after its report leaves a checkpoint that is not on it. :func:`settle` puts both right.
+controller that dies, or a full disk, can leave a truncated list; and a worker that dies right
+after its report leaves a checkpoint that is not on it. :func:`settle` repairs both.
 """
 
 import os
@@ -32,7 +32,7 @@ PREFIX, ASIDE = "checkpoint_", ".writing-"
 
 @contextmanager
 def aside(folder: str) -> Iterator[Path]:
-    """A folder to write a checkpoint in: beside its place where that is local, so that moving is free.
+    """A folder for writing a checkpoint: next to its destination if that is local, so moving is free.
 
     Raises:
         ValueError: the run's folder cannot be reached from this machine.
@@ -45,7 +45,7 @@ def aside(folder: str) -> Iterator[Path]:
         )
     above = tempfile.gettempdir() if storage.is_uri(path) else path
     place = Path(above, f"{ASIDE}{uuid.uuid4().hex}")
-    place.mkdir()  # with the rights that the umask gives; tempfile's are for one user alone
+    place.mkdir()  # with the umask's permissions; tempfile's are for one user only
     try:
         yield place
     finally:
@@ -53,13 +53,13 @@ def aside(folder: str) -> Iterator[Path]:
 
 
 def try_save(save: Callable[[], None], patience: float, say: Callable[[str], None]) -> str | None:
-    """Write a checkpoint; what went wrong where the disk would not take it.
+    """Write a checkpoint; return the error if the disk does not accept it.
 
-    A step's checkpoint may be left out: training goes on, the one before is untouched. An
-    epoch's is tried again until ``patience`` seconds are over.
+    A step's checkpoint may be skipped: training continues, and the previous one is kept. An
+    epoch's is retried until ``patience`` seconds have passed.
 
     Raises:
-        OSError: the disk did not take it in that time.
+        OSError: the disk did not accept it in that time.
     """
     until = time.monotonic() + patience
     while True:
@@ -77,17 +77,17 @@ def try_save(save: Callable[[], None], patience: float, say: Callable[[str], Non
 
 
 def publish(folder: str, written: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-    """Put a checkpoint that was written aside in its place; it is there whole or not at all.
+    """Move a temporary checkpoint to its destination atomically.
 
-    Moved by one rename where the folder is local. On an object store, each file appears whole and
-    ``training.json`` comes last: without it, a folder is no checkpoint.
+    In a local folder it is moved by one rename. On an object store, each file appears complete and
+    ``training.json`` is last: a folder without it is not a checkpoint.
     """
     system, inner = storage.resolve(storage.join(folder, name))
     source = Path(written.path)
     if isinstance(system, fs.LocalFileSystem):
         os.rename(source, inner)
     else:
-        system.create_dir(inner)  # Ray deletes old ones, and Google's store wants a marker for that
+        system.create_dir(inner)  # Ray deletes old ones, for which Google's store needs a marker
         for file in sorted(source.iterdir(), key=lambda file: file.name == TRAINING):
             fs.copy_files(str(file), f"{inner}/{file.name}", destination_filesystem=system)
     return ray.train.Checkpoint(path=inner, filesystem=system)
@@ -95,10 +95,10 @@ def publish(folder: str, written: ray.train.Checkpoint, name: str) -> ray.train.
 
 @contextmanager
 def local(folder: str) -> Iterator[str]:
-    """The checkpoint on this machine: where it is, or a copy of what a URI names.
+    """Local path of the checkpoint: the folder itself, or a copy of a URI.
 
     Raises:
-        ValueError: the URI holds no checkpoint.
+        ValueError: the URI is not a checkpoint.
     """
     path = storage.without_scheme(folder)
     if not storage.is_uri(path):
@@ -130,7 +130,7 @@ def chosen(folder: str) -> str:
                 scores[name] = (training["score"], training["step"])
     if not scores:
         if not run_folder.exists(folder, CONFIG):
-            return folder  # neither a run nor a checkpoint: whoever reads it says so
+            return folder  # neither a run nor a checkpoint: reading it raises the error
         raise ValueError(
             f"run {storage.plain(folder)} has no checkpoint with a validation score yet: an epoch has to end first"
         )
@@ -155,10 +155,10 @@ def latest(folder: str) -> str:
 
 
 def settle(folder: str, score: str) -> int | None:
-    """Make the folder's list of checkpoints agree with what is there; before any worker starts.
+    """Make the folder's list of checkpoints consistent with its files, before any worker starts.
 
-    Halves of checkpoints are removed, whole ones that the list does not know are added, and a
-    list that cannot be read is made anew. Gives the step of the latest checkpoint.
+    Incomplete checkpoints are removed, complete ones missing from the list are added, and an
+    unreadable list is rebuilt. Returns the step of the latest checkpoint.
 
     Args:
         folder: The run's.
@@ -181,7 +181,7 @@ def settle(folder: str, score: str) -> int | None:
 
 
 def _listed(folder: str) -> set[str] | None:
-    """Names on the list; None where it cannot be read."""
+    """Names on the list; None if it cannot be read."""
     values = run_folder.read(folder, LIST)
     if values is None:
         return None

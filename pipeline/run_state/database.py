@@ -1,4 +1,4 @@
-"""MLflow's database or server: where it is, a client that waits for it, and what is wrong with it."""
+"""MLflow's database or server: its address, a client that waits for it, and checks."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ from tcmgc import storage
 PATIENCE = 60.0
 """Seconds that a call waits for a locked database or for a server that does not answer."""
 AT_THE_START = 10.0
-"""The same before any long work, where a server is more likely to be the wrong one."""
+"""The same before any long work, when a wrong address is the more likely cause."""
 _TEMPORARY = (
     "TEMPORARILY_UNAVAILABLE",
     "REQUEST_LIMIT_EXCEEDED",
@@ -39,22 +39,22 @@ _LASTING = (
     "authentication failed",
     "does not exist",
 )
-"""What databases say of what waiting does not change."""
+"""Database errors that waiting does not resolve."""
 
 
 class UnreachableError(ValueError):
-    """The database stayed locked, or the server did not answer, for as long as was waited."""
+    """The database stayed locked, or the server did not answer, until the timeout."""
 
 
 class RefusedError(ValueError):
-    """MLflow said no; another try would get the same answer."""
+    """MLflow refused the call; a retry would have the same result."""
 
 
 def uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or a database beside the project.
+    """``MLFLOW_TRACKING_URI``, or a database in the project's folder.
 
-    The path of an SQLite file is relative to :func:`pipeline.cli.home`, whatever the working
-    directory is.
+    The path of an SQLite file is relative to :func:`pipeline.cli.home`, not to the working
+    directory.
     """
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     if not chosen:
@@ -67,14 +67,14 @@ def uri() -> str:
 
 
 def shown(address: str | None = None) -> str:
-    """:func:`uri` as messages and reports show it: without a password."""
+    """:func:`uri` for messages and reports, without a password."""
     return storage.plain(address or uri())
 
 
 def environment() -> dict[str, str]:
-    """What another process needs to reach the same MLflow; for :func:`adopt`.
+    """Variables that another process needs to use the same MLflow; for :func:`adopt`.
 
-    A Ray that was started before this process does not hand on its variables.
+    A Ray that was started before this process does not pass on its variables.
     """
     own = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
     found = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
@@ -84,24 +84,24 @@ def environment() -> dict[str, str]:
 
 
 def adopt(variables: dict[str, str]) -> None:
-    """Take the :func:`environment` of another process."""
+    """Set the :func:`environment` of another process."""
     os.environ.update(variables)
 
 
 def client(address: str | None = None, *, patience: float = PATIENCE) -> Any:
     """An ``MlflowClient`` whose calls wait up to ``patience`` seconds for the database or server.
 
-    A database that is not there is made. Calls raise :class:`UnreachableError` and :class:`RefusedError`,
-    both ValueErrors of one sentence.
+    A missing database is created. Calls raise :class:`UnreachableError` and :class:`RefusedError`,
+    both ValueErrors with a one-sentence message.
 
     Raises:
-        ValueError: an address that is none.
+        ValueError: an invalid address.
     """
     address = address or uri()
-    # MLflow's own tries, with pauses that double, would see minutes late that a server is back.
+    # MLflow's own retries, with doubling pauses, would notice a recovered server minutes late.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    # It shows a traceback of every try.
+    # It shows a traceback of every attempt.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     _refuse_address(address)
     path = _sqlite_path(address)
@@ -113,10 +113,10 @@ def client(address: str | None = None, *, patience: float = PATIENCE) -> Any:
 
 
 def check() -> None:
-    """Make sure that MLflow can be reached; before long work, and without making a database.
+    """Make sure, before long work, that MLflow can be reached; does not create a database.
 
     Raises:
-        ValueError: it cannot; says what to do.
+        ValueError: it cannot; states what to do.
     """
     address = uri()
     _refuse_address(address)
@@ -131,7 +131,7 @@ def check() -> None:
 
 
 def is_there() -> bool:
-    """Whether there is anything to ask: a server, or a database file that has been made."""
+    """Whether there is a server, or an existing database file."""
     path = _sqlite_path(uri())
     return path is None or Path(path).exists()
 
@@ -143,7 +143,7 @@ def command(*words: str) -> str:
 
 
 def look() -> str:
-    """How to see MLflow's pages: the server's address, or the command that starts one over the database."""
+    """How to see MLflow's pages: the server's address, or the command that starts one on the database."""
     if uri().startswith("http"):
         return shown()
     return shlex.join([python(), "-m", "mlflow", "ui", "--backend-store-uri", shown()])
@@ -167,7 +167,7 @@ def _refuse_address(address: str) -> None:
 
 
 def _refuse_folder(path: Path) -> None:
-    """Raise where no database can be made at this path."""
+    """Raise if no database can be created at this path."""
     there = next(parent for parent in path.parents if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(
@@ -185,12 +185,12 @@ def _sqlite_path(address: str) -> str | None:
 
 
 def _quoted(path: Path) -> str:
-    """A path as an address has it: SQLAlchemy takes ``%41`` for ``A``, and ``?`` for the path's end."""
+    """A path quoted for an address: SQLAlchemy reads ``%41`` as ``A``, and ``?`` as the path's end."""
     return str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def _tidy(address: str) -> None:
-    """Remove the empty folders that MLflow makes for an address, of which it takes ``%25`` as it stands."""
+    """Remove the empty folders that MLflow creates for an address, in which it does not decode ``%25``."""
     path = address.removeprefix("sqlite:///").partition("?")[0]
     if address.startswith("sqlite:///") and unquote(path) != path:
         with contextlib.suppress(OSError):
@@ -198,9 +198,9 @@ def _tidy(address: str) -> None:
 
 
 def _make(path: Path) -> None:
-    """Make MLflow's tables in a file aside and put it in its place, unless another is there by then.
+    """Create MLflow's tables in a temporary file and move it into place, unless one exists by then.
 
-    Several processes that make the tables of one file at the same time break each other's.
+    Processes that create the tables of one file at the same time would corrupt it.
     """
     _refuse_folder(path)
     try:
@@ -224,7 +224,7 @@ def _make(path: Path) -> None:
 
 
 class _Patient:
-    """An ``MlflowClient`` whose calls are asked again while the answer may still change."""
+    """An ``MlflowClient`` that retries calls after temporary errors."""
 
     def __init__(self, made: MlflowClient, address: str, patience: float) -> None:
         self._made, self._address, self._patience = made, address, patience
@@ -293,7 +293,7 @@ def _no(address: str, error: Exception) -> str:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether a call that failed so may succeed a little later: a locked database, a server away."""
+    """Whether a retry may succeed after this error: a locked database, an unavailable server."""
     text = str(error).lower()
     if any(lasting in text for lasting in _LASTING):
         return False
@@ -303,14 +303,14 @@ def is_temporary(error: Exception) -> bool:
 
 
 def _is_mlflows(error: Exception) -> bool:
-    """Whether it came from MLflow, its database driver or the network; anything else is a fault of ours."""
+    """Whether it came from MLflow, its database driver or the network; anything else is our bug."""
     return isinstance(error, MlflowException | OSError | ImportError) or type(
         error
     ).__module__.startswith(("sqlalchemy", "sqlite3", "requests", "urllib3", "alembic"))
 
 
 def _first(error: Exception) -> str:
-    """An error's first line, cut to what a sentence can hold."""
+    """An error's first line, truncated to fit in a sentence."""
     lines = str(error).strip().splitlines()
     line = lines[0] if lines else type(error).__name__
     return line if len(line) <= 200 else f"{line[:197]}..."
@@ -318,7 +318,7 @@ def _first(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _short_requests() -> Iterator[None]:
-    """Let a request give up after a few seconds: an address may be one that swallows everything."""
+    """Let a request time out after a few seconds: an address may silently drop all packets."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = os.environ.get(name)
     os.environ[name] = str(int(AT_THE_START))

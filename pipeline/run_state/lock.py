@@ -1,10 +1,10 @@
-"""One run, one writer: a lock in the run's folder that a crashed owner does not leave stuck.
+"""One writer per run: a lock in the run's folder that does not stay locked after a crash.
 
-The lock is a small file with its owner's name and a count that the owner raises every few
-seconds. Whoever finds it and sees the count stand still takes it over. No clocks are compared,
-so machines need not agree on the time; a process of this machine that is gone is seen at once.
+The lock is a small file with its owner's name and a counter that the owner increments every few
+seconds. Another process that sees the counter unchanged takes the lock over. No clocks are compared,
+so machines need not agree on the time; a dead process of this machine is detected immediately.
 
-Two that find a folder free at the same instant: a local file is created by one of them only. On
+If two processes find a folder free at the same time, only one of them can create a local file. On
 an object store both write, wait, and read back; the last writer wins. Writes that take longer
 than that wait would let both in: it is a guard against mistakes, not a consensus protocol.
 """
@@ -28,9 +28,9 @@ from tcmgc import storage
 
 NAME = "lock.json"
 BEAT = 5.0
-"""Seconds between an owner's signs of life."""
+"""Seconds between an owner's heartbeats."""
 PATIENCE = 20.0
-"""Seconds without a sign of life after which an owner counts as gone."""
+"""Seconds without a heartbeat after which an owner counts as dead."""
 _SETTLE = 1.0
 _UNKNOWN: dict[str, Any] = {
     "owner": None,
@@ -46,8 +46,8 @@ _UNKNOWN: dict[str, Any] = {
 def held(folder: str, *, beat: float = BEAT, patience: float = PATIENCE) -> Iterator[None]:
     """Own the folder while the block runs.
 
-    If another process takes it all the same (this one slept for longer than ``patience``), the
-    block is interrupted as by Ctrl-C, so that two never go on writing.
+    If another process still takes it over (because this one slept longer than ``patience``), the
+    block is interrupted as by Ctrl-C, so that two processes never write at the same time.
 
     Raises:
         ValueError: another living process owns it; names it.
@@ -72,10 +72,10 @@ def held(folder: str, *, beat: float = BEAT, patience: float = PATIENCE) -> Iter
 
 
 def refuse_if_held(folder: str) -> None:
-    """Raise at once where a living process of this machine owns the folder; nothing is written.
+    """Raise immediately if a running process of this machine owns the folder; writes nothing.
 
     Raises:
-        ValueError: names it.
+        ValueError: names the process.
     """
     found = _read(folder)
     if found is not None and _alive_here(found):
@@ -93,7 +93,7 @@ def _self() -> dict[str, Any]:
 
 
 def _dead(lock: dict[str, Any]) -> bool:
-    """Whether the owner was a process of this machine and is gone."""
+    """Whether the owner was a process of this machine and has ended."""
     here = _self()
     if any(lock.get(name) != here[name] for name in ("host", "boot")):
         return False
@@ -105,7 +105,7 @@ def _dead(lock: dict[str, Any]) -> bool:
 
 
 def _wait_for(folder: str, found: dict[str, Any], patience: float) -> None:
-    """Return when the owner is gone."""
+    """Return when the owner has ended."""
     until = time.monotonic() + patience
     while not _dead(found) and time.monotonic() < until:
         now = _read(folder)
@@ -147,7 +147,7 @@ def _take(folder: str, mine: dict[str, Any], fresh: bool) -> None:
 
 
 def _read(folder: str) -> dict[str, Any] | None:
-    """The lock; one without owner where its owner died before it had written its name."""
+    """The lock; without an owner if that died before it had written its name."""
     return run_folder.read(folder, NAME) or (_UNKNOWN if run_folder.exists(folder, NAME) else None)
 
 
@@ -164,4 +164,4 @@ def _beat(folder: str, mine: dict[str, Any], pause: float, stop: threading.Event
             mine["beat"] += 1
             run_folder.write(folder, NAME, mine)
         except OSError:
-            continue  # a full disk or a store that is away: the next beat tries again
+            continue  # a full disk or an unavailable store: the next heartbeat retries

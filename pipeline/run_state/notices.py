@@ -1,4 +1,4 @@
-"""What can ask a run for a checkpoint between two steps: the clock, SIGTERM, Ctrl-C, a node about to leave."""
+"""Requests for a checkpoint between two steps: by time, SIGTERM, Ctrl-C, or a node about to leave."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import ray.train
 from pipeline.cluster import private
 
 NOTHING, SAVE, STOP, ASK, TELL = 0, 1, 2, 4, 8
-"""Wishes of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes; send
+"""Requests of rank 0, as bits: a checkpoint; a checkpoint and then the end; ask Ray about nodes; send
 the metrics so far."""
 
 _STOPPING = "stopping after this step, once its checkpoint is written; once more ends it at once\n"
@@ -24,7 +24,7 @@ _TELL = 15.0
 
 
 class Stopped(KeyboardInterrupt):
-    """A run ended early and in order; the same command goes on."""
+    """A run was stopped cleanly; the same command continues it."""
 
     def __init__(self, signal_name: str, step: int | None) -> None:
         where = "after its last step" if step is None else f"at step {step}, after its checkpoint"
@@ -32,33 +32,33 @@ class Stopped(KeyboardInterrupt):
 
 
 class Board:
-    """Where the driver leaves messages for the workers: a key in the cluster's own store.
+    """The driver's messages for the workers, under a key in the cluster's own store.
 
-    An actor would do as well, but is a process more for every run and every trial of a sweep.
+    An actor would work too, but needs another process for every run and every trial of a sweep.
     """
 
     def __init__(self) -> None:
         self.key = f"tcmgc/word/{uuid.uuid4().hex}"
 
     def leave(self, word: str) -> None:
-        """Leave word; it stays until it is wiped off."""
+        """Write a message, which stays until it is wiped."""
         private.put(self.key, word)
 
     def read(self) -> str:
-        """The word that was left, or nothing."""
+        """The message, or nothing."""
         return (private.get(self.key) or b"").decode()
 
     def wipe(self) -> None:
-        """Leave nothing behind in the cluster."""
+        """Delete the message from the cluster."""
         private.delete(self.key)
 
 
 @contextmanager
 def on_stop_signals(board: Board) -> Iterator[list[str]]:
-    """While the block runs, SIGTERM and Ctrl-C leave a message on the board instead of ending the process.
+    """In this block, SIGTERM and Ctrl-C write a message to the board instead of ending the process.
 
-    Gives a list that holds the signal's name once one has come. A second one ends the process as
-    usual. Signals are the main thread's: elsewhere (in a trial of Ray Tune) nothing changes.
+    Yields a list that contains the signal's name once one has arrived. A second signal ends the
+    process as usual. Only the main thread receives signals: in others (a trial of Ray Tune) nothing changes.
     """
     came: list[str] = []
     if threading.current_thread() is not threading.main_thread():
@@ -69,7 +69,7 @@ def on_stop_signals(board: Board) -> Iterator[list[str]]:
         came.append(signal.Signals(number).name)
         for one, usual in before.items():
             signal.signal(one, usual)
-        os.write(2, _STOPPING.encode())  # print may be what the signal came in between of
+        os.write(2, _STOPPING.encode())  # the signal may have interrupted a print
         board.leave(came[0])
 
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
@@ -83,7 +83,7 @@ def on_stop_signals(board: Board) -> Iterator[list[str]]:
 
 
 class Watch:
-    """Rank 0 watches all three; the other workers learn what it requests with the sum of the loss.
+    """Rank 0 watches for requests; the other workers receive them with the sum of the loss.
 
     Args:
         board: The driver's.
@@ -97,7 +97,7 @@ class Watch:
         self._leaving: set[str] = set()
 
     def wishes(self) -> int:
-        """What rank 0 wants after this step."""
+        """Rank 0's requests after this step."""
         now = time.monotonic()
         wishes = SAVE if self.seconds and now - self.saved >= self.seconds else NOTHING
         if now - self.told >= _TELL:
@@ -111,7 +111,7 @@ class Watch:
         return wishes
 
     def leaving(self) -> bool:
-        """Whether nodes of the run are about to leave that were not before. On all workers together."""
+        """Whether further nodes of the run are about to leave. Must be called on all workers together."""
         info = ray.train.get_preemption_info()
         nodes = set(info.preempted_node_ids) if info else set()
         new = nodes - self._leaving
@@ -119,9 +119,9 @@ class Watch:
         return bool(new)
 
     def note_told(self) -> None:
-        """Metrics were sent."""
+        """Note that metrics were sent."""
         self.told = time.monotonic()
 
     def note_saved(self) -> None:
-        """A checkpoint was made, and metrics were sent with it."""
+        """Note that a checkpoint was written, and metrics were sent with it."""
         self.saved = self.told = time.monotonic()

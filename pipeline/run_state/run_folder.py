@@ -1,4 +1,4 @@
-"""The folder of a run: small JSON files that are there whole or not at all, local or on a URI."""
+"""The folder of a run, local or on a URI: small JSON files that are written atomically."""
 
 import json
 import os
@@ -15,11 +15,11 @@ from tcmgc.config import Config, deciding, from_dict, to_dict
 
 CONFIG, RESULT = "config.json", "result.json"
 _NAMED = 8
-"""Differing fields that an error names."""
+"""Most differing fields that an error lists."""
 
 
 def read(folder: str, name: str) -> dict[str, Any] | None:
-    """A JSON file of the folder; None where there is none, or none that can be read."""
+    """A JSON file of the folder; None if it is missing or cannot be read."""
     system, inner = storage.resolve(storage.join(folder, name))
     if system.get_file_info(inner).type != fs.FileType.File:
         return None
@@ -32,7 +32,7 @@ def read(folder: str, name: str) -> dict[str, Any] | None:
 
 
 def write(folder: str, name: str, values: dict[str, Any]) -> None:
-    """Write a JSON file beside its place and move it there; an object store does that itself."""
+    """Write a JSON file atomically: to a temporary file that is moved; an object store does that itself."""
     system, inner = storage.resolve(storage.join(folder, name))
     content = (json.dumps(values, indent=2) + "\n").encode()
     if not isinstance(system, fs.LocalFileSystem):
@@ -52,7 +52,7 @@ def write(folder: str, name: str, values: dict[str, Any]) -> None:
 
 
 def split(folder: str) -> tuple[str, str]:
-    """The folder of all runs, and the run's name: what ``storage.join`` joined."""
+    """The folder of all runs, and the run's name; the inverse of ``storage.join``."""
     base, mark, query = folder.rstrip("/"), "", ""
     if storage.is_uri(folder):
         base, mark, query = base.partition("?")
@@ -67,7 +67,7 @@ def exists(folder: str, name: str) -> bool:
 
 
 def remove(folder: str, name: str) -> None:
-    """Delete a file of the folder, if it is there."""
+    """Delete a file of the folder, if it exists."""
     if exists(folder, name):
         system, inner = storage.resolve(storage.join(folder, name))
         system.delete_file(inner)
@@ -77,7 +77,7 @@ def checked_name(name: str) -> str:
     """The name, if a folder can have it.
 
     Raises:
-        ValueError: a path, ``..``, an empty name, or one with line breaks or the like.
+        ValueError: a path, ``..``, an empty name, or one with line breaks or similar characters.
     """
     bad = not name.strip() or name != name.strip() or name in (".", "..")
     if bad or any(c in "/\\" or not c.isprintable() for c in name) or len(name.encode()) > 200:
@@ -92,7 +92,7 @@ def config_of(folder: str) -> Config:
     """The config that the run was started with.
 
     Raises:
-        ValueError: the folder holds no run.
+        ValueError: the folder contains no run.
     """
     found = _noted(folder)
     if found is None:
@@ -104,10 +104,10 @@ def config_of(folder: str) -> Config:
 
 
 def agree(folder: str, config: Config) -> bool:
-    """Whether the folder holds a run already; one with the settings of ``config``.
+    """Whether the folder already contains a run with the settings of ``config``.
 
     Raises:
-        ValueError: the folder holds a run with other settings; names them.
+        ValueError: the folder contains a run with other settings; lists them.
     """
     before = _noted(folder)
     if before is None:
@@ -128,10 +128,10 @@ def agree(folder: str, config: Config) -> bool:
 
 
 def enter(folder: str, config: Config) -> None:
-    """Note the run's config in its folder, or make sure that it is the one noted there.
+    """Write the run's config to its folder, or check that the existing one is the same.
 
     Raises:
-        ValueError: the folder holds a run with other settings; names them.
+        ValueError: the folder contains a run with other settings; lists them.
     """
     if not agree(folder, config):
         write(folder, CONFIG, to_dict(config))
@@ -139,9 +139,9 @@ def enter(folder: str, config: Config) -> None:
 
 @contextmanager
 def forgotten_if_refused(folder: str) -> Iterator[None]:
-    """Remove a folder that the block made, if the block is refused before it has a checkpoint.
+    """Remove a folder created in the block, if the block is refused before it has a checkpoint.
 
-    A corrected command may then take the same name.
+    A corrected command can then use the same name.
     """
     fresh = not exists(folder, CONFIG)
     try:

@@ -1,1 +1,1 @@
-"""Answering queries: what the terminal and the page share."""
+"""Answering queries: code shared by the terminal and the page."""

@@ -13,7 +13,7 @@ COLUMNS = ("query", "rank", "score", "place", "path", "start", "end", "state")
 
 
 def to_json(answer: Answer) -> dict[str, Any]:
-    """An answer as JSON types. Bytes of a path that are no UTF-8 are lone surrogates (``\\udcff``)."""
+    """An answer as JSON types. Bytes of a path that are not UTF-8 are lone surrogates (``\\udcff``)."""
     return {
         "query": answer.query,
         "close": answer.close,
@@ -54,12 +54,12 @@ def _moment(moment: Moment) -> dict[str, Any]:
 
 
 def identifier(moment: Moment) -> str:
-    """What names a window in the page's addresses."""
+    """A window's identifier in the page's addresses."""
     return f"{Path(moment.segment).stem}.{moment.row}"
 
 
 def rows(answers: Iterable[Answer]) -> list[dict[str, Any]]:
-    """A row a result, with the columns of :data:`COLUMNS`."""
+    """One row per result, with the columns of :data:`COLUMNS`."""
     return [
         {"query": answer.query, **{name: _match(match)[name] for name in COLUMNS[1:]}}
         for answer in answers
@@ -76,7 +76,7 @@ def write_csv(path: str, answers: Iterable[Answer]) -> None:
 
 
 def table(answer: Answer, width: int) -> str:
-    """An answer for a terminal of so many columns."""
+    """An answer for a terminal with ``width`` columns."""
     lines = [f"note: {note}" for note in answer.notes]
     if not answer.matches:
         return "\n".join([*lines, "nothing found: no video passes the filters"])
@@ -116,6 +116,6 @@ def clock(seconds: float) -> str:
 
 
 def printable(path: str) -> str:
-    """A path that any terminal and any encoding can show; what they cannot is replaced."""
+    """A path that any terminal and encoding can show; other characters are replaced."""
     text = os.fsencode(path).decode(errors="replace") if "://" not in path else path
     return "".join(c if c.isprintable() else "�" for c in text)

@@ -1,7 +1,7 @@
 """The server's addresses: the page, its JSON, its pictures and its videos.
 
-Nothing is fetched from elsewhere, and nothing is given to who has no business here: other sites'
-pages (checked by ``Host`` and ``Origin``), and, on any address but loopback, whoever lacks the token.
+Nothing is loaded from other servers. Requests from other sites' pages (checked by ``Host`` and
+``Origin``) are refused and, on any address but loopback, requests without the token.
 """
 
 import asyncio
@@ -44,15 +44,15 @@ def application(service: Service, search: Search, token: str | None) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
-        service: what answers.
-        search: answers searches; gives the answer or an exception.
-        token: what every request must bring; None on loopback.
+        service: answers requests.
+        search: answers searches; returns the answer or an exception.
+        token: required in every request; None on loopback.
     """
     app = FastAPI(
         title="Video search",
         description="Search an index of videos: a sentence finds the moment.",
         version="1",
-        docs_url=None,  # their scripts come from elsewhere
+        docs_url=None,  # their scripts are loaded from other servers
         redoc_url=None,
     )
 
@@ -181,7 +181,7 @@ def _refusal(request: Request, token: str | None) -> Response | None:
     if origin is not None and origin.partition("://")[2] != host:
         return _error(403, "requests from other sites' pages are not answered")
     if token is None:
-        # A name of another site that was made to lead to this machine.
+        # Another site's name that resolves to this machine (DNS rebinding).
         return (
             None
             if is_loopback(_host(host))
@@ -207,7 +207,7 @@ def _host(header: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own and no other can reach it."""
+    """Whether a name or an address is a loopback address, which no other machine can reach."""
     if host == "localhost":
         return True
     try:

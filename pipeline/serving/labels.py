@@ -1,9 +1,9 @@
-"""Thumbs on results, as tables that training takes.
+"""Thumbs on results, stored as tables for training.
 
-``table.csv`` holds what was found right: a table of one's own videos (:mod:`tcmgc.datasets.table`), so that
-``python pipeline/train.py table --data.root INDEX.labels`` trains on it. ``rejected.csv`` holds
-what was found wrong, in the same columns; a row there is no pair to learn from, and no reader takes it.
-Beside them stand links to the indexed folders, which the tables' paths begin with.
+``table.csv`` contains results marked as right, as a table of your own videos (:mod:`tcmgc.datasets.table`):
+``python pipeline/train.py table --data.root INDEX.labels`` trains on it. ``rejected.csv`` contains
+results marked as wrong, with the same columns; they are not training pairs, and no reader uses them.
+The folder also has links to the indexed folders, with which the tables' paths begin.
 """
 
 import csv
@@ -22,11 +22,11 @@ RIGHT, WRONG = "table.csv", "rejected.csv"
 
 
 class Labels:
-    """The tables in a local folder, made when the first label comes.
+    """The tables in a local folder, created with the first label.
 
     Args:
-        folder: where they are.
-        roots: the folders that were indexed.
+        folder: the folder.
+        roots: the indexed folders.
     """
 
     def __init__(self, folder: str, roots: tuple[str, ...]) -> None:
@@ -34,10 +34,10 @@ class Labels:
         self.roots = [root for root in roots if not storage.is_uri(root)]
 
     def add(self, path: str, start: float, end: float, query: str, right: bool) -> None:
-        """Note that a moment fits a query or does not; what was said of them before is taken back.
+        """Record that a moment fits a query or does not; replaces their previous label.
 
         Raises:
-            ValueError: a video that the tables cannot name: behind a URI, or of a name that is no UTF-8.
+            ValueError: a video that the tables cannot name: behind a URI, or with a name that is not UTF-8.
             OSError: the folder cannot be written.
         """
         row = {

@@ -1,8 +1,8 @@
-"""Many queries over an index of any size: Ray Data deals its segments out over the cluster.
+"""Many queries over an index of any size: Ray Data distributes its segments over the cluster.
 
-Every window is scored exactly. A worker maps one segment at a time and gives back what a result may
-need of it, so that memory depends on the number of queries and results and not on the index. All
-windows of a video lie in one segment; so the best videos of all segments are the best of the index.
+Every window is scored exactly. A worker maps one segment at a time and returns only what a result
+may need, so memory depends on the number of queries and results and not on the index. All
+windows of a video are in one segment, so the best videos of all segments are the best of the index.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,17 +42,17 @@ def search_many(
     filters: Filters | None = None,
     workers: int = 0,
 ) -> Iterator[Answer]:
-    """The exact answer of each query, in their order; equal to ``index.search(texts, k, exact=True)``.
+    """The exact answer of each query, in order; equal to ``index.search(texts, k, exact=True)``.
 
     Args:
-        index: what is searched; workers open it by its path or URI.
+        index: the index; workers open it by its path or URI.
         texts: queries.
-        k: videos for each.
+        k: videos per query.
         filters: which videos may be found.
-        workers: processes, one CPU each; 0 takes all of the cluster.
+        workers: processes, one CPU each; 0 uses all CPUs of the cluster.
 
     Raises:
-        ValueError: an empty query, named by its place.
+        ValueError: an empty query; gives its position.
     """
     for place, text in enumerate(texts):
         if not text.strip():
@@ -77,12 +77,12 @@ def search_many(
 
 
 def similarity(index: Index, texts: Sequence[str], split: Split, *, workers: int = 0) -> np.ndarray:
-    """Similarities of texts and the clips of a split: of each clip its best window's.
+    """Similarities of texts and the clips of a split: for each clip, that of its best window.
 
-    A window belongs to a clip where half of the shorter of the two lies in the other.
+    A window belongs to a clip if half of the shorter of the two is inside the other.
 
     Raises:
-        ValueError: clips that the index has no window of, by their number and the first names.
+        ValueError: clips without a window in the index; gives their number and the first names.
     """
     columns = np.full(index.starts[-1], -1)
     missing = []
@@ -160,7 +160,7 @@ class _Worker:
         self.texts: list[str] = ray.get(job.texts)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        """What is wanted of one segment for some queries."""
+        """The results of one segment for some queries."""
         name, first, last = str(rows["segment"][0]), int(rows["first"][0]), int(rows["last"][0])
         if first not in self.features:
             self.features = {first: self.index.encoder.texts(self.texts[first:last])}

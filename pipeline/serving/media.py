@@ -1,4 +1,4 @@
-"""Videos as a browser asks for them: by ranges, and encoded again where it could not play them."""
+"""Videos for a browser: byte ranges, and re-encoded clips of files that it cannot play."""
 
 import hashlib
 import os
@@ -14,9 +14,9 @@ from tcmgc.video.clip import to_mp4
 
 _BLOCK = 1 << 20
 _KEPT_BYTES = 256 << 20
-"""Memory that clips which were encoded again may take."""
+"""Memory that re-encoded clips may take."""
 _SECONDS = 60.0
-"""Encoding a clip may take so long."""
+"""Time limit for encoding a clip."""
 
 _TYPES = {".webm": "video/webm", ".mkv": "video/x-matroska", ".ogv": "video/ogg"}
 _PLAYED = {"h264", "vp8", "vp9", "av1", "theora"}
@@ -25,16 +25,16 @@ _CONTAINERS = ("mov", "matroska", "ogg")
 
 @dataclass(frozen=True)
 class Range:
-    """A part of a file: its first byte and how many."""
+    """A part of a file: its first byte and number of bytes."""
 
     start: int
     length: int
 
 
 def parse_range(header: str | None, size: int) -> Range | None:
-    """The part that a ``Range`` header asks for; None where it asks for all (RFC 9110, 14.2).
+    """The part requested by a ``Range`` header; None for the complete file (RFC 9110, 14.2).
 
-    Several ranges are answered as if none was asked for, which the standard allows.
+    Several ranges are ignored, which the standard allows.
 
     Raises:
         ValueError: a range that the file does not have.
@@ -59,7 +59,7 @@ def parse_range(header: str | None, size: int) -> Range | None:
 
 
 def is_played(row: FileRow) -> bool:
-    """Whether browsers play the file as it is, by its container and codec."""
+    """Whether browsers play the file unchanged, by its container and codec."""
     return row.codec in _PLAYED and row.container.startswith(_CONTAINERS)
 
 
@@ -69,17 +69,17 @@ def mime(row: FileRow) -> str:
 
 
 def size_of(row: FileRow) -> int:
-    """Bytes of an indexed file as it is now.
+    """Current size of an indexed file in bytes.
 
     Raises:
-        FileNotFoundError: it is gone, or what is at its place is a link or no file.
+        FileNotFoundError: it was deleted or replaced by a link or something other than a file.
     """
     if storage.is_uri(row.path):
         stamp = storage.stamp(row.path)
         if stamp is None:
             raise FileNotFoundError(row.path)
         return stamp.size
-    # A link put there afterwards must not lead out of what was indexed.
+    # A link created later must not lead out of the indexed folders.
     if os.path.realpath(row.path) != row.path or not os.path.isfile(row.path):
         raise FileNotFoundError(row.path)
     return os.stat(row.path).st_size
@@ -105,7 +105,7 @@ def _blocks(file: object, left: int) -> Iterator[bytes]:
 
 
 class Clips:
-    """Stretches of videos encoded again for a browser; the last ones are kept in memory."""
+    """Sections of videos re-encoded for a browser; the last ones are kept in memory."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
@@ -113,10 +113,10 @@ class Clips:
         self._busy: dict[str, threading.Lock] = {}
 
     def get(self, row: FileRow, start: float, end: float) -> bytes:
-        """An MP4 of a stretch; asked for twice at once, it is made once.
+        """An MP4 of a section; concurrent requests for the same one encode it once.
 
         Raises:
-            DecodeError: it cannot be made.
+            DecodeError: it cannot be encoded.
         """
         name = hashlib.sha256(
             f"{os.fsencode(row.path)!r} {row.modified} {start} {end}".encode()

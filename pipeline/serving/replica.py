@@ -1,4 +1,4 @@
-"""The server on Ray Serve: replicas that map one index, and answer queries that come together in one go."""
+"""The server on Ray Serve: replicas that map one index, and answer concurrent queries in one batch."""
 
 import asyncio
 from typing import Any, ClassVar
@@ -11,13 +11,13 @@ from pipeline.serving.http import application
 from pipeline.serving.service import SearchRequest, Service
 
 TOGETHER = 32
-"""Queries that are scored together at most."""
+"""Most queries that are scored together."""
 WAIT = 0.003
 """Seconds that a query waits for others."""
 
 
 class Late:
-    """The ASGI application that this process's replica has made."""
+    """The ASGI application created by this process's replica."""
 
     app: ClassVar[Any] = None
 
@@ -36,8 +36,8 @@ class Replica:
     Args:
         index: folder or URI.
         labels: folder of the tables of labels.
-        token: what requests must bring; None on loopback.
-        threads: CPU threads that scoring may take.
+        token: required in requests; None on loopback.
+        threads: CPU threads for scoring.
     """
 
     def __init__(self, index: str, labels: str, token: str | None, threads: int) -> None:
@@ -48,5 +48,5 @@ class Replica:
 
     @serve.batch(max_batch_size=TOGETHER, batch_wait_timeout_s=WAIT)
     async def search(self, requests: list[SearchRequest]) -> list[Any]:
-        """Answers, or exceptions, of requests that came together."""
+        """Answers, or exceptions, of a batch of requests."""
         return await asyncio.to_thread(self.service.search, requests)

@@ -1,4 +1,4 @@
-"""What a replica of the server does: one index, kept up to date, and everything asked of it."""
+"""The service of one replica: one index, kept up to date, and all requests on it."""
 
 import collections
 import threading
@@ -20,9 +20,9 @@ from tcmgc.search.segment import Segment
 from tcmgc.search.strips import strip
 
 REFRESH = 5.0
-"""Seconds between looks for a new version of the index."""
+"""Seconds between checks for a new version of the index."""
 LONGEST = 10_000
-"""Characters of a query at most."""
+"""Most characters of a query."""
 _HEIGHT = 160
 
 
@@ -51,18 +51,18 @@ class LabelRequest(BaseModel):
 
 
 class GoneError(LookupError):
-    """A window, or its file, that is not there any more."""
+    """A window, or its file, that no longer exists."""
 
 
 class Service:
-    """An index as the page and programs see it; methods may be called from several threads.
+    """An index for the page and for programs; methods are thread-safe.
 
     Args:
         path: the index.
         labels: folder of the tables of labels.
 
     Raises:
-        ValueError: no index there, or another format.
+        ValueError: there is no index, or it has another format.
     """
 
     def __init__(self, path: str, labels: str) -> None:
@@ -76,19 +76,19 @@ class Service:
 
     @property
     def index(self) -> Index:
-        """The index as it is now, or some seconds ago."""
+        """The index's version of now, or of some seconds ago."""
         if time.monotonic() - self._looked > REFRESH and self._lock.acquire(blocking=False):
             try:
                 self._index = self._index.refreshed()
             except (ValueError, OSError):
-                pass  # away or damaged: what is open goes on
+                pass  # unavailable or damaged: keep the open version
             finally:
                 self._looked = time.monotonic()
                 self._lock.release()
         return self._index
 
     def about(self) -> dict[str, Any]:
-        """What is searched."""
+        """A description of the index."""
         index = self.index
         version = index.version
         return {
@@ -103,7 +103,7 @@ class Service:
         }
 
     def search(self, requests: Sequence[SearchRequest]) -> list[dict[str, Any] | Exception]:
-        """An answer or an error for each; those that differ in the query only are scored together."""
+        """An answer or an error for each; requests that differ only in the query are scored together."""
         groups: dict[str, list[int]] = collections.defaultdict(list)
         for at, request in enumerate(requests):
             same = request.model_dump_json(exclude={"query"})
@@ -149,10 +149,10 @@ class Service:
         return [{**answers.to_json(answer), **more} for answer in found]
 
     def window(self, id: str, index: Index | None = None) -> tuple[Segment, int, FileRow]:
-        """The window of an id that an answer gave.
+        """The window with an id from an answer.
 
         Raises:
-            GoneError: there is none, or none any more.
+            GoneError: there is none, or no longer.
         """
         index = index or self.index
         stem, _, row = id.partition(".")
@@ -173,7 +173,7 @@ class Service:
         """All of the model's frames of a window side by side, decoded from its file.
 
         Raises:
-            GoneError: the file is not what was indexed.
+            GoneError: the file has changed since it was indexed.
             DecodeError: it cannot be decoded.
         """
         index = self.index
@@ -196,7 +196,7 @@ class Service:
         return self.clips.get(file, float(start), float(end))
 
     def explain(self, id: str, query: str) -> dict[str, Any]:
-        """What the model makes of a query and a window."""
+        """Explain the score of a query and a window."""
         index = self.index
         segment, row, _ = self.window(id, index)
         number = index.find(segment.name, row)
@@ -217,10 +217,10 @@ class Service:
         }
 
     def label(self, request: LabelRequest) -> None:
-        """Keep a judgement.
+        """Store a judgement.
 
         Raises:
-            ValueError: labels of this video cannot be kept.
+            ValueError: labels of this video cannot be stored.
             OSError: the tables cannot be written.
         """
         segment, row, file = self.window(request.id)

@@ -11,7 +11,7 @@ from tcmgc.recipes import methods
 from tune_spaces import Space, Variant
 
 CONTROL = "shuffled captions"
-"""Label of the trials whose training videos have each other's captions."""
+"""Label of trials in which training videos have exchanged captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class Comparison(Sweep):
     """All methods on one recipe's data, towers and seeds."""
 
     fair: bool
-    """The recipe's batch, epochs, rates and optimiser for all; else each authors' own."""
+    """The recipe's batch, epochs, rates and optimiser for all; else those of each method's authors."""
     control: str
     """Method of the control."""
 
     @property
     def name(self) -> str:
-        """Changes with whatever decides a trial's result."""
+        """A name that depends on everything that decides a trial's result."""
         trials = [fingerprint(self.of(method)) for method in self.methods]
         settings = [self.methods, trials, self.control, self.fair]
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
@@ -47,7 +47,7 @@ class Comparison(Sweep):
         return replace(config, {"train.seed": self.seed(settings)})
 
     def shuffles(self, settings: dict[str, Any]) -> bool:
-        """The control's."""
+        """True for the control."""
         return settings["variant"] == CONTROL
 
     @property

@@ -1,4 +1,4 @@
-"""What each method of a comparison costs: measured one after the other, with nothing beside it."""
+"""Costs of each method of a comparison, measured one after the other without parallel work."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ from tcmgc.datasets.splits import captions
 from tcmgc.retrieval import costs
 
 FILE = "costs.json"
-"""In the comparison's folder."""
+"""File in the comparison's folder."""
 _QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-"""PyTorch's profiler says at each turn that it starts, stops, and sees no GPU."""
+"""PyTorch's profiler logs each time that it starts, stops, and finds no GPU."""
 
 
 def measure(comparison: Comparison, test: Split) -> dict[str, dict[str, float]]:
-    """Costs by method; what is in the comparison's folder already is not measured again.
+    """Costs by method; those already in the comparison's folder are not measured again.
 
     Args:
         comparison: Its methods and their configs.
-        test: Its captions and videos are as many as are scored.
+        test: Its numbers of captions and videos are those scored.
     """
     found = run_folder.read(comparison.place, FILE) or {}
     left = [method for method in comparison.methods if method not in found]
@@ -45,7 +45,7 @@ def measure(comparison: Comparison, test: Split) -> dict[str, dict[str, float]]:
 
 
 def said(cost: dict[str, float]) -> str:
-    """A line of the progress."""
+    """A line of progress output."""
     return (
         f"{cost['parameters'] / 1e6:.2f} M parameters, {cost['encoding_ms']:.2f} ms a video to encode, "
         f"{cost['similarity_ms']:.3f} ms for its similarities"

@@ -11,7 +11,7 @@ from tune_spaces.published import SOURCES
 
 
 def picture(lines: Sequence[Line]) -> str:
-    """SumR against what a method costs at retrieval and in training, a point a method."""
+    """SumR against a method's costs at retrieval and in training, one point per method."""
     shown = [line for line in lines if line.costs]
     panels = [
         Chart(title, x, "SumR, test", _points(shown, keys), logarithmic=True)

@@ -22,7 +22,7 @@ METRICS = {
 }
 """Columns of the paper's Tables 1 to 3, by the metric's name."""
 COSTS = {"encoding_ms": "encode, ms a video", "similarity_ms": "similarity, ms a video"}
-"""Columns beside them: the paper gives the second alone, on its own GPU."""
+"""Additional columns: the paper states only the second one, on its own GPU."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Line:
 
     label: str
     measured: dict[str, Measured]
-    """By metric, of the test split."""
+    """Values by metric, of the test split."""
     costs: dict[str, float] = field(default_factory=dict)
     paper: Published | None = None
     """The paper's row for this method, on the same data and towers."""
     note: str = ""
-    """What a row is that is no trained method."""
+    """Description of a row that is not a trained method."""
 
     @property
     def seeds(self) -> int:
-        """Trials that were measured."""
+        """Number of measured trials."""
         return len(self.measured["SumR"].values)
 
 
@@ -51,14 +51,14 @@ def lines_of_methods(
     data: str,
     tower: str,
 ) -> list[Line]:
-    """A row a method that has a result, in the given order.
+    """One row per method that has a result, in the given order.
 
     Args:
         methods: Their names.
         tests: By method, test metrics of each seed.
         costs: By method.
         data: Name of the data set.
-        tower: ``ViT-B/32``, ``ViT-B/16``, or empty where the paper has no such rows.
+        tower: ``ViT-B/32``, ``ViT-B/16``, or empty if the paper has no such rows.
     """
     theirs = {METHODS.get(row.name): row for row in rows_of_paper(data, tower)} if tower else {}
     return [
@@ -74,7 +74,7 @@ def lines_of_methods(
 
 
 def line(label: str, metrics: Iterable[Metrics], note: str) -> Line:
-    """A row of something that is no trained method."""
+    """A row that is not a trained method."""
     given = list(metrics)
     return Line(
         label, {key: Measured(tuple(one[key] for one in given)) for key in METRICS}, note=note
@@ -87,7 +87,7 @@ def rows_of_paper(data: str, tower: str = "") -> list[Published]:
 
 
 def verdict(one: Line, lines: Sequence[Line]) -> str:
-    """The distance of a method's SumR from the best one's, and whether the seeds' spread could make it."""
+    """The distance of a method's SumR from the best, and whether the seeds' spread could explain it."""
     trained = [line for line in lines if not line.note]
     if one.note or not trained:
         return one.note
@@ -104,7 +104,7 @@ def verdict(one: Line, lines: Sequence[Line]) -> str:
 
 
 def titles(lines: Sequence[Line]) -> list[str]:
-    """Of the columns after the first."""
+    """Titles of the columns after the first."""
     paper = ["paper T2V R@1", "paper SumR"] if any(line.paper for line in lines) else []
     return ["to the best SumR", "seeds", *METRICS.values(), *paper, *COSTS.values()]
 
@@ -185,7 +185,7 @@ def _table(first: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) 
 
 
 def write_csv(place: Path, lines: Sequence[Line]) -> None:
-    """One number a cell: mean and standard deviation of every metric, costs, the paper's row."""
+    """One number per cell: mean and standard deviation of every metric, costs, the paper's row."""
     heads: list[Any] = ["method", "note", "seeds"]
     for key in METRICS:
         heads += [f"{key} mean", f"{key} standard deviation", f"{key} paper"]

@@ -1,4 +1,4 @@
-"""The features of frozen towers, made once for a whole sweep."""
+"""The features of frozen towers, computed once for a complete sweep."""
 
 import json
 import os
@@ -24,10 +24,10 @@ FILE = "features.safetensors"
 
 
 def make(sweep: Sweep, config: Config, corpus: Corpus) -> str:
-    """Path of the file of features; it is made where it is not there.
+    """Path of the file of features, which is created if it does not exist.
 
     Raises:
-        ValueError: a checkpoint that is none, or whose towers or frames are other than the config's.
+        ValueError: not a checkpoint, or its towers or frames differ from the config's.
     """
     place = storage.join(sweep.place, FILE)
     if not run_folder.exists(sweep.place, FILE):
@@ -66,7 +66,7 @@ def _make(base: dict[str, Any], towers: str | None, splits: dict[str, Split], pl
         frozen.save(found, aside)
         storage.upload(aside, f"{place}.partial" if not storage.is_uri(place) else place)
     if not storage.is_uri(place):
-        os.replace(f"{place}.partial", place)  # there whole or not at all
+        os.replace(f"{place}.partial", place)  # atomic
 
 
 def _trained(config: Config, folder: str) -> model.Retriever:
@@ -79,7 +79,7 @@ def check_towers(folder: str, config: Config) -> None:
     """Make sure that a checkpoint, or the best one of a run, has the towers of a config.
 
     Raises:
-        ValueError: it is none, or has others.
+        ValueError: it is not a checkpoint, or has other towers.
     """
     with checkpoints.local(checkpoints.chosen(folder)) as place:
         found = checkpoint.read_config(place)
@@ -91,5 +91,5 @@ def check_towers(folder: str, config: Config) -> None:
 
 
 def _model(name: str) -> Any:
-    """What a tower is: the content of its file, or its name."""
+    """A tower's identity: the content of its file, or its name."""
     return json.loads(Path(name).read_text()) if name.endswith(".json") else name

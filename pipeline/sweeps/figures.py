@@ -1,4 +1,4 @@
-"""Which plots belong to a sweep's table."""
+"""The plots for a sweep's table."""
 
 import math
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def _paper_curves(found: SpaceResult, rows: Sequence[VariantResult]) -> list[Cur
 
 
 def _series(found: SpaceResult, rows: Sequence[VariantResult]) -> dict[str, list[VariantResult]]:
-    """Rows that differ in the plotted field alone, in its order; a variant's other values name them."""
+    """Series of rows that differ only in the plotted field, in its order, named by their other values."""
     series: dict[str, list[VariantResult]] = {}
     for row in sorted(rows, key=lambda row: float(row.changes[found.space.plot])):
         others = [str(v) for path, v in row.changes.items() if path != found.space.plot]
@@ -115,7 +115,7 @@ def _parameters(found: SpaceResult) -> str:
 
 
 def _grains(found: SpaceResult) -> str:
-    """One panel an aggregation, one place an experiment, with and without SDR."""
+    """One panel per aggregation, one position per experiment, with and without SDR."""
     panels = []
     for scores, title in (
         ("mean", "average (Fig. 7)"),

@@ -1,4 +1,4 @@
-"""A sweep as it travels to its trials: a space, the config it starts from, seeds, a folder."""
+"""A sweep as it is sent to its trials: a space, the base config, seeds, a folder."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ from tcmgc import storage
 from tcmgc.config import Config, fingerprint, flatten, from_dict, replace
 
 FROZEN_LEAVES_OUT = ("optim.lr_clip",)
-"""Without effect where the towers are frozen."""
+"""Fields without effect if the towers are frozen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What to try; the same on the driver and in every trial."""
+    """The plan of a sweep; the same on the driver and in every trial."""
 
     space: Any
     """One of `tune_spaces.SPACES`: data that may name the pipeline, so it is not imported here."""
@@ -25,15 +25,15 @@ class Sweep:
     epochs: int
     frozen: bool = False
     pairs: int = 0
-    """Training pairs an epoch of a frozen sweep; 0: all."""
+    """Training pairs per epoch of a frozen sweep; 0: all."""
     towers: str | None = None
-    """Checkpoint whose towers make a frozen sweep's features; None: the recipe's own."""
+    """Checkpoint whose towers compute a frozen sweep's features; None: the recipe's own."""
     folder: str
-    """Below it: the sweep's folder, named after what decides its result."""
+    """Parent of the sweep's folder, which is named after what decides its result."""
 
     @property
     def name(self) -> str:
-        """Changes with what decides the result."""
+        """A name that depends on everything that decides the result."""
         base = fingerprint(from_dict(self.base))
         settings = [repr(self.space), base, self.towers, self.epochs, self.pairs]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
@@ -52,12 +52,12 @@ class Sweep:
 
     @property
     def total(self) -> int:
-        """Trials of the whole sweep."""
+        """Number of trials of the complete sweep."""
         return self.samples or len(self.space.variants) * self.seeds
 
     @property
     def axes(self) -> dict[str, Any]:
-        """The sampled fields, as they are in this kind of sweep."""
+        """The sampled fields in this kind of sweep."""
         left_out = FROZEN_LEAVES_OUT if self.frozen else ()
         return {path: axis for path, axis in self.space.axes.items() if path not in left_out}
 
@@ -66,7 +66,7 @@ class Sweep:
         return settings.get("seed", self.base["train"]["seed"])
 
     def label(self, settings: dict[str, Any], trial_id: str) -> str:
-        """The variant's name; a sample has its trial's id for one."""
+        """The variant's name; for a sample, its trial's id."""
         return settings.get("variant") or f"sample {trial_id}"
 
     def run(self, settings: dict[str, Any], trial_id: str) -> str:
@@ -80,14 +80,14 @@ class Sweep:
         return storage.join(self.trials, self.run(settings, trial_id))
 
     def config(self, settings: dict[str, Any]) -> Config:
-        """The trial's whole config, as it is run."""
+        """The trial's complete config, as it is run."""
         run: dict[str, Any] = {"train.keep_checkpoints": 1}
         if self.frozen:
             run["towers.freeze"] = "all"
         return replace(self.chosen(settings), run)
 
     def chosen(self, settings: dict[str, Any]) -> Config:
-        """What the trial stands for: a config to train with, towers and all."""
+        """The config that the trial represents, for full training including the towers."""
         if "variant" in settings:
             changes = self.space.variant(settings["variant"]).changes
         else:
@@ -96,7 +96,7 @@ class Sweep:
         return replace(config, {"train.seed": self.seed(settings), "train.epochs": self.epochs})
 
     def shuffles(self, settings: dict[str, Any]) -> bool:
-        """Whether the trial's training videos get each other's captions."""
+        """Whether the captions of the trial's training videos are shuffled."""
         return False
 
     @property
@@ -107,7 +107,7 @@ class Sweep:
 
 
 def encode(value: Any) -> Any:
-    """A value that Optuna takes as one of several: lists become JSON."""
+    """A value that Optuna accepts as a category: lists become JSON."""
     return json.dumps(value) if isinstance(value, list | tuple) else value
 
 
@@ -117,7 +117,7 @@ def decode(value: Any) -> Any:
 
 
 def as_dict(sweep: Sweep) -> dict[str, Any]:
-    """What goes into MLflow as the sweep's own description."""
+    """The sweep's own description for MLflow."""
     return {
         "space": asdict(sweep.space),
         "base": sweep.base,
@@ -131,7 +131,7 @@ def as_dict(sweep: Sweep) -> dict[str, Any]:
 
 
 def starting_point(sweep: Sweep) -> dict[str, Any]:
-    """The recipe's own values of the sampled fields where the space has them, to be tried first."""
+    """The recipe's own values of the sampled fields, if the space has them, to be tried first."""
     flat = flatten(from_dict(sweep.base))
     point = {}
     for path, axis in sweep.axes.items():

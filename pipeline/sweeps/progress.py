@@ -1,4 +1,4 @@
-"""A sweep on the terminal and in MLflow while it runs: a line a trial, a table at the end."""
+"""A sweep's output on the terminal and in MLflow: one line per trial, a table at the end."""
 
 import contextlib
 import statistics
@@ -17,23 +17,23 @@ from pipeline.sweeps.trials import validation
 
 @dataclass(frozen=True)
 class Row:
-    """How a trial came out."""
+    """The result of a trial."""
 
     label: str
     seed: int
     score: float | None
-    """Best validation score; None where it has none."""
+    """Best validation score; None if there is none."""
     epochs: int
     """Epochs trained."""
     status: str
     settings: dict[str, Any]
-    """What Tune gave the trial."""
+    """The trial's settings from Tune."""
     trial: str
     """Tune's name for it."""
 
 
 class Progress(tune.Callback):
-    """Says on the driver how each trial ended, and closes the MLflow run of those that were stopped."""
+    """Prints each trial's result on the driver, and closes the MLflow runs of stopped trials."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -43,7 +43,7 @@ class Progress(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Remember the epoch, and say it."""
+        """Record the epoch, and print it."""
         metric = self.sweep.space.metric
         if metric not in result or "finished" in result:
             return
@@ -56,7 +56,7 @@ class Progress(tune.Callback):
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial that ended by itself or was stopped early."""
+        """Handle a trial that ended by itself or was stopped early."""
         result = trial.last_result
         done = bool(result.get("finished"))
         if not done:
@@ -64,10 +64,10 @@ class Progress(tune.Callback):
         self._say(trials, trial, outcome(self.sweep, trial.config, trial.trial_id, result))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial that failed for good."""
+        """Handle a trial that failed permanently."""
         result = trial.last_result or {}
         run = _run_of(self.sweep, trial)
-        if run is not None and run.info.status == "RUNNING":  # its process is gone
+        if run is not None and run.info.status == "RUNNING":  # its process has ended
             with contextlib.suppress(database.UnreachableError, database.RefusedError):
                 tracking.finish(run.info.run_id, {}, {"status": "failed: see Ray's log"})
                 tracking.end(run.info.run_id, "FAILED")
@@ -98,7 +98,7 @@ def outcome(
     scores: Sequence[float] = (),
     failed: bool = False,
 ) -> Row:
-    """A row from what Tune knows of a trial."""
+    """A row from Tune's data on a trial."""
     known = [*scores, *([result[sweep.space.metric]] if sweep.space.metric in result else [])]
     status = "failed" if failed else trials.FINISHED if result.get("finished") else trials.STOPPED
     return Row(
@@ -130,7 +130,7 @@ def table(rows: Sequence[Row], metric: str) -> str:
 
 
 def finding(sweep: Sweep, rows: Sequence[Row]) -> str:
-    """What came out best, its values where it was sampled, and how far it is from the next one."""
+    """The best variant, its values if it was sampled, and its distance from the next one."""
     best = best_label(rows)
     if best is None:
         return "no trial has a score"
@@ -146,7 +146,7 @@ def finding(sweep: Sweep, rows: Sequence[Row]) -> str:
 
 
 def _distance(groups: dict[str, list[Row]], best: str, *, sampled: bool) -> str:
-    """How far the best is from the next, against the spread over seeds, or of the other samples."""
+    """Distance of the best from the next, compared with the spread over seeds or of the other samples."""
     others = {label: _mean(rows) for label, rows in groups.items() if label != best}
     others = {label: mean for label, mean in others.items() if mean > float("-inf")}
     if not others:
@@ -170,7 +170,7 @@ def _distance(groups: dict[str, list[Row]], best: str, *, sampled: bool) -> str:
 
 
 def _spelled(value: Any) -> str:
-    """A value as the command line takes it."""
+    """A value in command-line form."""
     value = decode(value)
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
@@ -178,7 +178,7 @@ def _spelled(value: Any) -> str:
 
 
 def best_label(rows: Sequence[Row]) -> str | None:
-    """The variant with the highest mean over its seeds; None where no trial has a score."""
+    """The variant with the highest mean over its seeds; None if no trial has a score."""
     labels = {row.label for row in rows if row.score is not None}
     members = {label: [row for row in rows if row.label == label] for label in labels}
     return max(sorted(members), key=lambda label: _mean(members[label]), default=None)
@@ -190,7 +190,7 @@ def _mean(rows: Sequence[Row]) -> float:
 
 
 def _close(sweep: Sweep, trial: Any, rows: Sequence[dict[str, float]]) -> None:
-    """What a stopped trial can no longer do itself: keep its result, send its history."""
+    """Store the result and send the history of a stopped trial, which can no longer do so itself."""
     folder = sweep.trial_folder(trial.config, trial.trial_id)
     history = trials.history(folder)
     epochs = [row for row in history if "epoch" in row] or list(rows)

@@ -1,4 +1,4 @@
-"""What a sweep found, read from MLflow alone."""
+"""A sweep's results, read from MLflow only."""
 
 import math
 import statistics
@@ -27,7 +27,7 @@ class Measured:
 
     @property
     def mean(self) -> float:
-        """nan where nothing was measured."""
+        """The mean; nan if nothing was measured."""
         return statistics.fmean(self.values) if self.values else math.nan
 
     @property
@@ -42,18 +42,18 @@ class VariantResult:
 
     label: str
     measured: dict[str, Measured]
-    """By column, as :data:`COLUMN_NAMES` has them; of the epoch with the best validation score."""
+    """Values by column of :data:`COLUMN_NAMES`, of the epoch with the best validation score."""
     paper: dict[str, float]
-    """Of MSR-VTT's test split."""
+    """The paper's numbers on MSR-VTT's test split."""
     changes: dict[str, Any]
     values: dict[str, str]
-    """A sample's value of every sampled field; empty for a variant, whose label says it."""
+    """A sample's value of every sampled field; empty for a variant, whose label states it."""
     stopped: int
     """Seeds that were stopped early."""
 
     @property
     def seeds(self) -> int:
-        """Trials with a score."""
+        """Number of trials with a score."""
         return max((len(one.values) for one in self.measured.values()), default=0)
 
 
@@ -65,22 +65,22 @@ class SpaceResult:
     data: str
     run_id: str
     trials: int
-    """Trials that the sweep was to have."""
+    """Planned number of trials."""
     epochs: str
     frozen: bool
     finished: bool
     candidates: int
-    """Validation videos that each text was ranked against; 0 where the sweep did not note it."""
+    """Number of validation videos ranked for each text; 0 if the sweep did not record it."""
     rows: tuple[VariantResult, ...]
 
     @property
     def target(self) -> str:
-        """The column that rows are compared by: SumR, or what the paper's table has in its place."""
+        """The column by which rows are compared: SumR, or the paper's column instead."""
         return "SumR" if "SumR" in self.space.columns else "t2v/RSum"
 
     @property
     def varied(self) -> list[str]:
-        """The sampled fields that differ between rows, by dotted path; none of a table of variants."""
+        """The sampled fields that differ between rows, by dotted path; none for a table of variants."""
         paths = list(dict.fromkeys(path for row in self.rows for path in row.values))
         return [path for path in paths if len({row.values.get(path) for row in self.rows}) > 1]
 
@@ -95,11 +95,11 @@ def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> S
 
     Args:
         space: One of `tune_spaces.SPACES`.
-        run_id: Of another sweep than the latest, as MLflow has it.
+        run_id: MLflow's id of a sweep other than the latest.
         frozen: The latest screening on frozen towers instead.
 
     Raises:
-        ValueError: there is none, or no trial of it has a score yet.
+        ValueError: there is none, or none of its trials has a score yet.
     """
     kind = "yes, a screening" if frozen else "no"
     where = f"tags.kind = 'sweep' and tags.space = '{space.name}' and tags.frozen = '{kind}'"
@@ -134,7 +134,7 @@ def collect(space: Any, *, run_id: str | None = None, frozen: bool = False) -> S
 
 
 def within(one: VariantResult, other: VariantResult, column: str) -> bool | None:
-    """Whether two rows differ by no more than their seeds do; None where no spread is known.
+    """Whether two rows differ by no more than their seeds do; None if no spread is known.
 
     The bound is the standard deviation of the difference of two single runs: the root of the sum of both
     rows' variances over seeds.

@@ -1,4 +1,4 @@
-"""What a trial of a sweep runs: training as ever, or training on frozen towers' features."""
+"""A sweep's trials: normal training, or training on frozen towers' features."""
 
 import contextlib
 import functools
@@ -26,24 +26,24 @@ from tcmgc.training import checkpoint, frozen
 
 Row = dict[str, float]
 FINISHED, STOPPED = "finished", "stopped early"
-"""How a trial may end that has a score."""
+"""Possible final states of a trial with a score."""
 log = logging.getLogger(__name__)
 
 
 class Report(TuneReportCallback):
-    """Tells Tune of every validation, and of nothing else."""
+    """Reports validations, and nothing else, to Tune."""
 
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
-        """Pass on the last row of rank 0's history where it ends an epoch."""
+        """Pass on the last row of rank 0's history if it ends an epoch."""
         history = metrics[0]["history"]
         if history and "epoch" in history[-1]:
             super().after_report(run_context, [validation(history[-1])], checkpoint)
 
 
 def validation(row: Row) -> Row:
-    """The part of a history row that says how good the model is."""
+    """The validation metrics of a history row."""
     return {key: value for key, value in row.items() if key == "epoch" or key.startswith("val/")}
 
 
@@ -58,12 +58,12 @@ def train_trial(
     """A trial that trains like `pipeline/train.py`: the same trainer, on the shared corpus.
 
     Args:
-        settings: What Tune gives the trial.
-        sweep: What it is a trial of.
-        corpus: As :func:`pipeline.train.shared` gives it.
+        settings: The trial's settings from Tune.
+        sweep: The sweep.
+        corpus: Result of :func:`pipeline.train.shared`.
         parent: MLflow's id of the sweep.
-        variables: What the driver reaches MLflow with.
-        test: A reference to the split that the best checkpoint is evaluated on at the end; or none.
+        variables: The driver's variables for MLflow.
+        test: A reference to the split on which the best checkpoint is evaluated at the end; or none.
     """
     database.adopt(variables)
 
@@ -88,7 +88,7 @@ def train_trial(
 def frozen_trial(
     settings: dict[str, Any], sweep: Sweep, features: str, parent: str, variables: dict[str, str]
 ) -> None:
-    """A trial on features of towers that stand still; arguments as of :func:`train_trial`."""
+    """A trial on features of frozen towers; arguments as in :func:`train_trial`."""
     database.adopt(variables)
     cli.quiet()
     gpu = bool(ray.get_gpu_ids())
@@ -129,9 +129,9 @@ def _record(
     work: Callable[[Config, str, str], list[Row]],
     examine: Callable[[Config, str], Row] | None = None,
 ) -> None:
-    """Do the work once: a trial that is done already says its result again.
+    """Do the work once: a finished trial only reports its result again.
 
-    The result is kept in the trial's folder first. Should MLflow not take it then, the driver
+    The result is first stored in the trial's folder. If MLflow does not accept it, the driver
     sends it at the end of the sweep (:func:`settle`).
     """
     trial = ray.tune.get_context().get_trial_id()
@@ -152,7 +152,7 @@ def _record(
     except database.UnreachableError:
         raise  # another attempt may reach MLflow
     except (ValueError, FloatingPointError) as error:
-        # The same config fails again: the next attempt need not train to find out.
+        # The same config would fail again: the next attempt need not train.
         run_folder.write(folder, run_folder.RESULT, {"error": str(error)})
         with contextlib.suppress(database.UnreachableError, database.RefusedError):
             tracking.finish(run_id, {}, {"status": f"failed: {error}"})
@@ -177,7 +177,7 @@ def keep(
     status: str,
     test: Row | None = None,
 ) -> dict[str, Any]:
-    """Write a trial's result into its folder; gives what Tune is told at the end."""
+    """Write a trial's result into its folder; return the final report for Tune."""
     outcome: dict[str, Any] = {}
     if epochs:
         outcome = {**validation(best(epochs, sweep)), "epoch": epochs[-1]["epoch"]}
@@ -189,15 +189,15 @@ def keep(
 
 
 def tested(metrics: Row) -> Row:
-    """Metrics of the test split by their names in a run."""
+    """Metrics of the test split by their names in a run's record."""
     return {f"test/{key}": value for key, value in metrics.items()}
 
 
 def settle(sweep: Sweep, trials: Sequence[tuple[dict[str, Any], str]], parent: str) -> None:
-    """Make MLflow's record of a sweep's trials whole, from what is in their folders.
+    """Complete MLflow's record of a sweep's trials from their folders.
 
     A trial whose run was lost, or could not be closed, is sent again; runs of trials that a killed
-    sweep began and Tune does not know any more are closed.
+    sweep started and Tune no longer knows are closed.
 
     Args:
         sweep: The sweep.
@@ -228,7 +228,7 @@ def settle(sweep: Sweep, trials: Sequence[tuple[dict[str, Any], str]], parent: s
 
 
 def history(folder: str) -> list[Row]:
-    """All of a trial's history, from its last checkpoint; none where it wrote none."""
+    """A trial's complete history, from its last checkpoint; empty if it wrote none."""
     try:
         latest = checkpoints.latest(folder)
     except ValueError:
@@ -237,7 +237,7 @@ def history(folder: str) -> list[Row]:
 
 
 def start(sweep: Sweep, settings: dict[str, Any], trial: str, parent: str) -> str:
-    """The trial's MLflow run, below the sweep's."""
+    """Start the trial's MLflow run, a child of the sweep's run."""
     config = sweep.config(settings)
     label, seed = sweep.label(settings, trial), sweep.seed(settings)
     tags = {
@@ -255,7 +255,7 @@ def start(sweep: Sweep, settings: dict[str, Any], trial: str, parent: str) -> st
 def finish(
     run_id: str, sweep: Sweep, config: Config, epochs: Sequence[Row], status: str, state: str
 ) -> None:
-    """The best epoch's metrics under ``best/``, parameter counts, and how the trial ended."""
+    """Log the best epoch's metrics under ``best/``, parameter counts, and the trial's final state."""
     summary: Row = {}
     if epochs:
         summary = describe.best(best(epochs, sweep))
@@ -266,5 +266,5 @@ def finish(
 
 
 def best(epochs: Sequence[Row], sweep: Sweep) -> Row:
-    """The epoch that the checkpoint would be taken from."""
+    """The epoch of the checkpoint that would be chosen."""
     return max(epochs, key=lambda row: row[sweep.space.metric])

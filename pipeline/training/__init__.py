@@ -1,1 +1,1 @@
-"""What Ray Train's workers run."""
+"""Code run by Ray Train's workers."""

@@ -1,4 +1,4 @@
-"""What a training worker runs."""
+"""The training loop of a worker."""
 
 import functools
 import time
@@ -29,7 +29,7 @@ from tcmgc.training.spans import span
 from tcmgc.training.step import How, Whole, backward
 
 SCORE = "val/SumR"
-"""What checkpoints are chosen by."""
+"""The metric by which checkpoints are chosen."""
 
 
 DISK_PATIENCE = 600.0
@@ -41,10 +41,10 @@ def train_worker(settings: dict[str, Any]) -> int | None:
 
     Args:
         settings: ``config`` as JSON types, ``corpus``, a reference to the corpus, ``folder`` of
-            the run, and ``board``, where the driver leaves messages.
+            the run, and ``board``, the driver's messages.
 
     Returns:
-        The step at which the run was stopped; None where it is through.
+        The step at which the run was stopped; None if it is finished.
     """
     config, corpus = from_dict(settings["config"]), ray.get(settings["corpus"][0])
     return Trainer(config, corpus, settings["folder"], settings["board"]).run()
@@ -81,15 +81,15 @@ class Trainer:
         steps = config.train.profile_steps if self.rank == 0 else 0
         self.profiling = Profiling(steps, folder, self._say)
         self.done = 0
-        """Steps taken since the run began."""
+        """Number of steps since the run began."""
         self.history: list[dict[str, float]] = []
-        """A row of metrics a step and a row an epoch, each with its ``step``. The first, of step 0, is the
-        validation of the weights that training starts from; it is no epoch's."""
+        """One row of metrics per step and per epoch, each with its ``step``. The first, of step 0, is the
+        validation of the initial weights; it does not belong to an epoch."""
         self.reported = 0
         self._resume()
 
     def run(self) -> int | None:
-        """All epochs that are left; gives the step where the run was asked to stop, if it was."""
+        """Run all remaining epochs; return the step at which the run was asked to stop, if it was."""
         if not self.history:
             row = self._validated()
             self.history.append({"step": 0, "time": time.time(), **row})
@@ -105,14 +105,14 @@ class Trainer:
         return None
 
     def _validated(self) -> dict[str, float]:
-        """Metrics of the validation split, by the names of the history."""
+        """Metrics of the validation split, by their names in the history."""
         encoder = scoring.Encoder(
             self.config, self.model, self.reader, self.tokenise, self.device, self.threads
         )
         return {f"val/{name}": value for name, value in encoder.measure(self.val).items()}
 
     def _epoch(self, epoch: int) -> bool:
-        """The steps that are left of an epoch; whether the run was asked to stop."""
+        """Run the remaining steps of an epoch; return whether the run was asked to stop."""
         train = self.config.train
         self.model.train()
         pairs = order.of_epoch(
@@ -159,11 +159,11 @@ class Trainer:
         if wishes & notices.ASK and self.watch.leaving():
             self._say("a node is about to leave")
             due = True
-        # An epoch's own checkpoint follows its evaluation.
+        # An epoch's own checkpoint is written after its evaluation.
         return due and (self.done % self.steps != 0 or bool(wishes & notices.STOP))
 
     def _step(self, batch: Batch, whole: Whole) -> tuple[dict[str, float], int]:
-        """Metrics of a step, and what rank 0 wishes.
+        """Metrics of a step, and rank 0's requests.
 
         Args:
             batch: This worker's pairs.
@@ -215,7 +215,7 @@ class Trainer:
         return row, wishes
 
     def _augmented(self, batch: Batch) -> Batch:
-        """Random crops and mirror images, which seed and step decide."""
+        """Random crops and flips, determined by seed and step."""
         chance = torch.Generator().manual_seed(self.config.train.seed * 2**32 + self.done)
         total = self.config.train.batch_size
         part = (total, share(total, self.rank, self.workers))
@@ -233,7 +233,7 @@ class Trainer:
         return load
 
     def _news(self, score: float | None) -> dict[str, Any]:
-        """What Ray Train is told: the history since the last time, and how good the model is."""
+        """The report for Ray Train: the history since the last report, and the validation score."""
         news = {
             "history": self.history[self.reported :],
             SCORE: -1.0 if score is None else score,
@@ -243,7 +243,7 @@ class Trainer:
         return news
 
     def _report(self, score: float | None) -> None:
-        """Hand history and a checkpoint to Ray Train; without a score it is never the best."""
+        """Report history and a checkpoint to Ray Train; without a score it is never the best."""
         metrics = self._news(score)
         self.watch.note_saved()
         if self.rank:
@@ -287,7 +287,7 @@ class Trainer:
             self.teller.say(line, step=step)
 
     def _show(self, row: dict[str, float]) -> None:
-        """The state of training, for the live line on a terminal."""
+        """Send the state of training for the live line on a terminal."""
         if self.teller is None or not self.teller.due():
             return
         scores = [past[SCORE] for past in self.history if "epoch" in past]
@@ -304,10 +304,10 @@ class Trainer:
 
 
 class Tokens:
-    """Captions' tokens, made when they are first asked for and kept.
+    """Captions' tokens, computed on first use and cached.
 
-    A caption comes round every epoch, and making its tokens is Python, which holds up the thread
-    that trains.
+    A caption recurs every epoch, and tokenising is Python code, which blocks the training
+    thread.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A profile of a few steps: a trace for a browser, and a table of where the time goes."""
+"""A profile of a few steps: a trace for a browser, and a table of the parts' times."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,10 +12,10 @@ from tcmgc import storage
 from tcmgc.training.spans import STEP, Recording, format_parts, span
 
 FOLDER, TRACE, TABLE = "profile", "trace.json.gz", "parts.txt"
-"""In the run's folder, and among its artifacts in MLflow."""
+"""Files in the run's folder and among its artifacts in MLflow."""
 
 _WARM = 3
-"""Steps that pass before: the first ones also allocate memory and choose kernels."""
+"""Steps skipped before: the first ones also allocate memory and choose kernels."""
 
 
 class Profiling:
@@ -35,7 +35,7 @@ class Profiling:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around each step."""
+        """Context around each step."""
         if self.steps and self._seen == _WARM:
             self._profiler = torch.profiler.profile(activities=_activities(), acc_events=True)
             self._profiler.__enter__()
@@ -70,7 +70,7 @@ def _activities() -> list[torch.profiler.ProfilerActivity]:
 
 
 def fetch(folder: str, into: Path) -> list[Path]:
-    """Copies of the profile's files of a run; none where no step was profiled."""
+    """Copies of a run's profile files; none if no step was profiled."""
     system, inner = storage.resolve(storage.join(folder, FOLDER))
     if system.get_file_info(inner).type != fs.FileType.Directory:
         return []

@@ -1,4 +1,4 @@
-"""What an evaluating worker runs, and a training worker after every epoch."""
+"""Evaluation, run by evaluation workers and by training workers after every epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ from tcmgc.training.threads import ONE, Threads
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model and how captions and videos reach it."""
+    """A model with the inputs of captions and videos."""
 
     config: Config
     retriever: model.Retriever
@@ -40,7 +40,7 @@ class Encoder:
     threads: Threads
 
     def features(self, split: Split) -> tuple[TextFeatures, VideoFeatures]:
-        """Of all captions and videos of a split, the same on every worker."""
+        """Features of all captions and videos of a split, the same on every worker."""
         self.retriever.eval()
         size = self.config.train.chunk_size or VIDEOS
         batches = (
@@ -68,10 +68,10 @@ class Encoder:
         """Retrieval metrics over all captions and videos of a split.
 
         Args:
-            split: What is measured.
-            normalise: Score normalisations, whose metrics stand beside: ``dsl/t2v/R1``.
+            split: The split to evaluate.
+            normalise: Score normalisations, whose metrics are added as ``dsl/t2v/R1``.
             bank: Training queries for those that need them.
-            heads: Other heads for the same features, whose metrics stand beside: ``NAME/t2v/R1``.
+            heads: Other heads for the same features, whose metrics are added as ``NAME/t2v/R1``.
         """
         text, video = self.features(split)
         known = None if bank is None else self.features(bank)
@@ -132,16 +132,16 @@ def _pixels(
 
 
 def settle() -> None:
-    """Ray gives a worker its CPUs; PyTorch would take one thread or all of them. And no chatter."""
+    """Set PyTorch's threads to the worker's CPUs (the default is one or all), and silence libraries."""
     cli.quiet()
     memory.keep_freed_memory()
     torch.set_num_threads(_cpus())
 
 
 def side_by_side(config: Config, device: torch.device) -> Threads:
-    """A thread for each piece of a batch that falls to this worker, as far as its CPUs go.
+    """A thread for each of this worker's pieces of a batch, as far as it has CPUs.
 
-    Each has its share of the CPUs.
+    Each thread gets its share of the CPUs.
     """
     workers = ray.train.get_context().get_world_size()
     count = min(config.train.pieces_of(workers) // workers, _cpus())

@@ -1,8 +1,8 @@
 """Retrieval metrics of a recipe's towers without any training, logged to MLflow.
 
-Similarity is the cosine of a sentence and the mean of a video's frames; beside it the mean over
-words of each word's best frame (mean-max). The towers are the recipe's (--towers.name,
---towers.pretrained); its method plays no part.
+Similarity is the cosine of a sentence and the mean of a video's frames and, in addition, the mean
+over words of each word's best frame (mean-max). The towers are the recipe's (--towers.name,
+--towers.pretrained); its method is not used.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from tcmgc.datasets import Split
 
 PROG = "python pipeline/evaluate.py --zero-shot"
 HEADS = {"mean_max": MeanMaxHead()}
-"""Beside the mean of frames."""
+"""Evaluated in addition to the mean of frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,11 @@ class Arguments:
     json: str | None = None
     """File to write the metrics to."""
     allow_unreadable: int = 0
-    """Videos of the split that may be missing or unreadable; they are left out and counted."""
+    """Most videos of the split that may be missing or unreadable; they are skipped and counted."""
     normalise: str = ""
-    """Score normalisations to report beside the plain scores: dsl, qb, sk, with commas between them."""
+    """Score normalisations to report in addition to plain scores: dsl, qb, sk, separated by commas."""
     bank: int = 10_000
-    """Training captions, with their videos, that `qb` and `sk` take for queries; 0: all."""
+    """Number of training captions, with their videos, used as queries by `qb` and `sk`; 0: all."""
     quiet: bool = False
     """Show nothing but the result and errors."""
 
@@ -76,7 +76,7 @@ def main(words: list[str]) -> int:
 
 
 def untrained(config: Config) -> Config:
-    """The config's towers with the mean of frames, and nothing that could be trained beside them."""
+    """The config's towers with the mean of frames, and no other trainable parts."""
     return replace(
         config,
         tokens=NoTokens(),
@@ -113,7 +113,7 @@ def measure(
 
 
 def record(config: Config, split: str, metrics: dict[str, float]) -> str:
-    """Log the metrics as a run of their own, ``test/...``; gives its address."""
+    """Log the metrics as a separate run, ``test/...``; return its address."""
     name = f"zero-shot, {config.towers.name}, {config.data.dataset}"
     folder = cli.resolve(f"runs/zero-shot-{fingerprint(config)}")
     run_id = tracking.start(config, name, folder, {"kind": "zero-shot"})

@@ -1,4 +1,4 @@
-"""What can be set: fields with their checks, and configs as JSON and by dotted path."""
+"""Settings: fields with their checks, and configs as JSON and by dotted path."""
 
 from tcmgc.config.codec import (
     deciding,

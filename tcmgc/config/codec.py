@@ -14,7 +14,7 @@ from tcmgc.config.options import Kind, require
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The config as JSON types; what comes in kinds carries its class name under ``kind``."""
+    """The config as JSON types; a part that has kinds stores its class name under ``kind``."""
 
     def plain(value: Any) -> Any:
         if not dataclasses.is_dataclass(value):
@@ -31,7 +31,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     """The inverse of :func:`to_dict`.
 
     Raises:
-        ValueError: names a field that is unknown or missing, and where.
+        ValueError: a field is unknown or missing; names the field and its path.
     """
     return _read(Config, values, "")
 
@@ -56,7 +56,7 @@ def replace(config: Config, changes: dict[str, Any]) -> Config:
     All changes are made before anything is checked, so their order does not matter.
 
     Raises:
-        ValueError: a path that is no field, with the nearest ones that are.
+        ValueError: a path that is no field; names the most similar fields.
     """
     known = flatten(config)
     values = to_dict(config)
@@ -88,7 +88,7 @@ PLACEMENT = (
     "train.checkpoint_steps",
     "train.checkpoint_minutes",
 )
-"""Fields, and groups of fields, that say where and how safely a run takes place, not what comes out."""
+"""Fields, and groups of fields, that set where and how safely a run takes place, not its result."""
 
 
 def deciding(config: Config) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def deciding(config: Config) -> dict[str, Any]:
 
 
 def fingerprint(config: Config) -> str:
-    """Eight hex digits that change with what decides a run's result, and not with where it runs."""
+    """Eight hex digits that depend on the fields that decide a run's result, not on where it runs."""
     values = json.dumps(deciding(config), sort_keys=True)
     return hashlib.sha256(values.encode()).hexdigest()[:8]
 

@@ -1,8 +1,8 @@
-"""The fields: frozen dataclasses, checked as a whole when they are made.
+"""The fields: frozen dataclasses, checked as a whole when they are created.
 
 A recipe (:mod:`tcmgc.recipes`) is a function that returns a :class:`Config`; the command line
-replaces single fields. What makes a method (token operation, temporal encoder, head, loss) has
-its options in files of their own, which :func:`tcmgc.model.build` hands whole to the modules.
+replaces single fields. The parts of a method (token operation, temporal encoder, head, loss) have
+options in separate files; :func:`tcmgc.model.build` passes them unchanged to the modules.
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,29 +28,29 @@ class Data:
     max_words: int = 32
     """Token positions of a caption, start and end included; longer captions are cut."""
     max_frames: int = 12
-    """Frames taken from a video at most."""
+    """Most frames taken from a video."""
     fps: float = 1.0
-    """Frames taken a second, before they are thinned to `max_frames`."""
+    """Frames taken per second, before they are thinned to `max_frames`."""
     sampler: Literal["uniform", "middle", "random"] = "uniform"
-    """CLIP4Clip's one frame a second; X-Pool's segment middles; random instants in equal segments."""
+    """CLIP4Clip's one frame per second; X-Pool's segment middles; random instants in equal segments."""
     frame_format: Literal["raw", "jpeg"] = "raw"
     """How the cache stores frames: raw pixels are exact and fast, JPEG is small."""
     decode_timeout: float = 120.0
     """Seconds that decoding one video may take before it counts as unreadable."""
     val_videos: int = 0
-    """Training videos set aside for validation; 0 where the benchmark has its own split."""
+    """Training videos set aside for validation; 0 if the benchmark has its own split."""
     max_unreadable: float = 0.01
-    """Share of training videos that may be missing or unreadable before training refuses."""
+    """Share of training videos that may be missing or unreadable; with more, training is refused."""
     augment: bool = False
     """Random resized crop and horizontal flip of whole videos, on the training device."""
     columns: str = ""
-    """What a table's columns are called where they have names of their own: video=path,caption=text."""
+    """Names of a table's columns if they are not the default ones: video=path,caption=text."""
     outside_links: bool = False
-    """Read links to files outside of the data root, as in a download cache that is made of links."""
+    """Read links to files outside of the data root, as in a download cache that consists of links."""
     absolute_paths: bool = False
     """Let a table name its videos by absolute paths or URIs."""
     allow_unfit: bool = False
-    """Train although `check_data.py` says NOT fit: videos in two splits, a test split with holes."""
+    """Train although `check_data.py` says NOT fit: videos in two splits, an incomplete test split."""
 
     def __post_init__(self) -> None:
         require(
@@ -95,26 +95,26 @@ class Optim:
     the update; `adamw`: PyTorch's, as CenterCLIP; `hf_adamw`: transformers', as X-Pool: eps before the bias
     correction, decay after the step."""
     lr_clip: float = 1e-7
-    """For CLIP's own weights and the logit scale. 1e-7 assumes float16 weights; see tcmgc/recipes."""
+    """Learning rate of CLIP's own weights and the logit scale. 1e-7 assumes float16 weights; see tcmgc/recipes."""
     lr_new: float = 1e-4
-    """For every other weight."""
+    """Learning rate of all other weights."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Decay of Adam's two averages."""
+    """Decay rates of Adam's two averages."""
     eps: float = 1e-6
     """Added to the root of Adam's second average."""
     weight_decay: float = 0.2
-    """Share of a weight, times the rate, that a step takes off."""
+    """Share of a weight, times the learning rate, that a step subtracts."""
     decay: Literal["matrices", "all_but_biases", "all"] = "all_but_biases"
     """Which weights decay. `all_but_biases`: all but those with "bias" in their names, so layer norms, embeddings
-    and the logit scale do (CLIP4Clip, CenterCLIP); `all` (X-Pool); `matrices`: what has two axes or more."""
+    and the logit scale do (CLIP4Clip, CenterCLIP); `all` (X-Pool); `matrices`: those with two axes or more."""
     clip_norm: float = 1.0
-    """Largest norm of all gradients together."""
+    """Largest norm of all gradients together; larger ones are clipped."""
     warmup: float = 0.1
-    """Share of all steps over which the rates rise."""
+    """Share of all steps over which the learning rates rise."""
     schedule: Literal["cosine", "warmup_cosine", "hf_cosine", "centerclip"] = "warmup_cosine"
     """How the rates rise and fall. `warmup_cosine` (CLIP4Clip): from 0 at the first step, then the cosine over all
-    steps, which the warm-up cuts into at .976; `hf_cosine` (X-Pool): from 0, then a cosine over the steps that are
-    left; `centerclip`: the same from 1e-8, which is also the least; `cosine`: the same, where no step has rate 0."""
+    steps, which the warm-up enters at .976; `hf_cosine` (X-Pool): from 0, then a cosine over the remaining
+    steps; `centerclip`: the same from 1e-8, which is also the minimum; `cosine`: the same, but no step has rate 0."""
 
     def __post_init__(self) -> None:
         require(
@@ -140,43 +140,43 @@ class Train:
     epochs: int = 5
     """Times that training goes through all pairs of caption and video."""
     batch_size: int = 128
-    """Pairs a step over all workers together: the result does not depend on their number."""
+    """Pairs per step over all workers together: the result does not depend on their number."""
     chunk_size: int = 0
     """Pairs embedded at a time (gradient caching); 0 embeds a worker's whole share at once."""
     pieces: int = 0
-    """Compute a batch in so many pieces (a power of two) of which sums are taken in one order: the same
-    losses, to the bit, on any number of workers that divides it. 0 lets rounding depend on the workers;
-    so does an elastic number while it does not divide the pieces."""
+    """Compute a batch in this many pieces (a power of two), which are summed in a fixed order: losses are
+    bit-identical on any number of workers that divides it. With 0, rounding depends on the number of workers;
+    also while an elastic number of workers does not divide the pieces."""
     separate_captions: bool = False
-    """Put captions of one video into different batches, as far as their numbers allow; each shows the
-    other its own video as a negative where they meet."""
+    """Put captions of one video into different batches, as far as their numbers allow; in the same batch,
+    each would have its own video as a negative."""
     seed: int = 0
-    """Decides starting weights, the order of pairs, augmentation and the validation videos."""
+    """Decides initial weights, the order of pairs, augmentation and the validation videos."""
     precision: Literal["float32", "bf16"] = "float32"
     """Arithmetic of the towers; weights, head and loss stay float32."""
     workers: int = 1
     """Processes that train; with GPUs, one on each."""
     min_workers: int = 0
-    """Fewest workers to go on with when nodes leave; 0 keeps their number fixed."""
+    """Fewest workers to continue with when nodes leave; 0 keeps their number fixed."""
     gpus: Literal["auto", "always", "never"] = "auto"
-    """A GPU a worker: when the cluster has one; or refuse without; or stay on the CPU."""
+    """One GPU per worker: if the cluster has GPUs; always, refusing a cluster without; or never."""
     checkpoint_steps: int = 0
-    """Write a checkpoint every so many steps as well as after every epoch; 0: epochs only."""
+    """Write a checkpoint after this many steps, in addition to one per epoch; 0: epochs only."""
     checkpoint_minutes: float = 0.0
-    """Write a checkpoint when so many minutes have passed since the last one; 0: no such limit."""
+    """Write a checkpoint when this many minutes have passed since the last one; 0: no such limit."""
     keep_checkpoints: int = 2
-    """Checkpoints kept by validation score; the last one is kept besides."""
+    """Checkpoints kept by validation score, in addition to the last one."""
     profile_steps: int = 0
-    """Profile so many steps: a trace and a table of a step's parts, in the run's folder and in MLflow."""
+    """Profile this many steps: a trace and a table of a step's parts, in the run's folder and in MLflow."""
     max_failures: int = 3
-    """Times a run may lose workers and go on from its last checkpoint; -1 for ever."""
+    """How often a run may lose workers and continue from its last checkpoint; -1: no limit."""
 
     def on(self, workers: int) -> "Train":
-        """The same with so many workers, neither more nor fewer."""
+        """A copy with exactly this many workers."""
         return replace(self, workers=workers, min_workers=0, pieces=self.pieces_of(workers))
 
     def pieces_of(self, workers: int) -> int:
-        """`pieces`, or 0 where so many workers do not divide it."""
+        """`pieces`, or 0 if this number of workers does not divide it."""
         return self.pieces if self.pieces % workers == 0 else 0
 
     def __post_init__(self) -> None:
@@ -234,7 +234,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Where things run when there are several kinds of node."""
+    """Placement on a cluster with several kinds of node."""
 
     decode_workers: int = 0
     """Decoding processes; 0 takes all CPUs of the cluster."""
@@ -243,7 +243,7 @@ class Cluster:
     train_node: str | None = None
     """Value of the label `node-role` that training nodes carry; None: any node."""
     cpus_per_worker: float = 0.0
-    """CPUs a training worker gets; 0 shares them out, or takes up to 4 beside a GPU."""
+    """CPUs per training worker; 0 divides them evenly, or uses up to 4 with a GPU."""
 
     def __post_init__(self) -> None:
         for name in ("decode_workers", "cpus_per_worker"):

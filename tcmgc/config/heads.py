@@ -1,4 +1,4 @@
-"""Options of heads in general and of TC-MGC's; those of the other systems are in :mod:`tcmgc.config.peers`."""
+"""Options of heads in general and of TC-MGC's head; :mod:`tcmgc.config.peers` has the other systems'."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -13,30 +13,30 @@ Reorganisation = Literal["none", "remove", "fuse"]
 
 
 class HeadOptions(Kind):
-    """What other modules may ask of a head before it is built."""
+    """Properties of a head that other modules may read before it is built."""
 
     default: ClassVar[str] = "TcMgcHead"
     needs: ClassVar[tuple[str, ...]] = ()
-    """What towers must give besides sentence and frames: ``words``, ``patches``."""
+    """Features that towers must give in addition to sentence and frames: ``words``, ``patches``."""
 
     @property
     def scores(self) -> int:
-        """How many scores a pair has; similarity decorrelation needs two."""
+        """Number of scores of a pair; similarity decorrelation needs at least two."""
         return 1
 
     @property
     def uses_padding(self) -> bool:
-        """Padded frames take part in scores, so that a blank frame is encoded in their place."""
+        """Whether padded frames take part in scores, so that a blank frame is encoded for them."""
         return False
 
     @property
     def weighs_tokens(self) -> bool:
-        """Words and frames have weights, ``weights`` of prepared texts and of records."""
+        """Whether words and frames have weights: ``weights`` of prepared texts and of records."""
         return False
 
     @property
     def starts_from_text(self) -> bool:
-        """Weights come from the text tower at the start, by the module's ``initialise_from``."""
+        """Whether weights are initialised from the text tower, by the module's ``initialise_from``."""
         return False
 
     def small(self) -> "HeadOptions":
@@ -44,12 +44,12 @@ class HeadOptions(Kind):
         return self
 
     def check(self, words: int, frames: int) -> None:
-        """Raise a ValueError where the options do not fit captions of ``words`` and videos of ``frames``."""
+        """Raise a ValueError if the options do not fit captions of ``words`` and videos of ``frames``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Language-video attention (Eq. 2-11)."""
+    """Language-video attention (Equations 2-11)."""
 
     heads: int = 1
     """Attention heads (Table 12)."""
@@ -58,11 +58,11 @@ class Attention:
     projections: bool = True
     """W_Q, W_K, W_V and W_O; without them attention runs on the normalised features themselves."""
     dropout: float = 0.0
-    """On the fully connected branch, in training."""
+    """Dropout rate on the fully connected branch, in training."""
     mask_frames: bool = True
     """Keep padded frames out of attention."""
     initialise: Literal["identity", "normal"] = "identity"
-    """Weight of the fully connected layer at the start: the identity, or N(0, 0.02) as in the released code."""
+    """Initial weight of the fully connected layer: the identity, or N(0, 0.02) as in the released code."""
 
     def __post_init__(self) -> None:
         require(self.heads >= 1, f"head.attention.heads must be at least 1; got {self.heads}")
@@ -80,11 +80,11 @@ class Reorganise:
     video_word: Reorganisation = "remove"
     """Similarities below the kept ones, of the video-word vector: removed, or fused into one."""
     sentence_frame: Reorganisation = "fuse"
-    """The same for the sentence-frame vector."""
+    """The same, for the sentence-frame vector."""
     frame_word_words: Reorganisation = "remove"
-    """Frame-word matrix, along words."""
+    """The same, for the frame-word matrix along words."""
     frame_word_frames: Reorganisation = "remove"
-    """Frame-word matrix, along frames, after the words."""
+    """The same, for the frame-word matrix along frames, after the words."""
 
     def __post_init__(self) -> None:
         require(
@@ -100,11 +100,11 @@ class Aggregate:
     vectors: Literal["isa", "softmax"] = "isa"
     """ISA and Bi-ISA, or the softmax-weighted sum of Table 4."""
     temperature: float = 1.0
-    """Inside both softmaxes of ISA; 1 in the paper's equations, 0.01 in UCoFiA's code."""
+    """Temperature of both softmaxes of ISA; 1 in the paper's equations, 0.01 in UCoFiA's code."""
     scores: Literal["lsa", "softmax", "mean"] = "lsa"
     """LSA, a softmax-weighted sum, or the mean of the contrasts' scores."""
     lsa_on_logits: bool = False
-    """Weigh the scores after the logit scale, as the released code does."""
+    """Weight the scores after the logit scale, as the released code does."""
 
     def __post_init__(self) -> None:
         require(
@@ -128,9 +128,9 @@ class TcMgcHead(HeadOptions):
     reorganise: Reorganise = field(default_factory=Reorganise)
     aggregate: Aggregate = field(default_factory=Aggregate)
     mask_words: bool = False
-    """Keep padded words out of top-k, fusion and aggregation; the paper lets them in."""
+    """Exclude padded words from top-k, fusion and aggregation; the paper includes them."""
     learnt_products: bool = False
-    """Put a learnt dim x dim matrix, the identity at the start, into two of the products."""
+    """Put a learnt dim x dim matrix, initialised as the identity, into two of the products."""
 
     def __post_init__(self) -> None:
         require(len(self.grains) > 0, f"head.grains must name at least one of {', '.join(GRAINS)}")
@@ -143,16 +143,16 @@ class TcMgcHead(HeadOptions):
 
     @property
     def scores(self) -> int:
-        """One a contrast."""
+        """One per contrast."""
         return len(self.grains)
 
     @property
     def uses_padding(self) -> bool:
-        """Where attention is not masked."""
+        """True if attention is not masked."""
         return not self.attention.mask_frames
 
     def check(self, words: int, frames: int) -> None:
-        """A keep rate has to keep something."""
+        """Raise a ValueError if a keep rate keeps nothing."""
         rate = self.reorganise.keep_rate
         require(
             kept_count(words, rate) >= 1,
@@ -162,9 +162,9 @@ class TcMgcHead(HeadOptions):
 
 
 def kept_count(count: int, keep_rate: float) -> int:
-    """k = floor(count x keep rate) as decimals mean it: 0.3 of 10 is 3, not 2.
+    """k = floor(count x keep rate) in decimal arithmetic: 0.3 of 10 is 3, not 2.
 
-    Binary floats lie just beside most decimals (0.29 * 100 is 28.999...), so the product is
-    rounded to 9 places before it is cut.
+    Binary floats only approximate most decimals (0.29 * 100 is 28.999...), so the product is
+    rounded to 9 places before it is truncated.
     """
     return int(round(count * keep_rate, 9))

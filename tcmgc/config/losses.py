@@ -1,4 +1,4 @@
-"""Options of the training loss (Eq. 33-37), and of terms that look at features."""
+"""Options of the training loss (Eq. 33-37), and of terms on features."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ class TermOptions(Kind):
     default: ClassVar[str] = "NoTerm"
 
     def check(self, head: HeadOptions) -> None:
-        """Raise a ValueError where the term does not fit the head."""
+        """Raise a ValueError if the term does not fit the head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,22 +23,22 @@ class NoTerm(TermOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelDecorrelation(TermOptions):
-    """DRL's: channels of matching text and video features correlate with themselves, and not with each other."""
+    """DRL's term: channels of matching text and video features correlate with themselves, not each other."""
 
     module: ClassVar[str] = "tcmgc.training.decorrelation:ChannelDecorrelation"
 
     of: Literal["weighted_tokens", "tokens", "pooled"] = "weighted_tokens"
-    """Which features: each real word with its best frame and each real frame with its best word, weighed as the head
-    weighs them (`cdcr` 3 of the authors' code) or all the same (2); or sentences with means of frames (1)."""
+    """Which features: each real word with its best frame and each real frame with its best word, weighted as in the
+    head (`cdcr` 3 of the authors' code) or equally (2); or sentences with means of frames (1)."""
     weight: float = 0.001
-    """Of the term in the loss; `cdcr_lambda`."""
+    """Weight of the term in the loss; `cdcr_lambda`."""
     diagonal: float = 0.16
-    """Weight of a channel's own correlation being 1; `cdcr_alpha1`."""
+    """Weight of the difference between a channel's own correlation and 1; `cdcr_alpha1`."""
     rest: float = 0.0
-    """Weight of other correlations being 0; `cdcr_alpha2`."""
+    """Weight of all other correlations; `cdcr_alpha2`."""
     as_published: bool = False
-    """The best frame or word is looked for among padding, too, whose products count as 0, as in the authors' code;
-    the default looks among real ones."""
+    """The best frame or word may be padding, whose products count as 0, as in the authors' code;
+    the default searches real ones only."""
 
     def __post_init__(self) -> None:
         for name in ("weight", "diagonal", "rest"):
@@ -46,7 +46,7 @@ class ChannelDecorrelation(TermOptions):
             require(value >= 0, f"loss.term.{name} must not be negative; got {value}")
 
     def check(self, head: HeadOptions) -> None:
-        """Weights of tokens are the head's."""
+        """Raise a ValueError if the term needs weights of tokens and the head has none."""
         require(
             self.of != "weighted_tokens" or head.weighs_tokens,
             f"loss.term.of is weighted_tokens, and {type(head).__name__} weighs no tokens; set it to tokens or pooled",
@@ -58,12 +58,12 @@ class Loss:
     """A contrastive loss on scores, similarity decorrelation, and a term on features."""
 
     contrast: Literal["info_nce", "sigmoid"] = "info_nce"
-    """Symmetric InfoNCE (Eq. 33-35), or SigLIP's sigmoid loss over all pairs of the batch."""
+    """Symmetric InfoNCE (Equations 33-35), or SigLIP's sigmoid loss over all pairs of the batch."""
     each_score: bool = False
-    """Contrast each of the head's scores by itself and add the losses up, in place of their one similarity: with the
-    sigmoid loss only (Video-ColBERT's dual sigmoid loss)."""
+    """Contrast each of the head's scores separately and add the losses, instead of contrasting the similarity: with
+    the sigmoid loss only (Video-ColBERT's dual sigmoid loss)."""
     alpha: float = 0.5
-    """Weight of SDR; 0 leaves it out."""
+    """Weight of SDR; 0 disables it."""
     sdr_pairs: Literal["positives", "negatives", "all"] = "positives"
     """Pairs whose similarities are decorrelated (Table A.1)."""
     sdr_biased: bool = False
@@ -73,15 +73,15 @@ class Loss:
     directions: Literal["sum", "mean"] = "sum"
     """Add up both directions of InfoNCE, as the paper, or take their mean."""
     mask_same_video: bool = False
-    """Leave a pair's own video out of its negatives, where the batch holds it several times."""
+    """Exclude a pair's own video from its negatives if the batch contains it several times."""
     scale: float = 100.0
-    """lambda, or its start where it is learnt."""
+    """lambda, or its initial value if it is learnt."""
     learn_scale: bool = False
     """Learn the scale instead of keeping it."""
     max_scale: float = 100.0
     """A learnt scale is clamped here after every step."""
     bias: float = 0.0
-    """Start of the learnt number that the sigmoid loss adds to logits; SigLIP starts at -10."""
+    """Initial value of the learnt bias that the sigmoid loss adds to logits; SigLIP starts at -10."""
     term: TermOptions = field(default_factory=NoTerm)
 
     def __post_init__(self) -> None:

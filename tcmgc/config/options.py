@@ -1,8 +1,8 @@
-"""Options of the parts of a method that come in kinds, and how a kind becomes a module.
+"""Base class for the options of a method's exchangeable parts, and how they become a module.
 
 A family (heads, temporal encoders, token operations, loss terms) is a direct subclass of
 :class:`Kind`; its kinds are frozen dataclasses that subclass the family. Nothing here imports
-torch, so that a command line can be read and explained without it.
+torch, so a command line can be parsed and documented without it.
 """
 
 import importlib
@@ -16,14 +16,14 @@ def require(condition: bool, message: str) -> None:
 
 
 class Kind:
-    """Options of one kind of a part; registers under its class name in its family."""
+    """Options of one kind of a part; each subclass registers under its class name in its family."""
 
     module: ClassVar[str] = ""
-    """Where the class that these options build is: ``package.module:Class``."""
+    """Import path of the class that these options build: ``package.module:Class``."""
     kinds: ClassVar[dict[str, type]] = {}
     """All kinds of the family by name."""
     default: ClassVar[str] = ""
-    """The kind that is meant where a file names none."""
+    """The kind that is used if a file names none."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)

@@ -1,4 +1,4 @@
-"""Options of the heads of other systems than TC-MGC: a dataclass a head, which names its module."""
+"""Options of heads of systems other than TC-MGC: one dataclass per head, which names its module."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -9,7 +9,7 @@ from tcmgc.config.options import require
 
 @dataclass(frozen=True, kw_only=True)
 class MeanHead(HeadOptions):
-    """CLIP4Clip's similarity of a sentence and the mean of frames, whatever temporal encoder they have passed."""
+    """CLIP4Clip's similarity of a sentence and the mean of frames, after any temporal encoder."""
 
     module: ClassVar[str] = "tcmgc.heads.mean:Mean"
 
@@ -18,7 +18,7 @@ class MeanHead(HeadOptions):
 class TightHead(HeadOptions):
     """CLIP4Clip's tightTransf: a transformer over the sentence and the frames of every pair gives its similarity.
 
-    Its scores are logits as they are, so the loss's scale is 1 and not learnt.
+    Its scores are already logits, so the loss's scale is 1 and not learnt.
     """
 
     module: ClassVar[str] = "tcmgc.heads.tight:Tight"
@@ -28,7 +28,7 @@ class TightHead(HeadOptions):
     heads: int = 0
     """Attention heads of each layer; 0: one for every 64 channels."""
     dropout: float = 0.1
-    """On the transformer's input, in training."""
+    """Dropout rate on the transformer's input, in training."""
     initialise_from_text: bool = True
     """Start the blocks and the position table from CLIP's text tower."""
     norm_eps: float = 1e-12
@@ -42,7 +42,7 @@ class TightHead(HeadOptions):
 
     @property
     def starts_from_text(self) -> bool:
-        """As it is set."""
+        """The option's value."""
         return self.initialise_from_text
 
     def small(self) -> "TightHead":
@@ -52,14 +52,14 @@ class TightHead(HeadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class XPoolHead(HeadOptions):
-    """X-Pool's similarity: the same attention block, one query a text."""
+    """X-Pool's similarity: the same attention block, with one query per text."""
 
     module: ClassVar[str] = "tcmgc.heads.xpool:XPool"
 
     heads: int = 1
     """Attention heads."""
     dropout: float = 0.3
-    """On the fully connected branch, in training."""
+    """Dropout rate on the fully connected branch, in training."""
 
     def __post_init__(self) -> None:
         require(self.heads >= 1, f"head.heads must be at least 1; got {self.heads}")
@@ -74,7 +74,7 @@ class XClipHead(HeadOptions):
     needs: ClassVar[tuple[str, ...]] = ("words",)
 
     temperature: float = 0.01
-    """Of the attention over similarities."""
+    """Temperature of the attention over similarities."""
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")
@@ -86,7 +86,7 @@ class XClipHead(HeadOptions):
 
     @property
     def uses_padding(self) -> bool:
-        """As its authors let padded frames take part in every contrast with frames."""
+        """True: as in the authors' code, padded frames take part in every contrast with frames."""
         return True
 
 
@@ -98,40 +98,40 @@ class WtiHead(HeadOptions):
     needs: ClassVar[tuple[str, ...]] = ("words",)
 
     weights: Literal["learnt", "equal"] = "learnt"
-    """What words and frames count: a softmax over a network's outputs (WTI), or the same (TI)."""
+    """Weights of words and frames: a softmax over a network's outputs (WTI), or equal (TI)."""
     layers: int = 2
     """Linear layers of each of the two networks; `wti_arch` of the authors' code."""
     as_published: bool = False
     """Products with padding count as 0 and take part in maxima, as in the authors' code: a word whose products with
-    all real frames are negative then gets 0 wherever its video is shorter than `data.max_frames` (and so does a
-    frame wherever the text is shorter). The default leaves padding out of maxima."""
+    all real frames are negative then gets 0 if its video is shorter than `data.max_frames` (likewise a
+    frame if the text is shorter). The default excludes padding from maxima."""
 
     def __post_init__(self) -> None:
         require(1 <= self.layers <= 3, f"head.layers must be 1, 2 or 3; got {self.layers}")
 
     @property
     def uses_padding(self) -> bool:
-        """As published: the decorrelation of channels may then pair a word with a padded frame."""
+        """True as published: channel decorrelation may then pair a word with a padded frame."""
         return self.as_published
 
     @property
     def weighs_tokens(self) -> bool:
-        """Learnt or not."""
+        """True, whether they are learnt or not."""
         return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSelectionHead(HeadOptions):
-    """TS2-Net's similarity: frames weighed by how well each fits the sentence."""
+    """TS2-Net's similarity: frames weighted by how well each fits the sentence."""
 
     module: ClassVar[str] = "tcmgc.heads.token_selection:TokenSelection"
 
     sharpness: float = 4.0
     """Factor on the weights' logits."""
     as_published: bool = False
-    """Mask frames as the authors' code does, which reads a mask repeated as a whole for a frame's class token and
-    patches at the places of class tokens: with 12 frames and 3 patches, frames count or not as frames 0, 4 and 8 do.
-    The default masks padded frames. With no padded frame both are the same."""
+    """Mask frames as the authors' code does, which repeats the frame mask end to end for class tokens and
+    patches, and reads it at class tokens: with 12 frames and 3 patches, only the masks of frames 0, 4 and 8 are used.
+    The default masks padded frames. Without padded frames both are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +142,11 @@ class UcofiaHead(HeadOptions):
     needs: ClassVar[tuple[str, ...]] = ("words", "patches")
 
     tree: Literal["train", "eval"] = "train"
-    """Which of the authors' code trees the formula is of. `train`: patches pass a learnt dim x dim matrix; `eval`: both
-    evaluation trees leave it out, so that a trained model is scored by another formula than it was trained with.
-    The tree for text-to-video evaluation has another selector besides: `tokens.selector` "video"."""
+    """Which of the authors' code trees the formula follows. `train`: patches pass a learnt dim x dim matrix; `eval`: both
+    evaluation trees omit it, so a trained model is scored by a different formula than in training.
+    The tree for text-to-video evaluation also has a different selector: `tokens.selector` "video"."""
     temperature: float = 0.01
-    """Of all softmaxes over similarities."""
+    """Temperature of all softmaxes over similarities."""
 
     def __post_init__(self) -> None:
         require(self.temperature > 0, f"head.temperature must be above 0; got {self.temperature}")
@@ -158,7 +158,7 @@ class UcofiaHead(HeadOptions):
 
     @property
     def uses_padding(self) -> bool:
-        """As its authors let padded frames take part in every contrast with frames and patches."""
+        """True: as in the authors' code, padded frames take part in contrasts with frames and patches."""
         return True
 
 

@@ -10,11 +10,11 @@ LENGTH, HOP = 30.0, 15.0
 class Windowing:
     """Windows of ``length`` seconds, one every ``hop`` seconds.
 
-    A moment of m seconds lies whole inside some window if m <= length - hop. The default length is
-    that of the longest clips that these models are trained on (10 to 32 s in MSR-VTT, 30 s in
-    DiDeMo); frames are sampled at up to one a second, so a longer window would see less of each
-    moment. With half of it as hop, every moment of 15 s is seen whole by one window and every
-    instant by two, for twice the records of windows that do not overlap.
+    A moment of m seconds is completely inside some window if m <= length - hop. The default length
+    is that of the longest clips that these models are trained on (10 to 32 s in MSR-VTT, 30 s in
+    DiDeMo). Frames are sampled at up to one per second, so a longer window would see less of each
+    moment. With half the length as hop, one window contains every moment of 15 s and two windows
+    contain every instant, for twice the records of windows that do not overlap.
 
     Raises:
         ValueError: a length that is not above 0, or a hop that is not in (0, length].
@@ -35,14 +35,14 @@ class Windowing:
     def cut(self, duration: float | int) -> tuple[tuple[float, float], ...]:
         """Start and end of each window, in seconds from the first frame.
 
-        A video up to ``length`` is one window. Of a longer one the last window ends where the video
-        ends, so that no window is short.
+        A video of up to ``length`` is one window. The last window of a longer one ends with the
+        video, so that no window is short.
         """
         if duration <= self.length:
             return ((0.0, duration),)
         last = duration - self.length
         count = 1
-        # The margin keeps rounding from adding a window that all but equals the last one.
+        # The margin prevents rounding from adding a window almost equal to the last one.
         while count * self.hop < last - 1e-6:
             count += 1
         starts = [step * self.hop for step in range(count)]
@@ -51,24 +51,24 @@ class Windowing:
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What decides the rows besides the model; fixed for the life of an index."""
+    """Settings, in addition to the model, that decide the rows of an index; fixed for an index."""
 
     window: float | int = Windowing.length
     """Length of a window in seconds; shorter videos are one window."""
     hop: float | int = Windowing.hop
     """Seconds from the start of a window to the start of the next."""
     precision: Literal["float16", "float32"] = "float16"
-    """Of records and vectors."""
+    """Precision of records and vectors."""
     vectors: int = 3
-    """Vectors a window at most that candidates are found by."""
+    """Most vectors per window for finding candidates."""
     strip_frames: int = 6
-    """Pictures in a window's thumbnail strip at most."""
+    """Most pictures in a window's thumbnail strip."""
     strip_height: int = 144
-    """Pixels."""
+    """Height of the strip in pixels."""
 
     @property
     def windowing(self) -> Windowing:
-        """The windows."""
+        """How videos are cut into windows."""
         return Windowing(self.window, self.hop)
 
 

@@ -1,4 +1,4 @@
-"""Options of the temporal encoders: what happens between the tower's frames and the head."""
+"""Options of temporal encoders, which process the tower's frames before the head."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,20 +11,20 @@ class TemporalOptions(Kind):
 
     default: ClassVar[str] = "Temporal"
     needs: ClassVar[tuple[str, ...]] = ()
-    """What the tower has to give besides frames: ``patches``."""
+    """Features that the tower must give in addition to frames: ``patches``."""
 
     @property
     def absent(self) -> bool:
-        """Frames stay as the tower gave them."""
+        """Whether frames stay unchanged."""
         return False
 
     @property
     def starts_from_text(self) -> bool:
-        """Weights come from the text tower at the start."""
+        """Whether weights are initialised from the text tower."""
         return False
 
     def check(self, patches: int) -> None:
-        """Raise a ValueError where the options do not fit a tower that gives so many patches a frame."""
+        """Raise a ValueError if the options do not fit a tower that gives this many patches per frame."""
 
     def small(self) -> "TemporalOptions":
         """The same kind at the size of the demo's towers, for smoke runs."""
@@ -33,12 +33,12 @@ class TemporalOptions(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class Temporal(TemporalOptions):
-    """Transformer over frames (Eq. 1); CLIP4Clip's seqTransf with 4 layers and the residual."""
+    """Transformer over frames (Equation 1); CLIP4Clip's seqTransf with 4 layers and the residual."""
 
     module: ClassVar[str] = "tcmgc.towers.temporal:TemporalEncoder"
 
     layers: int = 3
-    """Transformer layers; 0 leaves the frames as CLIP gave them."""
+    """Transformer layers; 0 leaves CLIP's frames unchanged."""
     heads: int = 8
     """Attention heads of each layer; 0: one for every 64 channels, as CLIP4Clip."""
     residual: bool = False
@@ -58,12 +58,12 @@ class Temporal(TemporalOptions):
 
     @property
     def absent(self) -> bool:
-        """Without layers."""
+        """True without layers."""
         return not self.layers
 
     @property
     def starts_from_text(self) -> bool:
-        """As it is set, where there are layers."""
+        """The option's value, if there are layers."""
         return self.initialise_from_text and not self.absent
 
 
@@ -94,9 +94,9 @@ class PatchTransformer(TemporalOptions):
     patches: int = 3
     """Patches of each frame; `tokens.patches`."""
     as_published: bool = False
-    """Mask keys as TS2-Net's code does: the mask of F frames is repeated as a whole for 4F tokens, so that token
-    j is masked as frame j mod F and short videos lose real tokens and keep padded ones. The default masks
-    exactly the tokens of padded frames. With no padded frame both are the same."""
+    """Mask keys as TS2-Net's code does: the mask of F frames is repeated end to end for 4F tokens, so token
+    j is masked as frame j mod F, and short videos lose real tokens and keep padded ones. The default masks
+    exactly the tokens of padded frames. Without padded frames both are the same."""
 
     def __post_init__(self) -> None:
         require(self.layers >= 1, f"temporal.layers must be at least 1; got {self.layers}")
@@ -104,7 +104,7 @@ class PatchTransformer(TemporalOptions):
         _check(self)
 
     def check(self, patches: int) -> None:
-        """The position table has a row for each of them."""
+        """Raise a ValueError if the position table does not have one row per patch."""
         require(
             patches == self.patches,
             f"temporal.patches is {self.patches}, but the tower gives {patches} patches a frame; set it to tokens.patches",
@@ -116,7 +116,7 @@ class PatchTransformer(TemporalOptions):
 
     @property
     def starts_from_text(self) -> bool:
-        """As it is set."""
+        """The option's value."""
         return self.initialise_from_text
 
 

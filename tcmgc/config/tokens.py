@@ -1,4 +1,4 @@
-"""Options of token operations: what a method does to the tokens inside the visual tower."""
+"""Options of token operations, which a method applies to tokens inside the visual tower."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -15,9 +15,9 @@ class TokenOptions(Kind):
 
     default: ClassVar[str] = "NoTokens"
     gives: ClassVar[tuple[str, ...]] = ()
-    """What the tower gives then besides frames: ``patches``."""
+    """Features that the tower then gives in addition to frames: ``patches``."""
     learns: ClassVar[bool] = False
-    """It has weights of its own that start at random."""
+    """Whether the operation has weights of its own, initialised at random."""
 
     @property
     def patches_given(self) -> int:
@@ -25,7 +25,7 @@ class TokenOptions(Kind):
         return 0
 
     def frames_after(self, frames: int) -> int:
-        """How many frames a video of so many frames has behind the tower."""
+        """Number of frames after the tower, for a video of this many frames."""
         return frames
 
     def small(self) -> "TokenOptions":
@@ -35,7 +35,7 @@ class TokenOptions(Kind):
 
 @dataclass(frozen=True, kw_only=True)
 class NoTokens(TokenOptions):
-    """The tower as it is: a frame's feature is its class token's."""
+    """The unchanged tower: a frame's feature is that of its class token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ class ShiftSelect(TokenOptions):
     learns: ClassVar[bool] = True
 
     blocks: tuple[int, ...] = (-2, -1)
-    """Blocks with the shift, counted from 0; negative numbers count from the end. None of them: any tower will do,
-    for patches are taken behind it."""
+    """Blocks with the shift, counted from 0; negative numbers count from the end. With no blocks, any tower
+    works, because patches are taken after it."""
     patches: int = 3
     """Soft mixtures of patches that are selected in each frame."""
     selector: Literal["frame", "video"] = "frame"
@@ -67,7 +67,7 @@ class ShiftSelect(TokenOptions):
     """Standard deviation of that noise."""
     as_published: bool = False
     """Padded frames take part in the shift (and in the sum over a video), and noise is drawn at evaluation,
-    too: the same for every video, so that results still repeat. The default shifts between real frames only
+    too, the same for every video, so results are reproducible. The default shifts between real frames only
     and selects the patches with the highest scores at evaluation; on the goldens' random models, noise changes
     similarities by 6 to 8 % of the largest one."""
 
@@ -78,18 +78,18 @@ class ShiftSelect(TokenOptions):
 
     @property
     def patches_given(self) -> int:
-        """The selected ones."""
+        """The number of selected patches."""
         return self.patches
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelShift(TokenOptions):
-    """CenterCLIP's shifts of an eighth of the channels to each neighbouring frame."""
+    """CenterCLIP's shift of an eighth of the channels to each neighbouring frame."""
 
     module: ClassVar[str] = "tcmgc.towers.tokens.shift:ChannelShift"
 
     of: Literal["patches", "class"] = "patches"
-    """`patches`: its `temporal_shift`; `class`: its `token_shift`, which comes again before the feed-forward layer."""
+    """`patches`: its `temporal_shift`; `class`: its `token_shift`, repeated before the feed-forward layer."""
     blocks: tuple[int, ...] = (6,)
     """Blocks at whose start tokens are shifted, counted from 0; negative numbers count from the end."""
     as_published: bool = False
@@ -104,46 +104,46 @@ class ChannelShift(TokenOptions):
 class Cluster(TokenOptions):
     """CenterCLIP's token clustering: neighbouring frames become a segment with fewer patches.
 
-    ``blocks``, ``segments`` and ``clusters`` name one clustering each, in their order.
+    ``blocks``, ``segments`` and ``clusters`` have one entry per clustering, in order.
     """
 
     module: ClassVar[str] = "tcmgc.towers.tokens.cluster:Cluster"
 
     algorithm: Literal["kmedoids", "spectral", "pooling", "sparse_sampling"] = "kmedoids"
-    """How patches are thinned out: k-medoids with KKZ's start; the same on a spectral embedding; the mean over
-    the segment's frames; tokens at regular places (random ones in training)."""
+    """How patches are reduced: k-medoids with KKZ initialisation; the same on a spectral embedding; the mean over
+    the segment's frames; tokens at regular positions (random ones in training)."""
     blocks: tuple[int, ...] = (6,)
-    """Blocks at whose start it happens, counted from 0 (CenterCLIP's block 7 is 6); negative ones from the end."""
+    """Blocks before which clustering is applied, from 0 (CenterCLIP's block 7 is 6); negative: from the end."""
     segments: tuple[int, ...] = (6,)
     """Segments of a video afterwards."""
     clusters: tuple[int, ...] = (49,)
     """Patches of a segment afterwards."""
     aggregation: Literal["medoid", "mean"] = "medoid"
-    """What stands for a cluster: the medoid's token, or the mean of the members."""
+    """What represents a cluster: the medoid's token, or the mean of the members."""
     distance: Literal["euclidean", "cosine"] = "euclidean"
-    """Between tokens."""
+    """Distance between tokens."""
     p: float = 2.0
-    """Norm of the distance."""
+    """Order of the distance's norm."""
     normalise: bool = False
     """Cluster L2-normalised copies of the tokens (k-medoids)."""
     threshold: float = 1e-6
     """Movement of a segment's medoids below which clustering ends."""
     iterations: int = 100
-    """Rounds of clustering at most."""
+    """Most iterations of clustering."""
     cluster_embedding: bool = False
-    """Add a learnt vector to each cluster, the tower's positions at the start."""
+    """Add a learnt vector to each cluster, initialised from the tower's position embeddings."""
     graph: Literal["heat", "knn"] = "knn"
     """Spectral: affinities of all pairs, or of near ones."""
     sigma: float = 2.0
     """Spectral: width of the affinities' kernel."""
     neighbours: int = 0
-    """Spectral: nearest tokens that are joined; 0: five a frame of the segment, and five more with 100 patches or more."""
+    """Spectral: nearest tokens that are joined; 0: five per frame of the segment, and five more with 100 patches or more."""
     spatial_temporal: bool = False
     """Spectral: join tokens only within 9 places (19 with 100 patches or more) and 7 frames."""
     as_published: bool = False
-    """Padded frames are clustered with the others, and a segment counts as real if its last frame is: of a video of
-    3 frames in segments of 2, only the first one. The default clusters real frames, and keeps every segment
-    that has one."""
+    """Padded frames are clustered with the others, and a segment counts as real if its last frame is: for a video of
+    3 frames in segments of 2, only the first segment. The default clusters real frames only, and keeps every
+    segment that has one."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.blocks), len(self.segments), len(self.clusters)}

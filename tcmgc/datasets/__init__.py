@@ -1,8 +1,8 @@
-"""Readers: a benchmark's own files, or a table of your own, to rows of one type.
+"""Readers: convert a benchmark's own files, or your own table, to rows of one type.
 
-All are pure: they read a folder (local, ``s3://``, ``gs://``) and return a :data:`Corpus`. What
-is wrong in it is a :class:`ValueError` that names the file and the line or key; a video whose
-file is not there is in its split's ``missing``.
+All are pure: they read a folder (local, ``s3://``, ``gs://``) and return a :data:`Corpus`. Errors
+in the data raise a :class:`ValueError` that names the file and the line or key; videos without a
+file are listed in their split's ``missing``.
 """
 
 from collections.abc import Callable
@@ -58,14 +58,14 @@ READERS: dict[str, Callable[[str, Reading], Corpus]] = {
         folder,
     )
 }
-"""By the name that ``data.dataset`` gives."""
+"""Readers by the name in ``data.dataset``."""
 
 
 def read(name: str, root: str, how: Reading = AS_USUAL) -> Corpus:
     """The corpus ``name`` from its files below ``root``, a folder or a URI.
 
     Raises:
-        ValueError: an unknown name; files that are not there or not as their format has them.
+        ValueError: an unknown name; missing files, or files that do not follow their format.
     """
     if name not in READERS:
         raise ValueError(f"there is no data set {name!r}; known are {', '.join(READERS)}")

@@ -1,7 +1,7 @@
-"""ActivityNet Captions as paragraphs: all sentences of a video, joined, against all of it.
+"""ActivityNet Captions as paragraphs: all sentences of a video, joined, with the complete video.
 
-``train.json`` and ``val_1.json``: ``{v_ID: {duration, timestamps, sentences}}``. Files are called
-by the id, with ``v_`` or without.
+``train.json`` and ``val_1.json``: ``{v_ID: {duration, timestamps, sentences}}``. Files are named
+after the id, with ``v_`` or without.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From what an annotation lists to checked splits: ids, captions, files."""
+"""Build checked splits from an annotation's entries: ids, captions, files."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,10 +27,10 @@ class Listed:
     id: str
     captions: Sequence[Any]
     names: tuple[str, ...] = ()
-    """Names that its file may have, the likeliest first; empty: its id."""
+    """Possible names of its file, the likeliest first; empty: its id."""
     end: float | None = None
     sources: Sequence[str] = ()
-    """Where each caption stands, for messages; empty: at ``where``."""
+    """Position of each caption, for messages; empty: ``where``."""
 
 
 def split(
@@ -39,10 +39,10 @@ def split(
     expected_videos: int | None = None,
     expected_captions: int | None = None,
 ) -> Split:
-    """Check what is listed and find its files; what has no file is counted as missing.
+    """Check the listed videos and find their files; those without a file are counted as missing.
 
     Raises:
-        ValueError: an id that is no name or is there twice, a caption that is empty or not
+        ValueError: an id that is not a valid name or occurs twice, a caption that is empty or not
             text, a video without one, two files for a video, a link that leads out.
     """
     clips, missing, seen = [], [], dict[str, str]()
@@ -64,10 +64,10 @@ def split(
 
 
 def corpus(root: str, splits: Corpus, videos: Videos | None = None) -> Corpus:
-    """The splits, once it is sure that they share no id and that there is a video at all.
+    """The splits, after checking that they share no id and that there are videos.
 
     Raises:
-        ValueError: they do, or there is none.
+        ValueError: splits share an id, or there are no videos.
     """
     owner: dict[str, str] = {}
     shared: dict[str, tuple[str, str]] = {}
@@ -100,10 +100,10 @@ def _remedy(videos: Videos | None) -> str:
 
 
 def check_id(where: str, id: Any) -> None:
-    """Ids name files: they are one part of a path.
+    """Check that an id can be a file name: a single part of a path.
 
     Raises:
-        ValueError: anything that is not.
+        ValueError: it cannot.
     """
     check_name(where, id, "expected a video id")
     if "/" in id or "\\" in id or id in (".", ".."):
@@ -114,13 +114,13 @@ def check_id(where: str, id: Any) -> None:
 
 
 def check_name(where: str, name: Any, expected: str) -> None:
-    """Names are text that file systems and lists of names can hold.
+    """Check that a name is text that file systems and lists of names can store.
 
-    Spaces, joiners and marks of every script are fine; characters that control a terminal, end a
-    line or are half of another are not.
+    Spaces, joiners and marks of every script are allowed; terminal controls, line ends and lone
+    surrogates are not.
 
     Raises:
-        ValueError: no text, blank, or with such a character, named by code point and place.
+        ValueError: not text, blank, or with such a character; gives its code point and position.
     """
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"{where}: {expected}; got {parse.short(name)}")
@@ -136,10 +136,10 @@ def check_name(where: str, name: Any, expected: str) -> None:
 def check_captions(
     where: str, id: str, captions: Sequence[Any], sources: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Captions without the blanks around them.
+    """Captions without surrounding blanks.
 
     Raises:
-        ValueError: none, or one that is empty or not text.
+        ValueError: there are none, or one is empty or not text.
     """
     name = parse.line(id, 80)
     if not captions:
@@ -155,13 +155,13 @@ def check_captions(
 
 
 def paragraph(texts: Sequence[str]) -> list[str]:
-    """All texts of a video as one caption, joined with a space; no caption where all are empty."""
+    """All texts of a video as one caption, joined by spaces; no caption if all are empty."""
     joined = " ".join(text.strip() for text in texts if text.strip())
     return [joined] if joined else []
 
 
 def by_id(label: str, data: bytes) -> Iterator[tuple[str, list[str]]]:
-    """The items of a JSON object ``{id: [captions]}``, ids as :func:`same_name` spells them."""
+    """The items of a JSON object ``{id: [captions]}``, ids normalised by :func:`same_name`."""
     content = parse.as_kind(label, parse.read_json(label, data), dict, "an object")
     for id, captions in content.items():
         where = f"{label}, {parse.short(id)}"

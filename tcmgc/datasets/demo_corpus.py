@@ -1,8 +1,8 @@
-"""A made-up corpus in MSR-VTT's layout: real H.264 files of coloured shapes that move.
+"""A synthetic corpus in MSR-VTT's layout: real H.264 files of moving coloured shapes.
 
-A clip shows two or three scenes, each a shape of some colour, size, place and motion before a
-background, with grey bits drifting about that no caption mentions. A caption names some of the
-scenes in their order and some of what is in them, so that a text says which frames matter.
+A clip shows two or three scenes, each a shape of some colour, size, position and motion on a
+background, with drifting grey specks that no caption mentions. A caption describes some of the
+scenes in order and some of their content, so that a text determines which frames matter.
 """
 
 import csv
@@ -24,12 +24,12 @@ from tcmgc.datasets.demo_scenes import HEIGHT, RATE, WIDTH, Frame, Scene, descri
 CAPTIONS = 5
 """Captions of a training video."""
 MARKER = "demo.json"
-"""Written last: a folder with it is whole."""
+"""Written last: a folder with this file is complete."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides every byte of a corpus."""
+    """The arguments that determine every byte of a corpus."""
 
     videos: int
     test: int
@@ -47,13 +47,13 @@ def make(
     shuffle_captions: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Write the corpus below ``root`` and return ``root``; one that is there already stays.
+    """Write the corpus below ``root`` and return ``root``; an existing corpus is kept.
 
     The last ``test`` videos are the test split, with one sentence each. The same arguments give
-    the same bytes. It is made beside ``root`` and renamed, so ``root`` is whole or not there.
+    the same bytes. The corpus is written next to ``root`` and renamed, so it is never incomplete.
 
     Args:
-        root: A folder that is not there yet, empty, or a corpus of the same arguments.
+        root: A folder that does not exist, is empty, or contains a corpus of the same arguments.
         videos: All videos, those of the test split included.
         test: Videos of the test split.
         seed: Decides scenes, words and noise.
@@ -62,7 +62,7 @@ def make(
         progress: Called with the number of videos done and the number of all.
 
     Raises:
-        ValueError: impossible counts, or ``root`` holds something else.
+        ValueError: impossible counts, or ``root`` contains something else.
     """
     if not 1 <= test <= videos - 2:
         raise ValueError(f"test must be between 1 and videos - 2 ({videos - 2}); got {test}")
@@ -89,10 +89,10 @@ def make(
 
 
 def is_made(root: Path, recipe: Recipe) -> bool:
-    """Whether ``root`` holds the corpus of ``recipe``; False for nothing or an empty folder.
+    """Whether ``root`` contains the corpus of ``recipe``; False for a missing or empty folder.
 
     Raises:
-        ValueError: ``root`` holds something else, which is left alone.
+        ValueError: ``root`` contains something else, which is not touched.
     """
     marker = root / MARKER
     if marker.is_file():
@@ -152,7 +152,7 @@ def _encode(path: Path, frames: Iterator[Frame]) -> None:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.time_base = Fraction(1, RATE)
-        # x264's AVX-512 code does not repeat itself, and each processor's code differs a little.
+        # x264's AVX-512 code is not deterministic, and each processor's code differs slightly.
         independent = {"x264-params": "cpu-independent=1"}
         stream.options = {"preset": "veryfast", "crf": "20", **independent}
         for pixels in frames:
@@ -166,7 +166,7 @@ def _write_annotations(root: Path, stories: list[tuple[Scene, ...]], recipe: Rec
     captions = [_captions(scenes, recipe.seed, index) for index, scenes in enumerate(stories)]
     if recipe.shuffle_captions:
         order = np.random.default_rng([recipe.seed, 4]).permutation(train)
-        # One step round a random circle: no video keeps its own.
+        # One step along a random cycle: no video keeps its own captions.
         moved = dict(zip(order, np.roll(order, 1), strict=True))
         captions[:train] = [captions[moved[index]] for index in range(train)]
     pairs = [(name, text) for name, texts in zip(ids, captions, strict=True) for text in texts]

@@ -1,4 +1,4 @@
-"""Scenes of the demo corpus: what can happen, how it is drawn, how it is said."""
+"""Scenes of the demo corpus: their content, drawing and description."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 WIDTH, HEIGHT, RATE = 96, 72, 5
-"""Pixels, and frames a second."""
+"""Pixels, and frames per second."""
 
 COLOURS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
     "red": ((220, 30, 30), ("red", "scarlet")),
@@ -70,7 +70,7 @@ Frame = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A shape before a background, for some seconds."""
+    """A shape on a background, for some seconds."""
 
     colour: str
     background: str
@@ -82,7 +82,7 @@ class Scene:
 
 
 def story(rng: np.random.Generator) -> tuple[Scene, ...]:
-    """Two or three scenes that follow each other, of different colours and backgrounds."""
+    """Two or three consecutive scenes with different colours and backgrounds."""
     count = int(rng.choice([2, 2, 2, 3]))
     colours = rng.choice(list(COLOURS), count, replace=False)
     backgrounds = rng.choice(list(BACKGROUNDS), count, replace=False)
@@ -102,7 +102,7 @@ def story(rng: np.random.Generator) -> tuple[Scene, ...]:
 
 
 def draw(scenes: tuple[Scene, ...], rng: np.random.Generator) -> Iterator[Frame]:
-    """The frames of a clip, ``RATE`` a second."""
+    """The frames of a clip, ``RATE`` per second."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     x, y = (x + 0.5 - WIDTH / 2) / HEIGHT, (y + 0.5) / HEIGHT - 0.5
     for scene in scenes:
@@ -126,7 +126,7 @@ def describe(
 ) -> str:
     """A caption of ``scenes`` in their order.
 
-    Of each scene it tells colour and shape, ``details`` of size, motion and place, and with the
+    It gives each scene's colour and shape, ``details`` of size, motion and position, and with
     probability ``background`` the background.
     """
     joints = [""] + [str(rng.choice(JOINTS)) for _ in scenes[1:]]
@@ -154,7 +154,7 @@ def _distance(
     y: Float[np.ndarray, "height width"],
     radius: float,
 ) -> Float[np.ndarray, "height width"]:
-    """Signed distance to a shape's edge, or near enough: below 0 inside. In picture heights."""
+    """Approximate signed distance to a shape's edge, negative inside, in picture heights."""
     if shape == "circle":
         return np.hypot(x, y) - radius
     if shape == "square":
@@ -175,7 +175,7 @@ def _paint(
     x: Float[np.ndarray, "height width"],
     y: Float[np.ndarray, "height width"],
 ) -> None:
-    """The scene's shape onto ``picture`` at ``time`` from 0 to 1, with a dark rim."""
+    """Paint the scene's shape onto ``picture`` at ``time`` from 0 to 1, with a dark rim."""
     (across, down), radius = PLACES[scene.place][0] + wobble, SIZES[scene.size][0]
     swing = 0.14 * np.sin(2 * np.pi * 1.5 * time)
     if scene.motion == "sideways":

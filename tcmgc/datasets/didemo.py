@@ -1,7 +1,7 @@
 """DiDeMo as paragraphs: all descriptions of a video, joined, against its first 30 seconds.
 
-``{train,val,test}_list.txt`` (a file name a line), ``{train,val,test}_data.json`` (a list of
-``{video, description, …}``, one a moment; their times play no part), videos below ``videos/``.
+``{train,val,test}_list.txt`` (one file name per line), ``{train,val,test}_data.json`` (a list of
+``{video, description, …}``, one per moment; times are not used), videos below ``videos/``.
 """
 
 from collections import Counter
@@ -58,5 +58,5 @@ def _stem(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """Without any suffix of a video."""
+    """The name without any video suffix."""
     return (stems(name) or [name])[-1]

@@ -1,9 +1,9 @@
 """A data set's folder, local or remote: its annotation files, and its videos by name.
 
-What may be a link: the root, and any folder below it (``videos/all`` on another disk is common).
-Putting a folder link there is the user's decision, and what lies behind it belongs to the data
-set. A link to a single *file* has to end within the root or within one of the folders so listed;
-one that leads elsewhere is refused when its file is asked for, unless ``Reading.outside_links``.
+The root and any folder below it may be links (``videos/all`` is often on another disk).
+The user has placed these links, so their targets belong to the data
+set. A link to a single *file* must end within the root or within one of these folders;
+any other link is refused when its file is requested, unless ``Reading.outside_links`` is set.
 """
 
 import os
@@ -22,17 +22,17 @@ VIDEO_SUFFIXES = frozenset([
     ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".ogm", ".ogv",
     ".qt", ".rm", ".rmvb", ".tod", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 ])  # fmt: skip
-"""A bare dot at the end is how some of DiDeMo's names end."""
+"""Some of DiDeMo's names end in a bare dot."""
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def same_name(name: str) -> str:
-    """The name in one spelling: macOS stores accents apart from their letters (NFD), others do not."""
+    """The name in one Unicode normalisation: macOS stores accents separately (NFD), others do not."""
     return unicodedata.normalize("NFC", name)
 
 
 def stems(name: str, any_suffix: bool = False) -> list[str]:
-    """The name without its suffix, without the one before it, and so on, while they are videos'.
+    """The name with one, two, ... suffixes removed, as long as they are video suffixes.
 
     ``any_suffix``: the last suffix may be any.
     """
@@ -49,12 +49,12 @@ class DataFolder:
     """The folder at ``root``, a local path or a URI.
 
     Raises:
-        ValueError: it is not there, or is not a folder.
+        ValueError: it does not exist, or is not a folder.
     """
 
     root: str
     subfolders: tuple[str, ...] = ("annotations",)
-    """Where else than in the root itself annotation files may lie."""
+    """Subfolders in which annotation files may be, in addition to the root."""
     how: Reading = AS_USUAL
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class DataFolder:
             )
 
     def label(self, name: str = "") -> str:
-        """How messages call a file."""
+        """A file's name in messages."""
         return storage.plain(self.path(name))
 
     def path(self, name: str = "") -> str:
@@ -75,7 +75,7 @@ class DataFolder:
         return storage.join(self.root, *name.split("/")) if name else self.root
 
     def find(self, *names: str) -> str | None:
-        """The first of ``names`` that is there, in the root or a subfolder; names, not paths."""
+        """The first of ``names`` that exists, in the root or a subfolder; names, not paths."""
         places = [
             f"{folder}/{name}".lstrip("/") for name in names for folder in ("", *self.subfolders)
         ]
@@ -83,10 +83,10 @@ class DataFolder:
         return next((place for place, kind in found if kind == fs.FileType.File), None)
 
     def read(self, *names: str) -> tuple[str, bytes]:
-        """Label and content of the first of ``names`` that is there.
+        """Label and content of the first of ``names`` that exists.
 
         Raises:
-            ValueError: none is, or it is a link that leads out of the root.
+            ValueError: none exists, or it is a link that leads out of the root.
         """
         name = self.find(*names)
         if name is None:
@@ -103,9 +103,9 @@ class DataFolder:
             return self.label(name), stream.read()
 
     def videos(self, *folders: str) -> "Videos":
-        """All video files in the first of ``folders`` that is there, or else in the root.
+        """All video files in the first of ``folders`` that exists, or else in the root.
 
-        Everything below that folder counts, save hidden files. One listing a folder.
+        Includes everything below that folder except hidden files. One listing per folder.
         """
         kinds = zip(folders, self._types(folders), strict=True) if folders else ()
         folder = next((name for name, kind in kinds if kind == fs.FileType.Directory), "")
@@ -126,7 +126,7 @@ class DataFolder:
         return videos
 
     def _archives(self) -> list[str]:
-        """Packed files in the root itself."""
+        """Archives in the root itself."""
         system, top = storage.resolve(self.root)
         infos = system.get_file_info(fs.FileSelector(top, allow_not_found=True))
         return sorted(i.base_name for i in infos if i.base_name.lower().endswith(_ARCHIVES))
@@ -150,15 +150,15 @@ class Videos:
     grounds: list[str]
     """Local folders within which links may end."""
     archives: list[str] = field(default_factory=list)
-    """Packed files that lie where videos are looked for."""
+    """Archives in the folders searched for videos."""
     links: set[str] = field(default_factory=set)
     by_name: dict[str, list[str]] = field(default_factory=dict)
-    """Places by file name (:func:`same_name`)."""
+    """Relative paths by file name (:func:`same_name`)."""
     by_stem: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
-    """Places by stem, with the number of suffixes that were taken off."""
+    """Relative paths by stem, with the number of removed suffixes."""
 
     def find(self, *names: str) -> str | None:
-        """The path of the file called so, with or without its suffixes; None where there is none.
+        """The path of the file of this name, with or without suffixes; None if there is none.
 
         Raises:
             ValueError: two files have the name, or it is a link that leads out.
@@ -169,7 +169,7 @@ class Videos:
         return None
 
     def at(self, place: str) -> str | None:
-        """The path of the file at this place below the root; suffixes may be left out.
+        """The path of the file at this relative path; suffixes may be omitted.
 
         Raises:
             ValueError: as :meth:`find`.
@@ -178,7 +178,7 @@ class Videos:
         return self._one(place, self._places(name, same_name(folder)))
 
     def paths(self) -> dict[str, str]:
-        """Every file's path by its place below the root, in order.
+        """Every file's path by its path relative to the root, in order.
 
         Raises:
             ValueError: a link that leads out.
@@ -187,7 +187,7 @@ class Videos:
         return {place: path for place in places if (path := self._one(place, [place]))}
 
     def _places(self, name: str, folder: str | None = None) -> list[str]:
-        """Where files of this name lie; those that say most of it come first and alone."""
+        """Relative paths of files with this name; only those with the fewest additional suffixes."""
         spelled = same_name(name)
         ranked = [(0, place) for place in self.by_name.get(spelled, ())]
         ranked += self.by_stem.get(spelled, ())
@@ -208,7 +208,7 @@ class Videos:
         return paths[0] if paths else None
 
     def add_local(self, folder: str, recursive: bool) -> None:
-        """List a folder of this machine; folders that link back to a parent are seen once."""
+        """List a local folder; folders that link back to a parent are listed once."""
         folder = _as_stored(self.root, folder)
         top = os.path.join(self.root, folder) if folder else self.root
         if not os.path.isdir(top):
@@ -254,7 +254,7 @@ class Videos:
 
 
 def _as_stored(root: str, folder: str) -> str:
-    """The folder as the disk spells it (:func:`same_name`); as it is where it is not there."""
+    """The folder in the file system's spelling (:func:`same_name`); unchanged if it does not exist."""
     found = ""
     for part in filter(None, folder.split("/")):
         here = os.path.join(root, found)

@@ -1,4 +1,4 @@
-"""What a data set is made of, file by file, and what is wrong with it. No file is changed."""
+"""Inspect a data set file by file and report problems. No file is changed."""
 
 import hashlib
 import math
@@ -13,26 +13,26 @@ from tcmgc.datasets import Clip, Corpus, Split, describe_split
 from tcmgc.video import DecodeError, Frames, VideoInfo, probe
 
 SMALL = 100
-"""Test videos below which recalls are coarse."""
+"""Number of test videos below which recalls are coarse."""
 
 Decode = Callable[[Clip, float], Frames | DecodeError]
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """A look into one file."""
+    """The inspection of one file."""
 
     path: str
     digest: str = ""
-    """SHA-256 of its content; empty where it could not be read."""
+    """SHA-256 of its content; empty if it could not be read."""
     info: VideoInfo | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
-    """What cannot be decoded, by clip id, with the reason."""
+    """Reasons for clips that cannot be decoded, by clip id."""
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split's files and captions are."""
+    """The state of a split's files and captions."""
 
     split: Split
     files: tuple[FileReport, ...]
@@ -43,19 +43,19 @@ class SplitReport:
 
     @property
     def expected(self) -> int:
-        """Videos that the split should have, as listed, or as published."""
+        """Number of videos that the split should have, as listed or as published."""
         listed = len(self.split) + len(self.split.missing)
         return max(listed, self.split.expected_videos or 0)
 
     @property
     def lacking(self) -> int:
-        """Videos that the split should have and that cannot be used."""
+        """Number of expected videos that cannot be used."""
         return self.expected - (len(self.split) - len(self.unreadable))
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A clip whose video another split has as well."""
+    """A clip whose video is also in another split."""
 
     split: str
     id: str
@@ -80,7 +80,7 @@ def inspect_file(
         path: The file.
         clips: The clips that are cut from it.
         timeout: Seconds that each step may take.
-        decode: How training decodes; None: a look at headers, packets and the first picture.
+        decode: How training decodes; None: check only headers, packets and the first picture.
     """
     try:
         digest, info = _digest(path), probe(path, timeout)
@@ -103,7 +103,7 @@ def by_file(corpus: Corpus) -> dict[str, list[Clip]]:
 def report(
     corpus: Corpus, files: Iterable[FileReport], positions: Mapping[str, int]
 ) -> dict[str, SplitReport]:
-    """Put together what was seen, by split.
+    """Summarise the inspection by split.
 
     Args:
         corpus: What the annotations list.
@@ -127,7 +127,7 @@ def report(
 def leaks(corpus: Corpus, files: Iterable[FileReport]) -> list[Leak]:
     """Clips of a later split whose file, or whose file's content, an earlier split has too.
 
-    Content counts as the same where its SHA-256 is; a video that was encoded again is not found.
+    Content is compared by SHA-256; re-encoded videos are not found.
     """
     digests = {file.path: file.digest for file in files}
     by_path: dict[str, tuple[str, str]] = {}
@@ -146,7 +146,7 @@ def leaks(corpus: Corpus, files: Iterable[FileReport]) -> list[Leak]:
 
 
 def suspects(corpus: Corpus, sizes: Mapping[str, int]) -> list[str]:
-    """Files that may have the content of a file of another split: there is one of the same size.
+    """Files with the same size as a file of another split, which may have the same content.
 
     Args:
         corpus: What the annotations list.
@@ -161,7 +161,7 @@ def suspects(corpus: Corpus, sizes: Mapping[str, int]) -> list[str]:
 
 
 def digest_report(path: str) -> FileReport:
-    """A report that knows the file's content and nothing else; no digest where it cannot be read."""
+    """A report with only the hash of a file's content; without it if the file cannot be read."""
     try:
         return FileReport(path, _digest(path))
     except DecodeError:
@@ -169,7 +169,7 @@ def digest_report(path: str) -> FileReport:
 
 
 def remarks(corpus: Corpus, lengths: Mapping[str, Sequence[int]], max_words: int) -> list[str]:
-    """What does not speak against training, and should be known before it: a line each.
+    """Remarks that do not prevent training but should be known before it, one line each.
 
     Args:
         corpus: What the annotations list.
@@ -245,7 +245,7 @@ def verdict(
     allow_share: float = 0.0,
     remedies: bool = True,
 ) -> list[str]:
-    """What speaks against training on it: splits that lack too many videos, leaks.
+    """Reasons against training on it: splits with too many missing videos, leaks.
 
     Args:
         reports: By split.

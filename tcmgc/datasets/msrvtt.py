@@ -2,7 +2,7 @@
 
 ``MSRVTT_data.json`` (10,000 videos, 200,000 captions), ``MSRVTT_train.9k.csv`` or
 ``MSRVTT_train.7k.csv`` (column ``video_id``), ``MSRVTT_JSFUSION_test.csv`` (columns
-``key,vid_key,video_id,sentence``; the 1k-A test, one sentence a video), videos as ``videos/all/``
+``key,vid_key,video_id,sentence``; the 1k-A test, one sentence per video), videos as ``videos/all/``
 or anywhere below ``videos/``. Test videos' own captions in the JSON are not used.
 """
 
@@ -28,7 +28,7 @@ def msrvtt_7k(root: str, how: Reading = AS_USUAL) -> Corpus:
 
 
 def demo(root: str, how: Reading = AS_USUAL) -> Corpus:
-    """The corpus of :mod:`tcmgc.datasets.demo_corpus`: the 9K files, with the counts that it was made with."""
+    """The corpus of :mod:`tcmgc.datasets.demo_corpus`: the 9K files, with the counts of its creation."""
     made = parse.read_json(*DataFolder(root).read("demo.json"))
     videos, test, captions = (
         parse.field("demo.json", made, key, int, "a number")
@@ -58,7 +58,7 @@ def _read(
 
 
 Captions = dict[str, tuple[list[Any], list[str]]]
-"""Texts by video id, and where each of them stands; of a video in no list they may be anything."""
+"""Texts by video id, and the position of each; those of videos in no list are not checked."""
 
 
 def _captions(label: str, data: bytes) -> Captions:

@@ -1,6 +1,6 @@
-"""MSVD, with about 41 captions a video in training and in evaluation.
+"""MSVD, with about 41 captions per video in training and in evaluation.
 
-``{train,val,test}_list.txt`` (an id a line) and ``raw-captions.pkl`` (``{id: [[token, …], …]}``)
+``{train,val,test}_list.txt`` (one id per line) and ``raw-captions.pkl`` (``{id: [[token, …], …]}``)
 or ``captions_msvd.json`` (``{id: [caption]}``), videos as ``id.avi`` below ``videos/``.
 """
 
@@ -17,7 +17,7 @@ PICKLE, JSON = "raw-captions.pkl", "captions_msvd.json"
 def msvd(root: str, how: Reading = AS_USUAL) -> Corpus:
     """1,200 / 100 / 670 videos with 48,774 / 4,290 / 27,763 captions.
 
-    The pickle is read without running anything in it, and only plain containers are let in.
+    The pickle is read without executing anything in it; only plain containers are accepted.
     """
     folder = DataFolder(root, ("annotations", "msvd_data"), how)
     label, data = folder.read(PICKLE, JSON)

@@ -1,4 +1,4 @@
-"""From the bytes of an annotation file to plain values; errors name the file and the line."""
+"""Parse the bytes of an annotation file to plain values; errors name the file and the line."""
 
 import codecs
 import csv
@@ -30,7 +30,7 @@ def text_of(label: str, data: bytes) -> str:
 
 
 def _encoding(data: bytes) -> str:
-    """By the byte order mark, or where there is none by the zeros beside the first characters."""
+    """The encoding by the byte order mark, or else by the zeros next to the first characters."""
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -44,7 +44,7 @@ def read_json(label: str, data: bytes) -> Any:
     """One JSON value.
 
     Raises:
-        ValueError: no JSON (cut short, for one), or a key twice in one object.
+        ValueError: not JSON (for example truncated), or a key twice in one object.
     """
     try:
         return _json(label, text_of(label, data))
@@ -56,10 +56,10 @@ def read_json(label: str, data: bytes) -> Any:
 
 
 def read_json_lines(label: str, data: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A JSON object a line, each with where it is.
+    """One JSON object per line, each with its position.
 
     Raises:
-        ValueError: as :func:`read_json`, or a line that holds no object.
+        ValueError: as :func:`read_json`, or a line that is not an object.
     """
     for where, line in read_lines(label, data):
         try:
@@ -85,9 +85,9 @@ def _json(where: str, text: str) -> Any:
 
 
 def read_lines(label: str, data: bytes) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, stripped, each with where it is.
+    """Lines that are not blank, stripped, each with its position.
 
-    Only line feeds and carriage returns end a line: U+2028 and its like may stand in texts.
+    Only line feeds and carriage returns end a line: U+2028 and similar may occur in texts.
     """
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text_of(label, data)), 1):
         if stripped := line.strip(" \t\f\v\ufeff"):
@@ -97,10 +97,10 @@ def read_lines(label: str, data: bytes) -> Iterator[tuple[str, str]]:
 def read_table(
     label: str, data: bytes, columns: Sequence[str], delimiter: str = ",", hint: str = ""
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows of a CSV or TSV file with a header, each with where it is.
+    """Rows of a CSV or TSV file with a header, each with its position.
 
     Raises:
-        ValueError: a column is not there, or a row has another number of fields.
+        ValueError: a column is missing, or a row has a different number of fields.
     """
     rows = csv.reader(
         io.StringIO(text_of(label, data), newline=""), delimiter=delimiter, strict=True
@@ -123,12 +123,12 @@ def read_table(
 
 
 def require(label: str, found: Sequence[str], columns: Sequence[str], hint: str = "") -> None:
-    """Check that columns are there, once each.
+    """Check that columns exist, once each.
 
-    ``hint``: what the message ends with.
+    ``hint``: end of the message.
 
     Raises:
-        ValueError: one is not, with those that there are.
+        ValueError: one does not; lists the existing ones.
     """
     for name in columns:
         if name not in found:
@@ -140,7 +140,7 @@ def require(label: str, found: Sequence[str], columns: Sequence[str], hint: str 
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Containers, numbers and text need no class by name; whatever asks for one is refused."""
+    """Containers, numbers and text need no named classes; a pickle that names one is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -150,12 +150,12 @@ def read_pickle(label: str, data: bytes) -> Any:
     """A pickle of plain containers and text; nothing in it is ever called.
 
     Raises:
-        ValueError: it holds anything else, or is no pickle.
+        ValueError: it contains anything else, or is not a pickle.
     """
     try:
-        # encoding: texts that Python 2 wrote.
+        # encoding: for texts written by Python 2.
         return _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
-    except Exception as error:  # broken pickles raise about everything
+    except Exception as error:  # broken pickles raise almost any exception
         raise ValueError(
             f"{label} is not a pickle of plain lists, dictionaries and texts ({line(error)}); "
             "nothing in it was run"
@@ -163,7 +163,7 @@ def read_pickle(label: str, data: bytes) -> Any:
 
 
 def as_kind(where: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:
-    """``value`` where it is of this kind.
+    """Return ``value`` if it is of this kind.
 
     Raises:
         ValueError: it is not.
@@ -174,10 +174,10 @@ def as_kind(where: str, value: Any, kind: type | tuple[type, ...], expected: str
 
 
 def field(where: str, record: Any, key: str, kind: type | tuple[type, ...], expected: str) -> Any:
-    """``record[key]`` where it is of this kind.
+    """Return ``record[key]`` if it is of this kind.
 
     Raises:
-        ValueError: no object, no such key, or a value of another kind.
+        ValueError: not an object, no such key, or a value of another kind.
     """
     as_kind(where, record, dict, f"an object with {key!r}")
     if key not in record:
@@ -188,7 +188,7 @@ def field(where: str, record: Any, key: str, kind: type | tuple[type, ...], expe
 
 
 class NoColumnError(ValueError):
-    """A table has not this column."""
+    """A table does not have this column."""
 
     def __init__(self, message: str, column: str) -> None:
         super().__init__(message)
@@ -196,11 +196,11 @@ class NoColumnError(ValueError):
 
 
 class NoCaptionsError(ValueError):
-    """Videos are there, and no captions for them."""
+    """There are videos, but no captions for them."""
 
 
 class _Short(reprlib.Repr):
-    """A few items and a few dozen characters of anything, without spelling out the rest first."""
+    """A few items and a few dozen characters of any value, without formatting the rest first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,17 +215,17 @@ _SHORT = _Short()
 
 
 def short(value: Any) -> str:
-    """A value as messages show it: on one line, cut."""
+    """A value for messages: on one line, truncated."""
     return line(_SHORT.repr(value), 100)
 
 
 def line(text: object, length: int = 300) -> str:
-    """Text as messages show it: on one line, cut."""
+    """Text for messages: on one line, truncated."""
     flat = " ".join(str(text)[: 4 * length].split())
     return flat if len(flat) <= length else f"{flat[: length - 2]} …"
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:
-    """Names with commas between them, cut."""
+    """Names separated by commas, truncated."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(line(name, 60) for name in names[:most]) + more

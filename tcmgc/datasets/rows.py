@@ -1,4 +1,4 @@
-"""The one row type that every reader gives, and what a split knows of itself."""
+"""The row type that every reader returns, and the type of a split."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reader is allowed and told beyond where its files are."""
+    """Options of a reader in addition to the location of its files."""
 
     columns: str = ""
-    """Names of a table's columns where they are not the usual ones: ``video=path,caption=text``."""
+    """Names of a table's columns if they are not the default ones: ``video=path,caption=text``."""
     outside_links: bool = False
-    """Links to files outside of the data root are read, as in a download cache made of links."""
+    """Read links to files outside of the data root, as in a download cache that consists of links."""
     absolute_paths: bool = False
-    """A table may name files by absolute paths or URIs."""
+    """Allow a table to name files by absolute paths or URIs."""
     captions: bool = True
-    """False: videos alone are wanted, and a table needs no captions."""
+    """False: only videos are needed, and a table needs no captions."""
 
 
 AS_USUAL = Reading()
@@ -23,7 +23,7 @@ AS_USUAL = Reading()
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A video, or a stretch of one, and what is said of it."""
+    """A video, or a section of one, with its captions."""
 
     id: str
     """Unique in its corpus."""
@@ -42,9 +42,9 @@ class Split:
 
     clips: tuple[Clip, ...]
     missing: tuple[str, ...] = ()
-    """Ids that the annotation lists and for which no file was found."""
+    """Listed ids for which no file was found."""
     expected_videos: int | None = None
-    """The published count; None where there is none."""
+    """The published count; None if there is none."""
     expected_captions: int | None = None
 
     def __len__(self) -> int:
@@ -63,4 +63,4 @@ class Split:
 
 
 Corpus = dict[str, Split]
-"""Splits by name: always ``train`` and ``test``; ``val`` where the benchmark has one."""
+"""Splits by name: always ``train`` and ``test``; ``val`` if the benchmark has one."""

@@ -1,4 +1,4 @@
-"""What can be done with a corpus of any origin: set a validation split aside, describe it."""
+"""Operations on any corpus: set a validation split aside, sample, shuffle, describe."""
 
 import hashlib
 import random
@@ -10,11 +10,11 @@ from tcmgc.datasets.rows import Corpus, Split
 def carve_validation(corpus: Corpus, videos: int, seed: int) -> Corpus:
     """Move ``videos`` training videos to a split ``val``.
 
-    They are those with the smallest hash of id and seed among all that the training list names:
-    neither the list's order nor what files are missing changes the choice.
+    These are the videos with the smallest hash of id and seed among all listed training videos:
+    neither the list's order nor missing files change the choice.
 
     Raises:
-        ValueError: there is a validation split already, or not that many training videos.
+        ValueError: there is already a validation split, or there are too few training videos.
     """
     train = corpus["train"]
     if "val" in corpus:
@@ -53,7 +53,7 @@ def carve_validation(corpus: Corpus, videos: int, seed: int) -> Corpus:
 
 
 def sample(split: Split, pairs: int, seed: int) -> Split:
-    """A split of so many of its pairs of caption and video, drawn at random; 0 takes all."""
+    """A random sample of this many pairs of caption and video; 0 takes all."""
     drawn = [
         (number, caption) for number, clip in enumerate(split.clips) for caption in clip.captions
     ]
@@ -68,7 +68,7 @@ def sample(split: Split, pairs: int, seed: int) -> Split:
 
 
 def shuffled(split: Split, seed: int) -> Split:
-    """The split with every clip's captions given to another clip, as a control that has nothing to learn.
+    """The split with every clip's captions assigned to another clip, as a negative control.
 
     Raises:
         ValueError: fewer than two clips.
@@ -88,12 +88,12 @@ def shuffled(split: Split, seed: int) -> Split:
 
 
 def captions(split: Split) -> int:
-    """Captions of a split's clips."""
+    """Number of captions of a split's clips."""
     return sum(len(clip.captions) for clip in split.clips)
 
 
 def is_whole(split: Split) -> bool:
-    """Whether every listed video is there and the published counts are met."""
+    """Whether every listed video exists and the published counts are met."""
     return (
         not split.missing
         and split.expected_videos in (None, len(split))
@@ -102,7 +102,7 @@ def is_whole(split: Split) -> bool:
 
 
 def describe(corpus: Corpus) -> str:
-    """A line a split: what is there, what is published, what is missing."""
+    """One line per split: what exists, what is published, what is missing."""
     return "\n".join(f"{name}: {describe_split(split)}" for name, split in corpus.items())
 
 

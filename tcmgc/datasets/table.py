@@ -1,17 +1,17 @@
-"""Your own videos: one table, as CSV, TSV (both with a header), JSONL or Parquet; or a bare folder.
+"""Your own videos: one table, as CSV, TSV (both with a header), JSONL or Parquet; or a folder only.
 
 | column | |
 |---|---|
-| video | path of the file below the table's folder, `/` between folders; the suffix may be left out |
+| video | path of the file below the table's folder, `/` between folders; the suffix may be omitted |
 | caption | text; several captions of a clip are several rows |
-| start, end | seconds, optional: the stretch that the caption speaks of |
+| start, end | seconds, optional: the section that the caption describes |
 | split | train, val or test, optional |
 | id | optional name of the clip: rows with the same id belong together |
 
-Other columns are left alone; ``data.columns`` says what these are called where they are called
-otherwise. Without a column ``split``, a hash of ``video`` puts a tenth of the
-videos into test and a tenth into val, whatever the rows' order and however the table grows.
-Without an id, a clip is called after its video, with its seconds where it has any.
+Other columns are ignored; ``data.columns`` sets other names for these columns.
+Without a column ``split``, a hash of ``video`` puts a tenth of the
+videos into test and a tenth into val, independent of the order and number of rows.
+Without an id, a clip is named after its video and its seconds, if it has any.
 """
 
 import hashlib
@@ -53,8 +53,7 @@ def table(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The splits of a table: ``root`` is its file, or a folder with one ``table.*`` in it.
 
     Raises:
-        ValueError: no table or several; a column that is not there; a row that is wrong, with
-            its line.
+        ValueError: no table or several; a missing column; an invalid row, with its line.
     """
     columns = _columns(how.columns)
     folder, name = _locate(root, how)
@@ -88,7 +87,7 @@ def folder(root: str, how: Reading = AS_USUAL) -> Corpus:
     """All videos below a folder, without captions, as a test split; ids are their paths.
 
     Raises:
-        ValueError: a folder that is not there, or holds no video; captions are asked for.
+        ValueError: the folder does not exist or has no videos, or captions are required.
     """
     place = DataFolder(root, (), how)
     videos = place.listing([""])
@@ -109,7 +108,7 @@ def folder(root: str, how: Reading = AS_USUAL) -> Corpus:
 
 
 class _Places:
-    """The files that a table names: below its folder, or by absolute paths."""
+    """Files named by a table: below its folder, or by absolute paths."""
 
     def __init__(self, folder: DataFolder, names: set[str]) -> None:
         parents = {name: _parent(name) for name in names}
@@ -119,12 +118,12 @@ class _Places:
         for parent in {parent for parent in parents.values() if _is_absolute(parent)}:
             try:
                 other = DataFolder(parent, (), folder.how)
-            except ValueError:  # not there: its videos are missing
+            except ValueError:  # does not exist: its videos are missing
                 continue
             self._others[parent] = other.listing([""], recursive=False, any_suffix=True)
 
     def at(self, video: str) -> str | None:
-        """The file's path; None where there is none."""
+        """The file's path; None if there is none."""
         parent = _parent(video)
         if not _is_absolute(parent):
             return self.below.at(video)
@@ -162,7 +161,7 @@ def _locate(root: str, how: Reading) -> tuple[DataFolder, str]:
 
 
 def _columns(given: str) -> dict[str, str]:
-    """What the columns are called, by our names."""
+    """The columns' names by our names."""
     columns = {name: name for name in COLUMNS}
     for pair in filter(None, (part.strip() for part in given.split(","))):
         name, mark, theirs = (part.strip() for part in pair.partition("="))

@@ -1,8 +1,8 @@
-"""VATEX, with ten English captions a video in training and in evaluation.
+"""VATEX, with ten English captions per video in training and in evaluation.
 
 The official files are ``vatex_training_v1.0.json``, ``vatex_validation_v1.0.json`` and
 ``vatex_public_test_english_v1.1.json``: lists of ``{videoID, enCap: [10]}``. Retrieval papers use
-the HGR split instead, given by ``{train,val,test}_list.txt`` (an id a line): val and test are the
+the HGR split instead, given by ``{train,val,test}_list.txt`` (one id per line): val and test are the
 two halves of the official *validation* set. Videos are found by their stem, the id
 (``YouTubeID_000069_000079``), below ``videos/``.
 """
@@ -25,12 +25,12 @@ OFFICIAL = {
 def vatex(root: str, how: Reading = AS_USUAL) -> Corpus:
     """The HGR split: 25,991 / 1,500 / 1,500 videos.
 
-    Captions come from ``ref_captions.json`` (``{video_id: [captions]}``), or where that is not
-    there from the official training and validation files.
+    Captions come from ``ref_captions.json`` (``{video_id: [captions]}``), or, if that does not
+    exist, from the official training and validation files.
 
     Raises:
-        ValueError: also where the lists are not there: which half a validation video belongs to
-            cannot be told from the official files.
+        ValueError: also if the lists are missing, because the official files do not determine
+            which half a validation video belongs to.
     """
     folder = _folder(root, how)
     if not folder.find("test_list.txt"):

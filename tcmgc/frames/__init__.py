@@ -1,4 +1,4 @@
-"""The frame cache: every video decoded once, its frames kept in checked shards."""
+"""The frame cache: every video is decoded once, its frames are stored in shards with checksums."""
 
 from tcmgc.frames.cache import FrameCache
 from tcmgc.frames.reader import FrameReader

@@ -1,8 +1,8 @@
-"""Every video decoded once: a cache of frames that any number of runs share.
+"""A cache of frames that any number of runs share, so that every video is decoded once.
 
-A clip is known by its content: the last two parts of the video's path, the file's size and time of
-last change, and the window. A replaced file is decoded anew; a data root that moved is not.
-Everything else that changes the frames decides the subfolder.
+A clip is identified by its content: the last two parts of the video's path, the file's size and time of
+last change, and the window. A replaced file is decoded again; files in a moved data root are not.
+All other settings that change the frames determine the subfolder.
 
 Raw, a clip of 12 frames at 224 takes 1.8 MB (12 x 3 x 224 x 224 bytes); shorter ones take less.
 """
@@ -32,7 +32,7 @@ _LEFTOVER_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class FrameCache:
-    """Where frames are kept and how they are taken; holds nothing open, and travels to other processes."""
+    """Where frames are stored and how they are sampled; holds no open files and can be pickled."""
 
     root: str
     """Local folder or URI (s3://, gs://)."""
@@ -58,7 +58,7 @@ class FrameCache:
 
     @property
     def folder(self) -> str:
-        """The subfolder for these settings, named after them and after how frames are made."""
+        """The subfolder for these settings, named after them and the version of decoding."""
         settings: dict[str, Any] = {
             "decoder": DECODER_VERSION,
             "max_frames": self.max_frames,
@@ -76,7 +76,7 @@ class FrameCache:
         return storage.join(storage.without_scheme(self.root), f"{name}-{digest}")
 
     def decode(self, clip: Clip, timeout: Number | None = None) -> Frames | DecodeError:
-        """The clip's frames by this cache's settings, or why there are none."""
+        """The clip's frames by this cache's settings, or the error."""
         try:
             return sample_frames(
                 clip.path,
@@ -97,12 +97,12 @@ class FrameCache:
     def missing(
         self, clips: Sequence[Clip], *, retry_failed: bool = False, verify: bool = False
     ) -> list[Clip]:
-        """The clips that are neither stored nor known to be unreadable, as their files are now.
+        """The clips that, for their current files, are neither stored nor known to be unreadable.
 
         Args:
-            clips: what is wanted.
-            retry_failed: count those known to be unreadable as well.
-            verify: read every stored record, and count damaged ones.
+            clips: the clips to check.
+            retry_failed: include those known to be unreadable.
+            verify: read every stored record, and include damaged ones.
         """
         reader = self.open()
         wanted = {"frames"} if retry_failed else {"frames", "failed"}
@@ -116,13 +116,13 @@ class FrameCache:
         return [clip for clip, record in zip(clips, found, strict=True) if not known(record)]
 
     def write(self, entries: Iterable[tuple[Clip, Frames | DecodeError]]) -> str:
-        """Store decoded clips, and the reasons of those that failed, as one new shard; gives its name.
+        """Store decoded clips, and the errors of those that failed, as one new shard; return its name.
 
-        Safe with other writers at work and against being killed: a shard is there whole or not at
-        all. Of two records of the same content, the later counts.
+        Safe with concurrent writers and if killed: a shard is written atomically. Of two records of
+        the same content, the later one is used.
 
         Raises:
-            ValueError: frames of another shape than this cache's.
+            ValueError: the shape of the frames is not this cache's.
             OSError: the cache cannot be written.
         """
         with writing(self.folder) as shard:
@@ -137,7 +137,7 @@ class FrameCache:
         return shard.name
 
     def open(self, clips: Sequence[Clip] | None = None) -> FrameReader:
-        """What is stored now. With ``clips``, their ids and files are looked up at once.
+        """A reader of what is stored now. With ``clips``, their ids and files are looked up immediately.
 
         Without, clips are looked up when they are first read, by the state of their files then.
         """
@@ -154,7 +154,7 @@ class FrameCache:
         return reader
 
     def remove_leftovers(self) -> int:
-        """Delete what killed writers left in a local cache an hour ago or earlier; gives the bytes freed."""
+        """Delete files that killed writers left in a local cache over an hour ago; return the bytes freed."""
         freed = 0
         if storage.is_uri(self.folder) or not Path(self.folder).is_dir():
             return freed

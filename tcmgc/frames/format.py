@@ -1,4 +1,4 @@
-"""How the frame cache spells a frame: raw pixels, or JPEG."""
+"""Encoding of frames in the cache: raw pixels, or JPEG."""
 
 import io
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Reading frames back: records found by clip or id, checked, copied into one buffer."""
+"""Read stored frames: find records by clip or id, check them, copy them into one buffer."""
 
 import contextlib
 import os
@@ -22,20 +22,20 @@ from tcmgc.frames import format as formats
 from tcmgc.frames.shards import BLOB, Record, read_bytes, writing
 
 _THREADS = 4
-"""Parts of a batch read at a time: reading, checking and JPEG decoding all let other threads run."""
+"""Parts of a batch that are read in parallel: reading, checking and JPEG decoding release the GIL."""
 _PART = 4 * 2**20
-"""Bytes of frames for each of these threads; a batch with fewer than two such parts is read in one."""
+"""Bytes of frames per thread; a batch with fewer than two such parts is read by one thread."""
 _fetching = threading.Lock()
 
 
 class FrameCacheError(ValueError):
-    """A record that is damaged or gone."""
+    """A record that is damaged or missing."""
 
 
 class FrameReader:
-    """The records of a cache at the time it was opened. Made by :meth:`FrameCache.open`.
+    """The records of a cache at the time it was opened. Created by :meth:`FrameCache.open`.
 
-    It can be sent to other processes, and holds no file open.
+    It can be sent to other processes, and holds no open files.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FrameReader:
         self._intact: set[tuple[Any, ...]] = set()
 
     def bind(self, clips: Sequence[Clip]) -> None:
-        """Look up clips by the files they name now; afterwards their ids mean these clips.
+        """Look up clips by their current files; afterwards their ids refer to these clips.
 
         Raises:
             OSError: the videos' file system cannot be reached.
@@ -74,7 +74,7 @@ class FrameReader:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why the clips that could not be decoded could not, by id."""
+        """Reasons for clips that could not be decoded, by id."""
         return {
             id_: records[-1].error
             for id_, records in self._by_id.items()
@@ -95,7 +95,7 @@ class FrameReader:
     ) -> tuple[
         UInt8[np.ndarray, "clips max_frames 3 size size"], Bool[np.ndarray, "clips max_frames"]
     ]:
-        """Frames of clips, or of ids, in their order, zeros after each clip's last; and which are real.
+        """Frames of clips, or of ids, in order, padded with zeros; and which frames are real.
 
         Each record's checksum is checked the first time it is read.
 
@@ -105,7 +105,7 @@ class FrameReader:
                 ``torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()``. The result is a view of it.
 
         Raises:
-            ValueError: an item that is not there, could not be decoded, or whose record is damaged.
+            ValueError: an item is not stored, could not be decoded, or its record is damaged.
         """
         records = [self._frames(item) for item in items]
         shape = (len(records), self.max_frames, 3, self.size, self.size)
@@ -125,15 +125,15 @@ class FrameReader:
         return out[: len(records)], np.arange(self.max_frames) < counts[:, None]
 
     def timestamps(self, item: str | Clip) -> np.ndarray:
-        """When each stored frame comes on screen, in seconds from the first frame of the video."""
+        """When each stored frame is first shown, in seconds from the first frame of the video."""
         return np.array(self._frames(item).timestamps)
 
     def stored_bytes(self, item: str | Clip) -> int:
-        """How much room its frames take in the cache."""
+        """Bytes that its frames take in the cache."""
         return sum(self._frames(item).lengths)
 
     def record(self, key: tuple[Any, ...]) -> Record | None:
-        """What is known of a clip's content (:func:`keys`)."""
+        """The record of a clip's content (:func:`keys`)."""
         return self._records.get(key)
 
     def intact(self, record: Record) -> bool:
@@ -179,7 +179,7 @@ class FrameReader:
         )
 
     def _load_all(self, records: Sequence[Record], out: np.ndarray) -> None:
-        for record, place in zip(records, out, strict=False):  # out may have room for more
+        for record, place in zip(records, out, strict=False):  # out may be larger
             self._load(record, place)
 
     def _load(self, record: Record, out: np.ndarray) -> None:
@@ -249,20 +249,20 @@ class FrameReader:
         )
 
     def _drop(self, record: Record) -> None:
-        """Leave word that the record is no good; a cache that cannot be written to stays as it is."""
+        """Mark the record as damaged in the cache, if the cache can be written to."""
         dropped = replace(record, status="dropped", lengths=(), timestamps=(), offset=0, checksum=0)
         with contextlib.suppress(OSError), writing(self.folder) as shard:
             shard.add(dropped, [])
 
 
 def keys(clips: Sequence[Clip]) -> list[tuple[Any, ...]]:
-    """What each clip's content is known by, from its file as it is now (:attr:`Record.key`)."""
+    """The key of each clip's content, from its current file (:attr:`Record.key`)."""
     stamps = storage.stamps([clip.path for clip in clips])
     return [identity(clip, stamps[clip.path]).key for clip in clips]
 
 
 def identity(clip: Clip, stamp: storage.FileStamp | None) -> Record:
-    """A record with nothing in it yet."""
+    """A record without frames."""
     return Record(
         id=clip.id,
         file="/".join(storage.plain(clip.path).split("/")[-2:]),

@@ -1,8 +1,8 @@
-"""A shard of the frame cache: a blob of records and the index that makes it one.
+"""A shard of the frame cache: a blob of records and its index.
 
-The blob is the frames' bytes, one after the other. The index is a Parquet file of the same
-name: anyone can read it. A shard exists once its index does, and the index is put in place last
-and whole, so that a writer that is killed leaves nothing that a reader would see.
+The blob is the frames' bytes in sequence. The index is a Parquet file of the same
+name. A shard exists once its index does. The index is written last and
+atomically, so readers see nothing of a writer that was killed.
 """
 
 import contextlib
@@ -28,17 +28,17 @@ Status = Literal["frames", "failed", "dropped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What the index says of one clip."""
+    """The index's entry for one clip."""
 
     id: str
     file: str
-    """The last two parts of the video's path: the same wherever the data root is mounted."""
+    """The last two parts of the video's path, which do not depend on the data root's location."""
     start: float
     end: float | None
     size: int
-    """Of the video, bytes; -1 where there is no such file."""
+    """Size of the video in bytes; -1 if there is no such file."""
     modified: int
-    """The video's last change, nanoseconds since 1970; -1 where there is no such file."""
+    """The video's last change, nanoseconds since 1970; -1 if there is no such file."""
     status: Status
     """Stored; unreadable; or stored once and found damaged."""
     error: str = ""
@@ -50,7 +50,7 @@ class Record:
     timestamps: tuple[float, ...] = ()
     """Seconds from the first frame of the video."""
     shard: str = ""
-    """Name of the shard that holds it; known once it is read."""
+    """Name of its shard; known once the index is read."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -78,7 +78,7 @@ _SCHEMA = pa.schema(
 
 @runtime_checkable
 class Writable(Protocol):
-    """What is asked of a blob's file object."""
+    """The method that a blob's file object must have."""
 
     def write(self, data: memoryview, /) -> int | None:
         """Append."""
@@ -94,7 +94,7 @@ class ShardWriter:
         self.offset = 0
 
     def add(self, record: Record, frames: list[memoryview]) -> None:
-        """Append a clip; ``frames`` is empty for one that has none."""
+        """Append a clip; ``frames`` is empty if there are none."""
         checksum = 0
         for frame in frames:
             self._blob.write(frame)
@@ -122,10 +122,10 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def writing(folder: str) -> Iterator[ShardWriter]:
-    """A new shard in ``folder``, visible when the block ends well and never otherwise.
+    """A new shard in ``folder``, which becomes visible only if the block succeeds.
 
-    Names begin with the time, so that they sort by age, and end at random, so that any number of
-    writers can write at once.
+    Names begin with the time, so they sort by age, and end with random characters, so any number of
+    writers can work at the same time.
     """
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:12]}"
     if storage.is_uri(folder):
@@ -146,10 +146,10 @@ def writing(folder: str) -> Iterator[ShardWriter]:
 
 
 def read_index(system: fs.FileSystem, inner: str, sizes: dict[str, int]) -> list[Record]:
-    """The records of one shard; none where its blob is not the size that the index says.
+    """The records of one shard; none if its blob does not have the size stated in the index.
 
     Args:
-        system: Where the cache lives.
+        system: The cache's file system.
         inner: Path of the index there.
         sizes: Bytes of every blob of the folder, by shard name.
     """
@@ -175,8 +175,8 @@ def read_index(system: fs.FileSystem, inner: str, sizes: dict[str, int]) -> list
 def read_bytes(path: str, offset: int, target: memoryview) -> None:
     """Fill ``target`` from a local file.
 
-    Read, not mapped: a mapped file that another process cuts short ends the reader with a bus
-    error, and mapped pages count as the reader's memory.
+    The file is read, not mapped: if another process truncates a mapped file, the reader dies with a
+    bus error, and mapped pages count as the reader's memory.
 
     Raises:
         OSError: no such file, or it ends too early.
@@ -195,7 +195,7 @@ def read_bytes(path: str, offset: int, target: memoryview) -> None:
 
 @contextlib.contextmanager
 def _aside(path: Path) -> Iterator[BinaryIO]:
-    """Write beside the place, flush to disk, then move into it."""
+    """Write to a temporary file next to the path, flush to disk, then move it into place."""
     partial = path.with_name(path.name + PARTIAL)
     try:
         with open(partial, "xb") as file:

@@ -1,4 +1,4 @@
-"""What heads share: score in tiles, so that memory is bounded by a setting and not by the data."""
+"""Base class of heads, and scoring in tiles, which bounds memory by a setting and not by the data."""
 
 import functools
 import math
@@ -24,21 +24,21 @@ MEMORY = 256 * 2**20
 """Bytes that intermediate results of scoring may take, unless told otherwise."""
 
 COMPILED_PAIRS = 500_000
-"""Pairs from which :func:`score_tiled` takes torch.compile on its own accord."""
+"""Number of pairs from which :func:`score_tiled` uses torch.compile by default."""
 
 TEXTS, VIDEOS = 64, 64
-"""Texts and videos of a tile at most: beyond these the products gain nothing."""
+"""Most texts and videos in a tile: larger products are not faster."""
 
 TILE = 32 * 2**20
-"""Bytes of a tile's intermediate results, so that they stay near the last cache."""
+"""Bytes of a tile's intermediate results, which should about fit the last-level cache."""
 
 ROWS = 128
-"""Texts that share one layout of their videos, roughly."""
+"""Approximate number of texts for which videos are laid out once."""
 
 
 @dataclass(frozen=True)
 class Vectors(_Batched):
-    """One vector a text or video."""
+    """One vector per text or video."""
 
     vector: Float[Tensor, "items dim"]
 
@@ -48,7 +48,7 @@ class Vectors(_Batched):
 
 @dataclass(frozen=True)
 class RawVideos(_Batched):
-    """Record where nothing can be computed ahead: a pair's dropout or cross encoder needs the frames."""
+    """Record if nothing can be precomputed: a pair's dropout or cross encoder needs the frames."""
 
     encoded: Float[Tensor, "videos frames dim"]
     frame_mask: Bool[Tensor, "videos frames"]
@@ -59,23 +59,23 @@ class RawVideos(_Batched):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a head is built for."""
+    """The sizes that a head is built for."""
 
     dim: int
     """Width of the joint space."""
     words: int
-    """Token positions a text."""
+    """Token positions per text."""
     frames: int
-    """Frames a video."""
+    """Frames per video."""
     patches: int = 0
-    """Patch features a frame."""
+    """Patch features per frame."""
 
 
 class Head(nn.Module, ABC):
     """A scoring rule: :meth:`record` once per video, :meth:`score` for any texts against any records.
 
-    A simple head has :meth:`record` and :meth:`tile`. Heads that prepare texts or lay out videos
-    for their tiles, or that combine contrasts otherwise than by their mean, say so in the other
+    A simple head implements :meth:`record` and :meth:`tile`. Heads that prepare texts or lay out
+    videos for their tiles, or that do not combine contrasts by their mean, override the other
     methods.
 
     Args:
@@ -87,16 +87,16 @@ class Head(nn.Module, ABC):
     patches: int
     """Patch features that records are made from."""
     like: Tensor
-    """Of the head's device and precision."""
+    """A tensor of the head's device and precision."""
     grains: tuple[str, ...]
     from_records: bool = True
-    """A pair's score costs little once its video's record is there, so that an index can be made."""
+    """Scoring a pair is cheap once its video's record exists, so an index is possible."""
     interacts: bool = False
-    """Tiles are made of :mod:`tcmgc.heads.parts.interactions`, which read records where they lie."""
+    """Tiles are computed by :mod:`tcmgc.heads.parts.interactions`, which reads records in place."""
     in_native: bool = False
-    """Scores without gradients come from :mod:`tcmgc.heads.native`, where that is available."""
+    """:mod:`tcmgc.heads.native`, if available, computes scores without gradients."""
     memory: int = MEMORY // 4
-    """Bytes that a training step may hold between its forward and backward passes, roughly."""
+    """Approximate bytes that a training step may hold between its forward and backward passes."""
 
     def __init__(self, sizes: Sizes, grains: Sequence[str] = ("similarity",)) -> None:
         super().__init__()
@@ -105,14 +105,14 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def record(self, video: VideoFeatures) -> Any:
-        """What scoring needs of each video; videos are the first axis of all its tensors."""
+        """Compute what scoring needs of each video; videos are the first axis of all its tensors."""
 
     def alone(
         self, video: VideoFeatures
     ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
-        """Unit vectors of each video that a sentence is near where it is near one frame, and which are real.
+        """Unit vectors of each video, one of which is near a sentence that fits one frame; and their mask.
 
-        Search finds candidates by them (:mod:`tcmgc.search.candidates`).
+        Search uses them to find candidates (:mod:`tcmgc.search.candidates`).
         """
         return F.normalize(video.encoded, dim=-1), video.frame_mask
 
@@ -120,28 +120,28 @@ class Head(nn.Module, ABC):
     def tile(
         self, texts: Any, videos: Any, run: Run = eager
     ) -> Float[Tensor, "grains texts videos"]:
-        """Scores of every contrast for every pair; `run` runs the pieces worth compiling."""
+        """Scores of every contrast for every pair; `run` executes the parts worth compiling."""
 
     def prepare_texts(self, text: TextFeatures) -> Any:
-        """What a tile needs of each text: the features as they are."""
+        """What a tile needs of each text; by default its features."""
         return text
 
     def prepare_videos(self, record: Any) -> Any:
-        """What a tile needs of some videos, laid out for it: the record as it is."""
+        """Some videos' record, laid out for a tile; by default unchanged."""
         return record
 
     def combine(
         self, scores: Float[Tensor, "grains texts videos"], scale: Tensor | float
     ) -> Float[Tensor, "texts videos"]:
-        """One similarity of a pair from its scores: their mean."""
+        """One similarity of a pair from its scores; by default their mean."""
         return scores.mean(0)
 
     def factors(self, scale: Tensor | float) -> list[Tensor | float]:
-        """For each contrast, what makes a logit of its score: the logit scale."""
+        """For each contrast, the factor from score to logit; by default the logit scale."""
         return [scale] * len(self.grains)
 
     def as_stored(self) -> bool:
-        """Whether tiles read records where they lie, in float32 or float16, and keep nothing a video."""
+        """Whether tiles read records in place, in float32 or float16, and keep nothing per video."""
         return self.interacts and in_cache(self.like)
 
     def rounded(self, prepared: Any) -> Any:
@@ -149,7 +149,7 @@ class Head(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} has no bfloat16 form; leave bf16 out")
 
     def pair_bytes(self, texts: Any, record: Any) -> int:
-        """Bytes of intermediate results a pair: six numbers for each word with each frame, or its scores alone."""
+        """Bytes of intermediate results per pair: six numbers per word and frame, or only its scores."""
         if self.as_stored():
             return 4 * (len(self.grains) + 1)
         return 6 * _rows(texts) * _rows(record) * 4
@@ -161,19 +161,19 @@ class Head(nn.Module, ABC):
 
     @property
     def aggregation_parameters(self) -> int | None:
-        """Learnable numbers in ISA and Bi-ISA (Tables 5 to 8, Fig. B.1); None for heads without them."""
+        """Learnable parameters of ISA and Bi-ISA (Tables 5 to 8, Fig. B.1); None for heads without them."""
         return None
 
     def score(self, text: TextFeatures, record: Any, scale: Tensor | float = 1.0) -> Scores:
         """Similarities of all texts with all videos. Differentiable.
 
-        Texts are taken some at a time; what lies between their features and their scores is
-        computed again in the backward pass, so that it never exists for the whole batch at once.
+        Texts are processed in groups. The backward pass recomputes intermediate results, so they
+        never exist for the whole batch at once.
 
         Args:
             text: features of the texts.
-            record: what :meth:`record` gave for the videos, of one batch or of many together.
-            scale: the logit scale; it changes similarities only where scores are weighed on logits.
+            record: result of :meth:`record` for the videos, of one batch or of many together.
+            scale: the logit scale; it changes similarities only if scores are weighted on logits.
 
         Raises:
             ValueError: features whose shape does not fit, or that are not finite.
@@ -217,16 +217,16 @@ def score_tiled(
         text: features of the texts.
         record: records of the videos.
         scale: the logit scale.
-        memory: bytes that intermediate results may take; the result itself comes on top, and so do the
+        memory: bytes that intermediate results may take, in addition to the result itself and the
             vectors of a tile's texts and videos.
         grains: keep the scores of each contrast as well as the similarity.
-        compile: run compiled pieces: C++ where :mod:`tcmgc.heads.native` has them, else torch.compile.
-            None takes the C++ always, but torch.compile only from :data:`COMPILED_PAIRS` pairs on, from
-            where compilation (about a minute the first time, kept on disk by torch) is soon repaid.
+        compile: run compiled code: C++ if :mod:`tcmgc.heads.native` has it, else torch.compile.
+            None always uses the C++, but torch.compile only from :data:`COMPILED_PAIRS` pairs on,
+            enough to amortise compilation (about a minute the first time, cached on disk by torch).
         bf16: round the operands of the large matrix products to bfloat16; everything after them
-            stays as it is. Pays on hardware that multiplies bfloat16 (AVX512-BF16, AMX, GPUs).
-        videos: videos of a tile at most; more of them pay for few texts. Similarities are the same, but
-            for the rounding of matrix products whose shapes differ.
+            is unchanged. Faster on hardware that multiplies bfloat16 (AVX512-BF16, AMX, GPUs).
+        videos: most videos in a tile; larger tiles are faster for few texts. Similarities are the
+            same except for the rounding of matrix products whose shapes differ.
 
     Raises:
         ValueError: features whose shape does not fit, or that are not finite.
@@ -256,28 +256,28 @@ def score_tiled(
 
 
 Group = list[tuple[slice, Any]]
-"""Prepared texts of some tiles, and which they are."""
+"""Prepared texts of some tiles, with their row ranges."""
 
 
 @dataclass(frozen=True)
 class Tiles:
     """How a head's pairs are divided into tiles.
 
-    Some rows of tiles are taken together, so that laying out their videos is paid for once.
+    Several rows of tiles are processed together, so that their videos are laid out only once.
     """
 
     head: Head
     text: TextFeatures
     memory: int = MEMORY
     even: bool = False
-    """Fill the last tiles up, so that all have one shape."""
+    """Pad the last tiles, so that all have the same shape."""
     bf16: bool = False
     most: int = VIDEOS
-    """Videos of a tile, where they are laid out for it."""
+    """Most videos in a tile, if they are laid out for it."""
 
     @property
     def lying(self) -> bool:
-        """Videos are taken as they are stored, and any number of them together."""
+        """Whether videos are read in place, any number of them together."""
         return self.head.as_stored() and not self.bf16
 
     def _sizes(self, record: Any) -> tuple[int, int]:
@@ -290,7 +290,7 @@ class Tiles:
         return tall, wide
 
     def groups(self, record: Any) -> Iterator[Group]:
-        """Prepared texts, as many together as share their videos."""
+        """Prepared texts, in groups for which videos are laid out once."""
         tall, _ = self._sizes(record)
         step = tall * max(1, ROWS // tall)
         for top in range(0, len(self.text), step):
@@ -322,19 +322,19 @@ class Tiles:
 
 
 def _widened(items: Any, dtype: torch.dtype) -> Any:
-    """Items with numbers of another precision in this one."""
+    """Items with floating-point tensors of other precisions converted to this one."""
     return items.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
 
 
 def _filled(items: Any, part: slice, size: int) -> Any:
-    """Part of some items, its last one repeated up to a size."""
+    """A part of some items, padded to a size by repeating its last one."""
     taken = items[part]
     missing = size - len(taken)
     return type(taken).cat([taken, *[taken[-1:]] * missing]) if missing else taken
 
 
 def _rows(items: _Batched) -> int:
-    """Vectors an item, in the tensor that has most."""
+    """Vectors per item, in the tensor that has most."""
     shapes = [t.shape[1:-1] for t in items.tensors.values() if t.is_floating_point() and t.ndim > 1]
     return max((math.prod(shape) for shape in shapes), default=1)
 
@@ -390,7 +390,7 @@ def check_video(video: VideoFeatures, dim: int, masked: bool = True) -> None:
 
 
 def check_words(text: TextFeatures, words: int) -> None:
-    """Raise a ValueError for texts of another length than a head's matrices."""
+    """Raise a ValueError if the texts' length is not that of a head's matrices."""
     if text.words.shape[1] != words:
         raise ValueError(
             f"text.words has {text.words.shape[1]} positions; the head was built for words={words}"
@@ -398,7 +398,7 @@ def check_words(text: TextFeatures, words: int) -> None:
 
 
 def check_frames(video: VideoFeatures, frames: int) -> None:
-    """Raise a ValueError for videos of another length than a head's matrices."""
+    """Raise a ValueError if the videos' length is not that of a head's matrices."""
     if video.frames.shape[1] != frames:
         raise ValueError(
             f"video.frames has {video.frames.shape[1]} frames; the head was built for frames={frames}"
@@ -406,7 +406,7 @@ def check_frames(video: VideoFeatures, frames: int) -> None:
 
 
 def _require_finite(features: Tensor, name: str) -> None:
-    # A sum that is finite has no other summands, and is many times cheaper than to look at each.
+    # A finite sum implies finite summands, and is many times cheaper than checking each.
     suspect = ~torch.isfinite(features.detach().flatten(1).sum(1))
     bad = suspect.clone()
     bad[suspect] = ~torch.isfinite(features[suspect]).flatten(1).all(1)

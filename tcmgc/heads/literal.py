@@ -1,7 +1,7 @@
-"""TC-MGC's similarity, equation by equation: the slow twin of :class:`tcmgc.heads.TcMgc`.
+"""TC-MGC's similarity, equation by equation: the slow reference for :class:`tcmgc.heads.TcMgc`.
 
-Nothing is collapsed, shared or rearranged here, so that it can be read beside the paper. Tests hold
-the two to each other, and `benchmarks/similarity.py` times them.
+Nothing is collapsed, shared or rearranged here, so it can be compared with the paper. Tests check
+that both agree, and `benchmarks/similarity.py` times them.
 """
 
 import torch

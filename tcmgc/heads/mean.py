@@ -1,4 +1,4 @@
-"""CLIP4Clip's similarity without a cross encoder: meanP, seqLSTM and seqTransf end in it, CenterCLIP too."""
+"""CLIP4Clip's similarity without a cross encoder, for meanP, seqLSTM, seqTransf and CenterCLIP."""
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,10 @@ from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 
 class Mean(Head):
-    """The cosine of the sentence and the mean of L2-normalised encoded frames, padded ones left out.
+    """The cosine of the sentence and the mean of L2-normalised encoded frames without padding.
 
-    What happens between the frames is the temporal encoder's: none is meanP, an LSTM seqLSTM, a
-    transformer seqTransf. DRL's dot product (DP) is the same.
+    The temporal encoder decides the variant: none is meanP, an LSTM is seqLSTM, a transformer is
+    seqTransf. DRL's dot product (DP) is the same head.
 
     Args:
         options: none.
@@ -49,5 +49,5 @@ class Mean(Head):
         return (texts.vector @ videos.vector.T).unsqueeze(0)
 
     def pair_bytes(self, texts: Vectors, record: Vectors) -> int:
-        """Bytes of a result."""
+        """Bytes of one result."""
         return 2 * texts.vector.element_size()

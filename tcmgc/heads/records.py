@@ -1,4 +1,4 @@
-"""Records kept as rows of numbers, one row a video, and scored where they lie."""
+"""Records stored as rows of numbers, one row per video, and scored in place."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -14,16 +14,16 @@ from tcmgc.heads.parts.memory import same_memory
 from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 _TOGETHER = 512
-"""Videos of a tile, for heads whose tiles hold a copy of them."""
+"""Videos in a tile, for heads whose tiles hold a copy of them."""
 
 
 @dataclass(frozen=True)
 class RecordLayout:
-    """How a head's record of one video lies in a row of numbers: its tensors one after the other.
+    """How a head's record of one video is stored in a row of numbers: its tensors in sequence.
 
-    A row is what an index stores of a video or of a window of one. Its size does not depend on the
-    processor, and any rows may be taken together: a mapped file, a few hundred rows from a table.
-    The layout follows from the head alone (:func:`record_layout`), so it need not be stored.
+    An index stores one row per video or per window of a video. A row's size does not depend on the
+    processor, and any rows can be combined: a mapped file, a few hundred rows from a table.
+    The head alone determines the layout (:func:`record_layout`), so it need not be stored.
     """
 
     kind: type[Any]
@@ -33,24 +33,24 @@ class RecordLayout:
 
     @property
     def numbers(self) -> int:
-        """Numbers a row."""
+        """Numbers per row."""
         return sum(math.prod(shape) for _, shape, _ in self.parts)
 
     def bytes(self, dtype: torch.dtype = torch.float16) -> int:
-        """Bytes a row."""
+        """Bytes per row."""
         return self.numbers * dtype.itemsize
 
     def rows(
         self, record: Any, dtype: torch.dtype = torch.float16
     ) -> Float[Tensor, "videos numbers"]:
-        """The record's rows, with truth values as 0 and 1.
+        """The record's rows, with booleans as 0 and 1.
 
         Args:
             record: of this layout, on the CPU.
-            dtype: float16 halves the size and rounds each number to 11 bits; float32 keeps it.
+            dtype: float16 halves the size and rounds each number to 11 bits; float32 is exact.
 
         Raises:
-            ValueError: a record of another layout, or a number that float16 cannot hold.
+            ValueError: a record of another layout, or a number out of float16's range.
         """
         if layout_of(record) != self:
             raise ValueError(
@@ -68,10 +68,10 @@ class RecordLayout:
         return found
 
     def record(self, rows: Float[Tensor, "videos numbers"]) -> Any:
-        """The record that these rows hold: views of them, but for truth values.
+        """The record that these rows hold, as views of them except for booleans.
 
         Args:
-            rows: float16 or float32; ``torch.from_numpy`` of a read-only memory map will do.
+            rows: float16 or float32; may be ``torch.from_numpy`` of a read-only memory map.
 
         Raises:
             ValueError: rows of another length.
@@ -85,7 +85,7 @@ class RecordLayout:
         given = {}
         for (name, shape, dtype), piece in zip(self.parts, pieces, strict=True):
             if dtype == torch.bool:
-                # By NumPy: torch would wake threads for so little, and let them spin.
+                # In NumPy: torch would wake its threads for little work and let them spin.
                 piece = torch.from_numpy(piece.numpy() > 0)
             given[name] = piece.unflatten(1, shape) if shape else piece[:, 0]
         return self.kind(**given)
@@ -103,11 +103,11 @@ def layout_of(record: Any) -> RecordLayout:
 
 @torch.no_grad()
 def record_layout(head: Head, frames: int) -> RecordLayout:
-    """The layout of a head's records of videos of so many frames, padded ones included.
+    """The layout of a head's records.
 
     Args:
         head: in evaluation mode.
-        frames: frames a video.
+        frames: frames per video, padded ones included.
     """
     like = next(head.parameters(), torch.empty(0))
     seen = like.new_ones(1, frames, head.dim)
@@ -124,24 +124,24 @@ def scan(
     *,
     memory: int = MEMORY,
 ) -> Iterator[Float[Tensor, "texts videos"]]:
-    """Exact similarities of texts with stored videos, one block of records after the other.
+    """Compute exact similarities of texts with stored videos, block by block.
 
-    Equal to :func:`tcmgc.heads.score_tiled` on all records at once, but nothing is held besides one
+    Equal to :func:`tcmgc.heads.score_tiled` on all records at once, but holds only one
     block's similarities and the working memory: blocks may be views of a file that is larger than
-    memory. Blocks of some thousand videos are best; of the same videos, any division into blocks
-    gives the same similarities.
+    memory. Blocks of some thousand videos are best; the division into blocks does not change
+    the similarities.
 
     Args:
         head: the scoring rule, in evaluation mode.
         text: features of the texts, in the head's precision; each block is read once for all of them.
-        record_blocks: records, as :meth:`Head.record` or :meth:`RecordLayout.record` gives them, in
+        record_blocks: records from :meth:`Head.record` or :meth:`RecordLayout.record`, in
             float32 or float16. Float16 numbers are widened while they are read; the arithmetic is
-            that of float32.
+            float32.
         scale: the logit scale.
         memory: bytes that intermediate results may take.
 
     Yields:
-        For each block the similarities of all texts with its videos, in order.
+        For each block, the similarities of all texts with its videos, in order.
 
     Raises:
         ValueError: features whose shape does not fit, or that are not finite.

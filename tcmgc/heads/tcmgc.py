@@ -42,7 +42,7 @@ class PlainVideos(_Batched):
 
 @dataclass(frozen=True)
 class _Texts(_Batched):
-    """Text vectors of a tile; `columns` are what is compared, `queries` what attends."""
+    """Text vectors of a tile; `columns` are compared, `queries` attend."""
 
     queries: Float[Tensor, "texts queries dim"]
     columns: Float[Tensor, "texts columns dim"]
@@ -58,13 +58,13 @@ class _Texts(_Batched):
 class TcMgc(Head):
     """TC-MGC's similarity in every variant of the paper.
 
-    With dropout a training step follows the equations literally, tile by tile: what is dropped
-    differs from pair to pair.
+    With dropout, a training step follows the equations literally, tile by tile, because each pair
+    has its own dropout mask.
 
     Args:
         options: the variant; see :class:`tcmgc.config.TcMgcHead`.
-        sizes: width of the joint space; words of a text (m), which size SR and ISA; frames of a
-            video, which size them where contrasts are not text-conditioned.
+        sizes: width of the joint space; words of a text (m), which determine the sizes of SR and
+            ISA; frames of a video, which determine them if contrasts are not text-conditioned.
 
     Raises:
         ValueError: heads that do not divide the width, or a keep rate that keeps no word or frame.
@@ -100,7 +100,7 @@ class TcMgc(Head):
         self._build_aggregation(options.aggregate, pooled)
 
     def _build_aggregation(self, options: Aggregate, pooled: int) -> None:
-        """ISA, Bi-ISA and LSA, or what stands for them."""
+        """Build ISA, Bi-ISA and LSA, or their alternatives."""
         step: type[Isa] | type[SoftmaxSum] = Isa if options.vectors == "isa" else SoftmaxSum
         temperature = options.temperature
 
@@ -126,17 +126,17 @@ class TcMgc(Head):
 
     @property
     def attends(self) -> bool:
-        """Where contrasts are text-conditioned."""
+        """Whether contrasts are text-conditioned."""
         return self.attention is not None
 
     @property
     def aggregation_parameters(self) -> int:
-        """Learnable numbers in ISA and Bi-ISA, as the paper's Tables 5-8 and Fig. B.1 count them."""
+        """Learnable parameters of ISA and Bi-ISA, counted as in the paper's Tables 5-8 and Fig. B.1."""
         parts = (self.video_word, self.sentence_frame, self.frame_word)
         return sum(p.numel() for part in parts if part is not None for p in part.parameters())
 
     def record(self, video: VideoFeatures) -> CollapsedVideos | PlainVideos | RawVideos:
-        """What scoring needs of each video, computed once (and an index record outside training)."""
+        """Compute what scoring needs of each video (outside training also its record in an index)."""
         check_video(video, self.dim, self.mask_frames)
         mask = video.frame_mask if self.mask_frames else torch.ones_like(video.frame_mask)
         if self.attention is None:
@@ -156,7 +156,7 @@ class TcMgc(Head):
     def alone(
         self, video: VideoFeatures
     ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
-        """What the block makes of each frame alone; without it, the frames and their mean."""
+        """The attention block's output for each single frame; without the block, the frames and their mean."""
         mask = video.frame_mask if self.mask_frames else torch.ones_like(video.frame_mask)
         if self.attention is not None:
             return F.normalize(self.attention.alone(video.encoded), dim=-1), mask
@@ -168,7 +168,7 @@ class TcMgc(Head):
     def frame_weights(
         self, text: TextFeatures, record: CollapsedVideos
     ) -> Float[Tensor, "texts queries heads videos frames"]:
-        """How the sentence (query 0) and each word weigh the frames of each video (Eq. 5, 9).
+        """Attention weights of the sentence (query 0) and each word over each video's frames (Eq. 5, 9).
 
         Raises:
             ValueError: the head's contrasts are not text-conditioned.
@@ -181,7 +181,7 @@ class TcMgc(Head):
     def score_weights(
         self, scores: Scores, scale: Tensor | float = 1.0
     ) -> Float[Tensor, "grains texts videos"]:
-        """How much each contrast counts in each pair's similarity (Eq. 31)."""
+        """The weight of each contrast in each pair's similarity (Eq. 31)."""
         return self.aggregate.weights(torch.stack(list(scores.grains.values())), scale)
 
     def prepare_texts(self, text: TextFeatures) -> _Texts:
@@ -206,13 +206,13 @@ class TcMgc(Head):
         return _Texts(side.queries, side.columns, side.constant, side.bias, mask)
 
     def as_stored(self) -> bool:
-        """The C++ reads collapsed records where they lie."""
+        """Whether the C++ can read collapsed records in place."""
         if self.attention is None or self.attention.drops or torch.is_grad_enabled():
             return False
         return native.available(self.attention.norm_output.weight)
 
     def prepare_videos(self, record: Any) -> Any:
-        """A collapsed record as it is for the C++ without gradients, else with videos innermost."""
+        """A collapsed record: unchanged for the C++ without gradients, else with videos innermost."""
         if isinstance(record, CollapsedVideos) and not self.as_stored():
             return self._laid_out(record)
         return record
@@ -259,7 +259,7 @@ class TcMgc(Head):
         return run(self._contrasts, found, texts.word_mask, frame_mask)
 
     def _plan(self, texts: _Texts) -> native.Contrasts:
-        """What :meth:`_contrasts` does, as data."""
+        """The computation of :meth:`_contrasts`, described as data for the C++."""
         words, columns = texts.word_mask.shape[1], texts.columns.shape[1]
         parts: dict[str, nn.Module | None] = {
             "video_word": self.video_word,
@@ -285,7 +285,7 @@ class TcMgc(Head):
         word_mask: Bool[Tensor, "texts words"],
         frame_mask: Bool[Tensor, "frames videos"] | None,
     ) -> Float[Tensor, "grains texts videos"]:
-        """Eq. 12-15 read off the products, then SR and ISA."""
+        """Take Eq. 12-15 from the products, then apply SR and ISA."""
         count = word_mask.shape[1]
         end = found.shape[2]
         words = slice(1, 1 + count)
@@ -306,7 +306,7 @@ class TcMgc(Head):
             vector = Slots(found[:, 0, words], present)
             vector_mode = self.modes["video_word"]
             if self.frame_word is not None and mode == vector_mode and local == words:
-                # The sentence's row and the words' rows are reorganised alike: together.
+                # The sentence's row and the words' rows are reorganised in the same way, so together.
                 rows = reorganise(Slots(found[:, :, words], across), mode, self.kept_words, -2)
                 matrix, mode = Slots(rows.values[:, 1:], rows.mask), "none"
                 row_mask = None if rows.mask is None else rows.mask.squeeze(1)
@@ -332,7 +332,7 @@ class TcMgc(Head):
         return self.aggregate(scores, scale)
 
     def pair_bytes(self, texts: _Texts, record: Any) -> int:
-        """Bytes of intermediate results a pair."""
+        """Bytes of intermediate results per pair."""
         queries, columns = texts.queries.shape[1], texts.columns.shape[1]
         states = record.frame_mask.shape[1]
         if isinstance(record, CollapsedVideos):

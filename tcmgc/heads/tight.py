@@ -15,15 +15,15 @@ from tcmgc.towers.temporal.transformer import Block, start_from
 
 
 class Tight(Head):
-    """What a transformer makes of ``[sentence; frames]`` of a pair: its logit, not a cosine.
+    """A transformer over ``[sentence; frames]`` of a pair. The score is a logit, not a cosine.
 
-    To the tokens a table of positions is added and, in training, dropout applied; after the blocks the
-    sentence's place passes a layer norm, a linear layer with QuickGELU and a linear layer to one number.
-    Frames outside the mask are never looked at. The authors' loss is over each GPU's own pairs; here
+    Position embeddings are added to the tokens, with dropout in training. After the blocks, the
+    sentence's token passes a layer norm, a linear layer with QuickGELU and a linear layer to one number.
+    Frames outside the mask are ignored. The authors' loss is over each GPU's own pairs; here
     it is over the whole batch, as for every other method.
 
     Args:
-        options: layers, attention heads, dropout, how the weights start.
+        options: layers, attention heads, dropout, initialisation of the weights.
         sizes: width of the joint space and frames of a video.
     """
 
@@ -48,7 +48,7 @@ class Tight(Head):
                 nn.init.zeros_(layer.bias)
 
     def initialise_from(self, blocks: nn.ModuleList, positions: Float[Tensor, "words dim"]) -> None:
-        """Start from a text tower's first blocks and positions, as CLIP4Clip does.
+        """Initialise from a text tower's first blocks and position embeddings, as CLIP4Clip does.
 
         Raises:
             ValueError: the tower is narrower, shorter or shallower than this head.
@@ -61,7 +61,7 @@ class Tight(Head):
         return self.dropout > 0
 
     def record(self, video: VideoFeatures) -> RawVideos:
-        """The frames: nothing else can be computed ahead."""
+        """The frames: nothing can be precomputed."""
         check_video(video, self.dim)
         check_frames(video, self.frames)
         return RawVideos(video.encoded, video.frame_mask)
@@ -101,6 +101,6 @@ class Tight(Head):
         return self.out(self.activation(self.dense(first)))[:, 0]
 
     def pair_bytes(self, texts: TextFeatures, record: RawVideos) -> int:
-        """Bytes of intermediate results a pair: some ten numbers a token's channel, a layer each for the way back."""
+        """Bytes per pair: some ten numbers per token and channel, for each layer if there are gradients."""
         layers = len(self.blocks) if torch.is_grad_enabled() else 1
         return 14 * layers * (1 + self.frames) * self.dim * texts.sentence.element_size()

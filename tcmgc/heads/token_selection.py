@@ -1,4 +1,4 @@
-"""TS2-Net: frames weighed by how well each fits the sentence."""
+"""TS2-Net: frames weighted by how well each fits the sentence."""
 
 from dataclasses import dataclass
 
@@ -25,13 +25,13 @@ class MaskedFrames(_Batched):
 
 
 class TokenSelection(Head):
-    """``sum_f softmax_f(4 c_f / ||c||_2) c_f`` with cosines c of the sentence and encoded frames, padded ones left out.
+    """``sum_f softmax_f(4 c_f / ||c||_2) c_f`` with cosines c of the sentence and encoded frames without padding.
 
-    The tokens are selected in the tower (:class:`tcmgc.config.ShiftSelect`) and seen by the frames in the
-    temporal encoder (:class:`tcmgc.config.PatchTransformer`); what is left here are the frames.
+    Tokens are selected in the tower (:class:`tcmgc.config.ShiftSelect`); frames attend to them in the
+    temporal encoder (:class:`tcmgc.config.PatchTransformer`). The head uses only the frames.
 
     Args:
-        options: sharpness, and which mask.
+        options: sharpness, and which mask is used.
         sizes: width of the joint space; patches of a frame, for the authors' mask.
     """
 
@@ -44,7 +44,7 @@ class TokenSelection(Head):
         """Frames and their mask."""
         check_video(video, self.dim)
         mask = video.frame_mask
-        # Token `each` j of a mask that was repeated as a whole.
+        # Entry `each` * j of the frame mask repeated end to end, as in the authors' code.
         place = torch.arange(mask.shape[1], device=mask.device) * self.each % mask.shape[1]
         return MaskedFrames(F.normalize(video.encoded, dim=-1), mask[:, place])
 
@@ -67,5 +67,5 @@ class TokenSelection(Head):
         return (weights * cosines).sum(-1)
 
     def pair_bytes(self, texts: Vectors, record: MaskedFrames) -> int:
-        """Bytes of intermediate results a pair."""
+        """Bytes of intermediate results per pair."""
         return 6 * record.mask.shape[1] * texts.vector.element_size()

@@ -17,7 +17,7 @@ from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
 
 @dataclass(frozen=True)
 class UcofiaVideos(_Batched):
-    """Record of a video: what is compared with the sentence, once and for each frame, and with words."""
+    """Record of a video: the vectors compared with the sentence (video and frames) and with words."""
 
     video: Float[Tensor, "videos dim"]
     frames: Float[Tensor, "videos frames dim"]
@@ -43,12 +43,12 @@ class Ucofia(Head):
 
     Video-sentence is a product through two learnt dim x dim matrices. Frame-sentence and patch-word are
     aggregated interactively (ISA, Bi-ISA): ``sum(softmax(softmax(x / t) A / t) x)`` with a learnt matrix
-    A of the axis. Frames are the tower's, L2-normalised; patches are not normalised, so that their
-    contrast is a logit as it stands: in a similarity that the loss multiplies by its scale it counts divided
-    by that scale. Padded words and frames take part, as the authors let them.
+    A of the axis. Frames are the tower's, L2-normalised. Patches are not normalised, so their
+    contrast is already a logit: it is divided by the logit scale, which the loss multiplies
+    similarities by. Padded words and frames take part, as in the authors' code.
 
     Args:
-        options: which of the authors' trees, temperature.
+        options: which version of the authors' code, temperature.
         sizes: width, token positions of a text, frames of a video, patches of a frame.
     """
 
@@ -75,7 +75,7 @@ class Ucofia(Head):
 
     @property
     def aggregation_parameters(self) -> int:
-        """Learnable numbers in ISA and Bi-ISA."""
+        """Learnable parameters of ISA and Bi-ISA."""
         parts = (self.frame_sentence, self.first_words, self.then_words)
         return sum(p.numel() for p in (*parts, self.first_tokens, self.then_tokens))
 
@@ -94,7 +94,7 @@ class Ucofia(Head):
         )
 
     def prepare_texts(self, text: TextFeatures) -> _Texts:
-        """Normalised vectors, through the learnt products where these stand."""
+        """Normalised vectors, multiplied by the learnt matrices if there are any."""
         check_words(text, self.words)
         sentence, words = F.normalize(text.sentence, dim=-1), F.normalize(text.words, dim=-1)
         return _Texts(sentence, words @ self.word_product, sentence @ self.sentence_product)
@@ -118,7 +118,7 @@ class Ucofia(Head):
     def combine(
         self, scores: Float[Tensor, "grains texts videos"], scale: Tensor | float
     ) -> Float[Tensor, "texts videos"]:
-        """The mean, in which the third contrast is a logit already."""
+        """The mean; the third contrast, already a logit, is divided by the scale."""
         return (scores[0] + scores[1] + scores[2] / scale) / 3
 
     def factors(self, scale: Tensor | float) -> list[Tensor | float]:

@@ -16,7 +16,7 @@ from tcmgc.towers.features import TextFeatures, VideoFeatures, _Batched
 
 @dataclass(frozen=True)
 class Weighed(_Batched):
-    """L2-normalised words of a text or frames of a video, and what each counts."""
+    """L2-normalised words of a text or frames of a video, with their weights."""
 
     tokens: Float[Tensor, "items tokens dim"]
     weights: Float[Tensor, "items tokens"]
@@ -27,16 +27,16 @@ class Weighed(_Batched):
 
 
 class Wti(Head):
-    """Each word with the frame that fits it best, and each frame with its word: the mean of two weighted sums.
+    """Mean of two weighted sums: each word with its best frame, and each frame with its best word.
 
     ``(sum_w a_w max_f x_wf + sum_f b_f max_w x_wf) / 2`` with cosines x of words and encoded frames; a and b
-    sum to 1 over real words and frames. In WTI they are softmaxes over small networks' outputs on the
-    features before normalisation, in TI all the same. Start and end of a text count as words.
+    sum to 1 over real words and frames. In WTI they are softmaxes over outputs of small networks on the
+    features before normalisation; in TI they are equal. Start and end tokens of a text count as words.
 
-    The authors multiply by the logit scale in training only; here scores are without it everywhere.
+    The authors multiply by the logit scale in training only; here scores never include it.
 
     Args:
-        options: weights, depth of their networks, what padding does.
+        options: weights, depth of their networks, treatment of padding.
         sizes: the width of the joint space matters.
     """
 
@@ -54,12 +54,12 @@ class Wti(Head):
             self.frame_network = _network(sizes.dim, options.layers)
 
     def record(self, video: VideoFeatures) -> Weighed:
-        """Frames and what they count."""
+        """Frames and their weights."""
         check_video(video, self.dim)
         return _weighed(video.encoded, video.frame_mask, self.frame_network)
 
     def prepare_texts(self, text: TextFeatures) -> Weighed:
-        """Words and what they count."""
+        """Words and their weights."""
         return _weighed(text.words, text.word_mask, self.word_network)
 
     def tile(
@@ -74,7 +74,7 @@ class Wti(Head):
 
 
 def _network(dim: int, layers: int) -> nn.Sequential:
-    """Linear layers with ReLU between them, to one number."""
+    """Linear layers with ReLU between them, with one output."""
     parts: list[nn.Module] = []
     for _ in range(layers - 1):
         parts += [nn.Linear(dim, dim), nn.ReLU()]

@@ -38,9 +38,9 @@ class XClip(Head):
     """X-CLIP's similarity: the mean of video-sentence, video-word, sentence-frame and frame-word.
 
     The video vector is the masked mean of normalised encoded frames; frame contrasts use CLIP's own
-    frames, before the temporal encoder, padded ones too, as the authors do. Learnt dim x dim
-    matrices stand in the video-sentence and frame-word products, learnt square ones in each
-    attention over similarities; all start as identities.
+    frames, before the temporal encoder, including padded ones, as in the authors' code. The
+    video-sentence and frame-word products use learnt dim x dim matrices, and each attention over
+    similarities uses learnt square ones; all are initialised as identities.
 
     Args:
         options: the temperature of the attention over similarities.
@@ -70,7 +70,7 @@ class XClip(Head):
         return XClipVideos(whole, F.normalize(video.frames, dim=-1))
 
     def prepare_texts(self, text: TextFeatures) -> _Texts:
-        """Normalised vectors, as they are and through the learnt products."""
+        """Normalised vectors, both unchanged and multiplied by the learnt matrices."""
         check_words(text, self.words)
         sentence, words = F.normalize(text.sentence, dim=-1), F.normalize(text.words, dim=-1)
         return _Texts(sentence, words, sentence @ self.sentence_product, words @ self.word_product)

@@ -18,9 +18,9 @@ from tcmgc.towers.features import TextFeatures, VideoFeatures
 class XPool(Head):
     """X-Pool's similarity: the cosine of a sentence and the video pooled by it.
 
-    The same attention block as TC-MGC's with one query a text, so it collapses the same way.
+    The attention block is TC-MGC's with one query per text, so it collapses in the same way.
 
-    With dropout a training step follows the equations literally, tile by tile.
+    With dropout, a training step follows the equations literally, tile by tile.
 
     Args:
         options: attention heads, and dropout on the fully connected branch.
@@ -40,11 +40,11 @@ class XPool(Head):
 
     @property
     def attends(self) -> bool:
-        """Sentences attend to frames."""
+        """True: sentences attend to frames."""
         return True
 
     def record(self, video: VideoFeatures) -> CollapsedVideos | RawVideos:
-        """The video's side of the block, or the features where dropout is active."""
+        """The video's side of the block, or the features if dropout is active."""
         check_video(video, self.dim)
         if self.attention.drops:
             return RawVideos(video.encoded, video.frame_mask)
@@ -53,7 +53,7 @@ class XPool(Head):
     def alone(
         self, video: VideoFeatures
     ) -> tuple[Float[Tensor, "videos vectors dim"], Bool[Tensor, "videos vectors"]]:
-        """What the block makes of each frame alone."""
+        """The block's output for each single frame."""
         return F.normalize(self.attention.alone(video.encoded), dim=-1), video.frame_mask
 
     def prepare_texts(self, text: TextFeatures) -> CollapsedTexts:
@@ -66,7 +66,7 @@ class XPool(Head):
         return collapse_texts(self.attention, sentence, columns)
 
     def prepare_videos(self, record: Any) -> Any:
-        """The record with videos innermost, where it is a collapsed one."""
+        """The record; with videos innermost if it is a collapsed one."""
         return (
             lay_out(record, self.attention.heads) if isinstance(record, CollapsedVideos) else record
         )
@@ -89,6 +89,6 @@ class XPool(Head):
         return found.unsqueeze(0)
 
     def pair_bytes(self, texts: CollapsedTexts, record: Any) -> int:
-        """Bytes of intermediate results a pair."""
+        """Bytes of intermediate results per pair."""
         numbers = 14 * self.dim if isinstance(record, RawVideos) else 8 * record.outputs.shape[1]
         return numbers * texts.constant.element_size()

@@ -1,7 +1,7 @@
-"""Experiments: recipes for data (:mod:`tcmgc.recipes.data`), and methods that go on any of them (:mod:`tcmgc.recipes.methods`).
+"""Experiments: data recipes (:mod:`tcmgc.recipes.data`), and methods for any of them (:mod:`tcmgc.recipes.methods`).
 
-A recipe is a function that returns a whole config. ``python pipeline/train.py NAME`` runs one,
-``--method NAME`` puts a method into it, ``--field.name value`` changes single fields.
+A recipe is a function that returns a complete config. ``python pipeline/train.py NAME`` runs one,
+``--method NAME`` sets its method, ``--field.name value`` changes single fields.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,10 @@ def msrvtt_9k_xclip() -> Config:
 def released(config: Config) -> Config:
     """The released code's reading of TC-MGC, on the data and settings of another recipe.
 
-    It differs from the paper's text in the temporal encoder (4 layers, residual, started from
-    CLIP's text tower), in attention without projections and with dropout, in learnt products,
-    in the start of its fully connected layer, in ISA's temperature, in where LSA and SDR act, and in the
-    loss (README, "Two readings").
+    It differs from the paper's text in the temporal encoder (4 layers, residual, initialised from
+    CLIP's text tower), in attention without projections and with dropout, in learnt products, in the
+    initialisation of the fully connected layer, in ISA's temperature, in where LSA and SDR act, and in
+    the loss (docs/two-readings.md).
     """
     return applied(config, "tcmgc_released", fair=True)
 
@@ -44,7 +44,7 @@ def released(config: Config) -> Config:
 def smoke(config: Config) -> Config:
     """Any recipe on the demo corpus in seconds: the same code path, a small tower, few frames.
 
-    The method (its parts, the optimiser's rules) stays; sizes shrink.
+    The method (its parts, the optimiser's rules) stays; sizes are reduced.
     """
     small = demo()
     return replace(
@@ -88,7 +88,7 @@ def recipe(name: str) -> Config:
     """The config of a recipe; ``NAME:smoke`` shrinks it (see :func:`smoke`).
 
     Raises:
-        ValueError: no such recipe; lists those that there are.
+        ValueError: no such recipe; lists the existing ones.
     """
     base, _, variant = name.partition(":")
     if base not in RECIPES or variant not in ("", "smoke"):

@@ -1,13 +1,13 @@
-"""Data recipes: a whole config for each data set, with TC-MGC's settings, unless it says otherwise.
+"""Data recipes: a complete config for each data set, with TC-MGC's settings unless stated otherwise.
 
-What a recipe should give is the paper's figure for it (SumR is the sum of R@1, R@5 and R@10 in both
-directions), not a measurement of ours.
+The figures stated for a recipe are the paper's (SumR is the sum of R@1, R@5 and R@10 in both
+directions), not our measurements.
 
-On the learning rate of CLIP: the 1e-7 of the paper, and of CLIP4Clip and all that builds on it, goes
-with weights held in float16, where steps come out far larger than Adam means them. With float32
-weights, as here, 1e-7 hardly moves the towers; systems that train in float32 or mixed precision and
-reach the published level take 1e-6 (X-Pool) to 5e-6 (CenterCLIP). The published figure stands in the
-recipes as published; `msrvtt_9k_fp32` takes 2e-6, and an optimiser and a schedule of our own.
+On the learning rate of CLIP: the 1e-7 of the paper, and of CLIP4Clip and its successors, assumes
+weights stored in float16, for which steps are far larger than Adam intends. With float32
+weights, as here, 1e-7 hardly changes the towers; systems that train in float32 or mixed precision and
+reach the published level use 1e-6 (X-Pool) to 5e-6 (CenterCLIP). Recipes with published settings keep
+the published rate; `msrvtt_9k_fp32` uses 2e-6, and our own optimiser and schedule.
 """
 
 from dataclasses import replace
@@ -20,8 +20,8 @@ B16 = "ViT-B-16-quickgelu"
 def demo() -> Config:
     """The made-up corpus and a small tower from random weights; minutes on two cores.
 
-    `python pipeline/train.py demo` makes the corpus when it is not there. Captions of one video are not
-    dealt apart (`train.separate_captions`), so that its numbers stay those of earlier versions.
+    `python pipeline/train.py demo` creates the corpus if it does not exist. Captions of one video are not
+    separated (`train.separate_captions`), so its numbers are those of earlier versions.
     """
     return Config(
         data=Data(dataset="demo", root="data/demo", val_videos=100, max_words=26, max_frames=6),

@@ -1,4 +1,4 @@
-"""Figures of sweeps: a score against what was varied, with its spread over seeds."""
+"""Figures of sweeps: a score against the varied settings, with its spread over seeds."""
 
 import itertools
 import math
@@ -19,13 +19,13 @@ class Curve:
 
     name: str
     x: Sequence[float | str]
-    """Numbers, or names of places along the axis."""
+    """Numbers, or names of positions along the axis."""
     mean: Sequence[float]
     spread: Sequence[float]
-    """Half the height of the bar at each point; nan where there is none."""
+    """Half the height of each point's error bar; nan if there is none."""
     joined: bool = True
     notes: Sequence[str] = ()
-    """Written beside the points."""
+    """Labels of the points."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _draw(ax: Axes, panel: Chart) -> None:
             capsize=2.5,
             label=curve.name,
         )
-        # In turn above and below, so that notes of neighbours keep clear of each other.
+        # Alternately above and below, so that labels of neighbours do not overlap.
         heights = itertools.cycle((5, -12, 17, -24))
         for x, y, note, height in zip(xs, curve.mean, curve.notes, heights, strict=False):
             ax.annotate(

@@ -1,7 +1,7 @@
 """Figures: data in, a matplotlib figure out. Nothing is read, shown or written here.
 
-Colours are told apart by people who see few of them, on light and on dark ground; what belongs to
-no series is drawn in :data:`INK`, which :func:`svg` turns into the colour of the page's text.
+Colours are distinguishable for colour-blind readers, on light and dark backgrounds. Elements outside
+a series are drawn in :data:`INK`, which :func:`svg` replaces by the colour of the page's text.
 """
 
 import html
@@ -22,9 +22,9 @@ SERIES = ("#2f7fc1", "#d9602f", "#1a9e75", "#b565a7", "#dd9a1c", "#56b4e9", "#86
 """Blue, vermilion, green, purple, amber, sky, grey; after Okabe and Ito, of middle lightness."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _INCH = 96
-"""Pixels of an inch in a page."""
+"""Pixels per inch in a page."""
 _POINTS = 200
-"""Pairs drawn as points; boxes are made of all."""
+"""Most pairs drawn as points; boxes use all."""
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
@@ -46,15 +46,15 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Distributions that stand under one another."""
+    """Distributions, one below the other."""
 
     title: str
     label: str
-    """What the axis shows."""
+    """Label of the axis."""
     values: Mapping[str, Float[np.ndarray, "pairs"]]
-    """By the name of their row."""
+    """Values by the name of their row."""
     limits: tuple[float, float] | None = None
-    """Of the axis; None leaves them to the values of all panels in the row."""
+    """Limits of the axis; None: from the values of all panels in the row."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Cloud:
 
 
 def distributions(rows: Sequence[Sequence[Panel]]) -> Figure:
-    """A grid of panels with a box a row and a point a pair.
+    """A grid of panels with one box per row and one point per pair.
 
     Boxes reach from quartile to quartile with the median inside, whiskers over 90% of the pairs;
     of more than 200 pairs every n-th is drawn as a point. Panels side by side share their axis.
@@ -90,7 +90,7 @@ def distributions(rows: Sequence[Sequence[Panel]]) -> Figure:
 def clouds(panels: Sequence[Cloud]) -> Figure:
     """Point clouds side by side; a group has the same colour and shape in each of them.
 
-    Seven colours and seven shapes tell 49 groups apart.
+    Seven colours and seven shapes distinguish 49 groups.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.6), layout="constrained")
@@ -119,12 +119,12 @@ def clouds(panels: Sequence[Cloud]) -> Figure:
 
 
 def svg(figure: Figure, described: str, titles: Mapping[str, str] | None = None) -> str:
-    """The figure as an ``<svg>`` to put into a page: text in the page's colour, as wide as there is room.
+    """The figure as an ``<svg>`` for a page: text in the page's colour, with the available width.
 
     Args:
         figure: one of this module's.
-        described: what it shows, for those who do not see it.
-        titles: texts to show when the pointer rests on a group, by the group's name.
+        described: description for screen readers.
+        titles: tooltips of groups, by the group's name.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):
@@ -135,7 +135,7 @@ def svg(figure: Figure, described: str, titles: Mapping[str, str] | None = None)
         text = text.replace(
             f'<g id="{name}">', f'<g id="{name}"><title>{html.escape(title)}</title>'
         )
-    # Between two thirds of its own size, from where on it scrolls, and one and a half times that.
+    # Between two thirds of its own size, below which it scrolls, and one and a half times that.
     pixels = figure.get_figwidth() * _INCH
     limits = f"min-width:{pixels * 2 / 3:.0f}px;max-width:{pixels * 1.5:.0f}px"
     return text.replace(

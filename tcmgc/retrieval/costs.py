@@ -1,8 +1,8 @@
-"""What a method costs: weights, multiply-adds, memory and time of a training step and of retrieval.
+"""Costs of a method: weights, multiply-adds, memory and time of a training step and of retrieval.
 
-Counts follow from the config alone; times and memory are measured on made-up pixels, on the device
-that the model is on. Two counters are given where the field's papers use a coarser one: theirs
-(as in the paper's Table 14) sees linear, convolution and recurrent layers only, and neither
+Counts depend on the config alone; times and memory are measured with synthetic pixels, on the
+model's device. Some counts are also given as the field's papers count: their coarser counter
+(as in the paper's Table 14) includes linear, convolution and recurrent layers only, and neither
 `nn.MultiheadAttention` nor embeddings, norms and single parameters.
 """
 
@@ -32,44 +32,44 @@ from tcmgc.training.spans import STEP, span
 from tcmgc.training.step import How, backward
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase)
-"""What the papers' counter knows."""
+"""Layers included by the papers' counter."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers that make up a model."""
+    """Parameter counts of a model."""
 
     all: int
     trained: int
     counted: int
-    """Those that the papers' counter sees."""
+    """Those included by the papers' counter."""
 
 
 @dataclass(frozen=True)
 class MultiplyAdds:
-    """Products that are added up, a half of the floating-point operations."""
+    """Multiply-adds, each of which is two floating-point operations."""
 
     text: int
-    """For a caption: its tower, and what the head prepares of it."""
+    """For a caption: its tower, and the head's preparation of it."""
     video: int
-    """For a video: its tower, temporal encoder, record, and what the head prepares of it."""
+    """For a video: its tower, temporal encoder, record, and the head's preparation of it."""
     pair: int
-    """For a pair beyond these, in matrix products; sums, maxima and softmaxes do not count."""
+    """For a pair in addition to these, in matrix products; sums, maxima and softmaxes are excluded."""
     counted: int
-    """Of a caption, a video and their similarity, as the papers' counter sees them."""
+    """For a caption, a video and their similarity, by the papers' counter."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A training step: towers, head, loss, the way back and the optimiser."""
+    """A training step: towers, head, loss, backward pass and optimiser."""
 
     seconds: float
     bytes: int
-    """The most that tensors took during the step, above weights and the optimiser's averages."""
+    """Peak memory of tensors during the step, in addition to weights and the optimiser's averages."""
 
 
 def layers(module: nn.Module) -> list[nn.Module]:
-    """The layers that the papers' counter sees."""
+    """The layers included by the papers' counter."""
     hidden = {
         inner
         for outer in module.modules()
@@ -80,7 +80,7 @@ def layers(module: nn.Module) -> list[nn.Module]:
 
 
 def parameters(module: nn.Module) -> Parameters:
-    """Counts of a model's parameters; it may lie on the meta device."""
+    """Counts of a model's parameters; the model may be on the meta device."""
     counted = {p for layer in layers(module) for p in layer.parameters()}
     weights = list(module.parameters())
     return Parameters(
@@ -91,7 +91,7 @@ def parameters(module: nn.Module) -> Parameters:
 
 
 def made_up(settings: Config, pairs: int | None = None) -> Batch:
-    """Pairs of noise and of captions that differ, all frames real; as many as the config's batch."""
+    """Pairs of noise and different captions, with all frames real; by default one batch of the config."""
     data, side = settings.data, image_size(settings.towers.name)
     size = settings.train.batch_size if pairs is None else pairs
     random = torch.Generator().manual_seed(0)
@@ -108,7 +108,7 @@ def made_up(settings: Config, pairs: int | None = None) -> Batch:
 def multiply_adds(settings: Config, retriever: Retriever) -> MultiplyAdds:
     """Counts of one pair at the config's sizes; the model is run once, in evaluation mode.
 
-    Every matrix product, convolution and attention counts, however its module is called.
+    Every matrix product, convolution and attention counts, regardless of its module's class.
     """
     retriever.eval()
     batch = made_up(settings, 1).to(_device(retriever))
@@ -118,7 +118,7 @@ def multiply_adds(settings: Config, retriever: Retriever) -> MultiplyAdds:
         with FlopCounterMode(display=False) as videos:
             record = retriever.head.record(retriever.encode_video(batch.pixels, batch.frame_mask))
         one = _scoring(retriever, text, record)
-    # What grows with both numbers is a pair's; what grows with one is prepared for it alone.
+    # Terms that grow with both numbers belong to the pair; terms that grow with one are preparation.
     doubled = [type(items).cat([items, items]) for items in (text, record)]
     with _without_fast_paths():
         more_texts, more_videos, both = (
@@ -143,7 +143,7 @@ def _scoring(retriever: Retriever, text: TextFeatures, record: Any) -> int:
 
 @contextmanager
 def _layer_counter(module: nn.Module) -> Iterator[list[int]]:
-    """Multiply-adds of every call of a layer that the papers' counter sees."""
+    """Multiply-adds of every call of a layer that the papers' counter includes."""
     found: list[int] = []
 
     def count(layer: Any, inputs: Any, output: Any) -> None:
@@ -165,7 +165,7 @@ def _layer_counter(module: nn.Module) -> Iterator[list[int]]:
 
 @contextmanager
 def _without_fast_paths() -> Iterator[None]:
-    """Fused encoder layers and attention, whose products no counter sees, stay off."""
+    """Disable fused encoder layers and attention, whose products no counter includes."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -176,9 +176,9 @@ def _without_fast_paths() -> Iterator[None]:
 
 
 def training_step(settings: Config, retriever: Retriever, *, repeats: int = 3) -> Step:
-    """Time (the median) and memory of a step at the config's batch; the weights move.
+    """Time (the median) and memory of a step at the config's batch; changes the weights.
 
-    On a CPU, memory is what PyTorch's allocator was asked for, not what the process holds.
+    On a CPU, memory is that requested from PyTorch's allocator, not that of the process.
     """
     device = _device(retriever)
     batch = made_up(settings).to(device)
@@ -203,7 +203,7 @@ def training_step(settings: Config, retriever: Retriever, *, repeats: int = 3) -
 
 
 def timed(function: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """The median of a call's seconds."""
+    """The median time of a call in seconds."""
     found = []
     for _ in range(repeats):
         _wait(device)
@@ -215,7 +215,7 @@ def timed(function: Callable[[], Any], device: torch.device, repeats: int) -> fl
 
 
 def most_memory(function: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that tensors made in a call take at their most, above what there was before."""
+    """Peak bytes of tensors created in a call, in addition to those that existed before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -233,7 +233,7 @@ def most_memory(function: Callable[[], Any], device: torch.device) -> int:
 def encoding_time(
     settings: Config, retriever: Retriever, *, videos: int = 16, repeats: int = 3
 ) -> float:
-    """Seconds a video from pixels to its record, some encoded together, in evaluation mode."""
+    """Seconds per video from pixels to its record, encoded in batches, in evaluation mode."""
     retriever.eval()
     batch = made_up(settings, videos).to(_device(retriever))
 
@@ -255,7 +255,7 @@ def similarity_time(
 ) -> float:
     """Seconds of all similarities of a test set, from features and records, in evaluation mode.
 
-    Features are drawn at random; their size is what matters.
+    Features are random; only their size matters.
     """
     retriever.eval()
     device, head = _device(retriever), retriever.head
@@ -272,7 +272,7 @@ def similarity_time(
 
 
 def alike(one: Any, count: int) -> Any:
-    """Features of so many items with the shapes of one, at random; masks and seeds are repeated."""
+    """Random features of ``count`` items with the shapes of one; masks and seeds are repeated."""
     random = torch.Generator().manual_seed(0)
 
     def draw(tensor: Tensor) -> Tensor:

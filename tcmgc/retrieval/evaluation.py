@@ -1,4 +1,4 @@
-"""Features of a whole split and its similarity matrix, over any number of workers."""
+"""Features of a complete split and its similarity matrix, over any number of workers."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -19,14 +19,14 @@ Pixels = tuple[UInt8[Tensor, "videos frames 3 size size"], Bool[Tensor, "videos 
 
 
 TEXTS, VIDEOS = 128, 16
-"""Captions and videos that are encoded together; captions of a block that one worker scores."""
+"""Captions and videos that are encoded together; captions in a block that one worker scores."""
 
 
 def batches_of(total: int, batch_size: int) -> list[slice]:
-    """The batches that this worker encodes. Whole batches are dealt out: what is computed together
-    does not depend on the number of workers, and nor do the last digits of the result.
+    """The batches that this worker encodes. Complete batches are assigned to workers, so neither
+    the composition of batches nor the rounding of results depends on the number of workers.
 
-    A worker for which none is left encodes the first one as well: its result has to have a shape.
+    A worker without a batch encodes the first one, too, because its result must have a shape.
     """
     rank, workers = world()
     mine = share(total, rank, workers, batch_size)
@@ -46,7 +46,7 @@ def encode_texts(
     device: torch.device | str = "cpu",
     threads: Threads = ONE,
 ) -> TextFeatures:
-    """Features of all captions; each worker encodes its batches and all get the whole."""
+    """Features of all captions; each worker encodes its batches and receives all features."""
     total = len(captions)
 
     @torch.inference_mode()
@@ -66,14 +66,14 @@ def encode_videos(
     batch_size: int = VIDEOS,
     threads: Threads = ONE,
 ) -> VideoFeatures:
-    """Features of all videos; each worker encodes its batches and all get the whole.
+    """Features of all videos; each worker encodes its batches and receives all features.
 
     Args:
-        model: Has the towers.
+        model: Provides the towers.
         batches: The videos of :func:`batches_of`, on the model's device.
         total: Number of videos.
-        batch_size: As it was given to :func:`batches_of`.
-        threads: Encode batches side by side.
+        batch_size: The argument of :func:`batches_of`.
+        threads: Encode batches in parallel.
     """
 
     @torch.inference_mode()
@@ -93,14 +93,14 @@ def similarity(
     memory: int = 256 * 2**20,
     threads: Threads = ONE,
 ) -> Float[Tensor, "texts videos"]:
-    """The whole matrix, each worker scoring its blocks of the texts.
+    """The complete matrix; each worker scores its blocks of texts.
 
     Args:
         model: Head and scale.
         text: All texts.
         video: All videos.
         memory: Bytes that a tile may take (see :func:`tcmgc.heads.score_tiled`).
-        threads: Score blocks of texts side by side.
+        threads: Score blocks of texts in parallel.
     """
     return _blocks(model, text, video, memory, threads, grains=False)
 
@@ -114,7 +114,7 @@ def contrasts(
     memory: int = 256 * 2**20,
     threads: Threads = ONE,
 ) -> Float[Tensor, "grains texts videos"]:
-    """As :func:`similarity`, the scores that each similarity is made of, in the head's order."""
+    """As :func:`similarity`, but the scores of all contrasts, in the head's order."""
     return _blocks(model, text, video, memory, threads, grains=True).movedim(1, 0)
 
 
@@ -129,7 +129,7 @@ def measure(
     bank: tuple[TextFeatures, VideoFeatures] | None = None,
     threads: Threads = ONE,
 ) -> Metrics:
-    """Retrieval metrics of a split, and beside them those under each normalisation: ``dsl/t2v/R1``.
+    """Retrieval metrics of a split, and those under each normalisation (``dsl/t2v/R1``).
 
     Args:
         model: Head and scale.
@@ -138,10 +138,10 @@ def measure(
         owner: The number of each text's video.
         normalise: Names of normalisations (:data:`tcmgc.retrieval.normalise.NORMALISATIONS`).
         bank: Features of training texts and training videos, for normalisations that need them.
-        threads: Score blocks of texts side by side.
+        threads: Score blocks of texts in parallel.
 
     Raises:
-        ValueError: a normalisation that is none, or that needs a bank where there is none.
+        ValueError: an unknown normalisation, or one that needs a bank if there is none.
     """
     check(normalise, bank=bank is not None)
     if not normalise:

@@ -1,8 +1,8 @@
 """Retrieval metrics, both directions, from one matrix of similarities (NumPy).
 
-The rank of the right item is one more than the number of items scored strictly higher; an item
-scored equal to it leaves that rank alone and counts as a tie. The pessimistic rank puts every
-tied item first. So a model that gives all pairs one score shows perfect ranks and ties for all.
+The rank of the right item is one more than the number of items with a strictly higher score; an
+item with an equal score does not change the rank and counts as a tie. The pessimistic rank puts
+every tied item first. A model that gives all pairs the same score thus has perfect ranks and only ties.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,16 +13,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Metrics = dict[str, float]
-"""By name: ``t2v/R1``, ``v2t/MdR``, ``SumR``, …"""
+"""Metrics by name: ``t2v/R1``, ``v2t/MdR``, ``SumR``, …"""
 
 RECALLS = (1, 5, 10)
 _ORDER = ("SumR", "R1", "R5", "R10", "RSum", "MdR", "MnR")
-_ROWS = 1024  # texts looked at together: some MB, whatever the matrix
+_ROWS = 1024  # texts processed together: some MB for any matrix
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """From 1, one a query."""
+    """From 1, one per query."""
 
     optimistic: Int[np.ndarray, "queries"]
     """Tied items after the right one."""
@@ -37,18 +37,17 @@ def retrieval_metrics(
 ) -> Metrics:
     """R@1, R@5, R@10 in percent, MdR, MnR, RSum of both directions, and SumR.
 
-    For ``t2v`` (every text looks for its video) and ``v2t`` (every video looks for its texts):
-    ``R1``, ``R5``, ``R10`` are the percentage of queries with the right item ranked so high,
+    For ``t2v`` (every text searches its video) and ``v2t`` (every video searches its texts):
+    ``R1``, ``R5``, ``R10`` are the percentages of queries whose right item has at most this rank,
     ``MdR`` and ``MnR`` the median and mean rank, ``RSum`` = R1 + R5 + R10. ``ties`` is the share
-    (0 to 1) of queries where another item scores the same as the right one; ``R1_pessimistic``
-    and ``MnR_pessimistic`` are what remains when ties are lost. ``candidates`` is the number of
-    items that are ranked, of which chance takes any with the same probability. ``SumR`` adds both
-    ``RSum``.
+    (0 to 1) of queries for which another item has the same score as the right one;
+    ``R1_pessimistic`` and ``MnR_pessimistic`` count ties as lost. ``candidates`` is the number of
+    ranked items, on which chance level depends. ``SumR`` is the sum of both ``RSum``.
 
     Args:
         similarity: Scores of texts and videos, at any scale. It is not copied.
         owner: The column of each text's video.
-        of_videos: Scores for video-to-text where they are others, as score normalisation makes them;
+        of_videos: Scores for video-to-text if they differ, as with score normalisation;
             None for the same.
 
     Raises:
@@ -86,9 +85,9 @@ def video_to_text(
 ) -> Ranks:
     """The rank of every video's best text among every other video's best text.
 
-    With several captions a video, its captions form one item that scores as the best of them:
+    With several captions per video, its captions form one item with the score of the best one:
     best[v, u] = max over texts c of u of similarity[c, v], and the rank of v is 1 + the number of
-    u with best[v, u] > best[v, v]. Videos without a text are no queries.
+    u with best[v, u] > best[v, v]. Videos without a text are not queries.
 
     Raises:
         ValueError: as :func:`text_to_video`.
@@ -106,13 +105,13 @@ def video_to_text(
 
 
 def chance(candidates: int) -> Metrics:
-    """What a ranking at random gives in expectation, by the names of :func:`retrieval_metrics`.
+    """Expected metrics of a random ranking, by the names of :func:`retrieval_metrics`.
 
     R@k = 100 min(k, n) / n with n candidates, MdR = MnR = (n + 1) / 2; the same in both directions,
     since a video's captions count as one item (:func:`video_to_text`).
 
     Args:
-        candidates: videos that each text is ranked against.
+        candidates: number of videos that are ranked for each text.
 
     Raises:
         ValueError: fewer than one candidate.
@@ -126,10 +125,10 @@ def chance(candidates: int) -> Metrics:
 
 
 def reported(metrics: Mapping[str, Any]) -> Metrics:
-    """What a list of metrics should show: SumR and recalls first, ties only where there are some.
+    """Metrics to display: SumR and recalls first, ties only if there are any.
 
-    A share of ties of 0 and a pessimistic rank that equals the optimistic one are left out; whatever
-    else there is follows in its order. Names may have prefixes (``val/t2v/R1``).
+    A share of ties of 0 and a pessimistic rank that equals the optimistic one are omitted; all
+    others follow in their order. Names may have prefixes (``val/t2v/R1``).
     """
 
     def tells(name: str) -> bool:
@@ -146,7 +145,7 @@ def reported(metrics: Mapping[str, Any]) -> Metrics:
 
 
 def format_table(metrics: Metrics) -> str:
-    """The table of the papers for a terminal, with a line on ties where there are some."""
+    """The papers' table for a terminal, with a line on ties if there are any."""
     names = ("R1", "R5", "R10", "MdR", "MnR", "RSum")
     lines = [f"{'':14}" + "".join(f"{title:>8}" for title in ("R@1", "R@5", "R@10", *names[3:]))]
     for direction, label in (("t2v", "text-to-video"), ("v2t", "video-to-text")):
@@ -163,9 +162,9 @@ def format_table(metrics: Metrics) -> str:
 
 
 def format_chance(metrics: Metrics) -> str:
-    """What to compare the table with: a random order of as many candidates, a line a direction.
+    """Chance level for comparison: a random order of the same number of candidates, one line per direction.
 
-    Empty for metrics that do not say how many there were.
+    Empty for metrics without the number of candidates.
     """
     if not {"t2v/candidates", "v2t/candidates"} <= metrics.keys():
         return ""
@@ -182,7 +181,7 @@ def format_chance(metrics: Metrics) -> str:
 def _blocks(
     similarity: Float[np.ndarray, "texts videos"], owner: Int[np.ndarray, "texts"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "rows videos"], Int[np.ndarray, "rows"]]]:
-    """Some rows at a time, checked."""
+    """Yield some rows at a time, checked."""
     texts, videos = similarity.shape
     if texts == 0:
         raise ValueError("the similarity has no row: there is no text to rank videos for")

@@ -1,9 +1,9 @@
 """Score normalisation: similarities corrected for items that are near to every query.
 
 Each function takes scores as queries x gallery: texts x videos for text-to-video, the transpose
-for video-to-text. All of them use more than one query's own scores, so their metrics are reported
-beside the plain ones under their names and never instead of them: :func:`dual_softmax` looks at all
-test queries at once, the other two at a bank of training queries.
+for video-to-text. All of them use scores of other queries, so their metrics are reported under
+their own names in addition to the plain ones, never instead of them: :func:`dual_softmax` uses all
+test queries, the other two use a bank of training queries.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ NORMALISATIONS = {
     "qb": "QB-norm, dynamic inverted softmax with a bank of training queries",
     "sk": "Sinkhorn bias from a bank of training queries, per contrast (UCoFiA)",
 }
-"""By the name of their columns."""
+"""Normalisations, by the name of their columns."""
 
 NEED_BANK = ("qb", "sk")
 """Those that need scores of training queries."""
@@ -28,7 +28,7 @@ NEED_BANK = ("qb", "sk")
 
 @dataclass(frozen=True)
 class Bank:
-    """Scores of training queries against the test gallery, by contrast, as the head gives them."""
+    """The head's scores of training queries against the test gallery, by contrast."""
 
     texts: Float[Tensor, "grains bank_texts videos"]
     """Training texts against test videos: for text-to-video."""
@@ -37,14 +37,14 @@ class Bank:
 
 
 def check(names: Sequence[str], *, bank: bool) -> None:
-    """Refuse what cannot be computed, before anything is.
+    """Refuse normalisations that cannot be computed, before any work.
 
     Args:
-        names: Normalisations asked for.
+        names: Requested normalisations.
         bank: Whether there are training queries.
 
     Raises:
-        ValueError: a name that is none, one twice, or one that needs a bank where there is none.
+        ValueError: an unknown name, a repeated one, or one that needs a bank if there is none.
     """
     unknown = [name for name in names if name not in NORMALISATIONS]
     if unknown:
@@ -76,7 +76,7 @@ def normalised(
     Args:
         name: One of :data:`NORMALISATIONS`.
         head: Combines contrasts.
-        scores: What the head gives for every text and video, without the logit scale.
+        scores: The head's scores of every text and video, without the logit scale.
         scale: The logit scale.
         bank: Scores of training queries, which ``qb`` and ``sk`` need.
 
@@ -104,7 +104,7 @@ def normalised(
 def _biases(
     banks: Sequence[Float[Tensor, "bank gallery"]], factors: Sequence[Tensor | float]
 ) -> Float[Tensor, "grains gallery"]:
-    """Sinkhorn's biases of each contrast's logits, as they are added to its scores."""
+    """Sinkhorn's biases of each contrast's logits, scaled for adding to its scores."""
     pairs = zip(banks, factors, strict=True)
     return torch.stack([sinkhorn_bias(bank * factor) / factor for bank, factor in pairs])
 
@@ -116,8 +116,8 @@ def dual_softmax(
 
     TS2-Net's ``sim * softmax(sim, dim=0)`` on similarities with their logit scale; its video-to-text
     column is computed from the same matrix, where this factor changes no ranking. Here the
-    queries of video-to-text are the videos, as in CAMoE. The product presumes positive scores: a
-    negative one gets larger, not smaller, where its weight is small.
+    queries of video-to-text are the videos, as in CAMoE. The product assumes positive scores: a
+    negative one becomes larger, not smaller, if its weight is small.
 
     Args:
         logits: Similarities times the logit scale.
@@ -159,16 +159,16 @@ def query_bank(
 def sinkhorn_bias(
     bank: Float[Tensor, "bank gallery"], iterations: int = 4
 ) -> Float[Tensor, "gallery"]:
-    """UCoFiA's bias per gallery item: what Sinkhorn's algorithm takes from items near to many queries.
+    """UCoFiA's bias per gallery item: Sinkhorn's algorithm lowers items near to many queries.
 
     With ``A = exp(X - max X)`` and ``b = 1 / column sums``, ``iterations`` times ``a = 1 / (A b)``,
     ``b = 1 / (a A)``; the bias is ``log_softmax(log b - max X)`` over the gallery. It is added to
-    every query's logits. Computed with logarithms: in the published form a query whose logits all lie
-    some 100 below the largest divides by 0.
+    every query's logits. Computed with logarithms: the published form divides by 0 for a query whose
+    logits are all some 100 below the largest.
 
     Args:
         bank: Logits of the bank's queries against the gallery.
-        iterations: Turns, 4 in the published code.
+        iterations: 4 in the published code.
 
     Raises:
         ValueError: an empty bank.

@@ -1,4 +1,4 @@
-"""What a model does with single pairs: the numbers behind the paper's Figures 9 to 14."""
+"""A model's behaviour on single pairs: the numbers behind the paper's Figures 9 to 14."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ _TEXTS = 64
 
 @dataclass(frozen=True)
 class PairAttention:
-    """How one text weighs the frames of one video (Eq. 5 and 9), averaged over attention heads.
+    """One text's weights of the frames of one video (Eq. 5 and 9), averaged over attention heads.
 
-    Weights over all frames, padded ones included, sum to 1. What does not attend in the model's
-    contrasts is None.
+    Weights over all frames, padded ones included, sum to 1. A part that does not attend in the
+    model's contrasts is None.
     """
 
     sentence: Float[np.ndarray, "frames"] | None
@@ -32,17 +32,17 @@ class PairAttention:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The ranks of every text's video, and the videos in the order that they rank."""
+    """The rank of every text's video, and the videos in ranked order."""
 
     ranks: Int[np.ndarray, "texts"]
-    """From 1, as :func:`tcmgc.retrieval.metrics.text_to_video` counts: ties are won."""
+    """From 1, as :func:`tcmgc.retrieval.metrics.text_to_video`: ties are won."""
     order: Int[np.ndarray, "texts shown"]
-    """The first columns of each row, best first; a text's own video stands before its ties."""
+    """The best columns of each row, best first; a text's own video precedes its ties."""
 
 
 @torch.no_grad()
 def pair_attention(head: Head, text: TextFeatures, video: VideoFeatures) -> list[PairAttention]:
-    """Attention weights of each text over the frames of the video at its place.
+    """Attention weights of each text over the frames of the video at the same position.
 
     Args:
         head: one that ``attends``, in evaluation mode.
@@ -78,7 +78,7 @@ def rank(
     Args:
         similarity: scores.
         owner: the column of each text's video.
-        shown: how many of the best videos to name.
+        shown: how many of the best videos to return.
     """
     own = np.arange(similarity.shape[1]) == owner[:, None]
     order = np.lexsort((~own, -similarity), axis=1)[:, :shown]
@@ -88,11 +88,11 @@ def rank(
 def characters_read(
     caption: str, spelled: Sequence[tuple[str, Sequence[int]]], positions: int
 ) -> int | None:
-    """How many characters of a caption the model reads; None where it reads all of them.
+    """How many characters of a caption the model reads; None if it reads all of them.
 
     Args:
-        caption: as it was written.
-        spelled: its words as the model sees them, with the token positions that each takes.
+        caption: the original caption.
+        spelled: its words as the model sees them, with their token positions.
         positions: token positions of a caption, start and end included.
     """
     if sum(len(places) for _, places in spelled) < positions - 2:
@@ -107,7 +107,7 @@ def characters_read(
 
 
 def choose(which: np.ndarray, count: int, seed: int) -> list[int]:
-    """At most ``count`` places where ``which`` is True, drawn at random, in their order."""
+    """At most ``count`` positions where ``which`` is True, drawn at random, in ascending order."""
     places = np.flatnonzero(which)
     drawn = np.random.default_rng(seed).permutation(places)[:count]
     return sorted(drawn.tolist())
@@ -149,7 +149,7 @@ def shares(scores: Float[np.ndarray, "grains pairs"]) -> Float[np.ndarray, "grai
 def grain_weights(
     aggregate: ScoreAggregation, scores: Float[Tensor, "grains pairs"], scale: Tensor | float
 ) -> dict[str, Float[np.ndarray, "grains pairs"]]:
-    """What each contrast counts for each pair (Fig. 13): by a softmax alone, and as learnt.
+    """Each contrast's weight for each pair (Fig. 13): by a softmax alone, and as learnt.
 
     Args:
         aggregate: the head's, of kind ``lsa`` or ``softmax``; the latter gives one entry.
@@ -164,11 +164,11 @@ def grain_weights(
 
 
 def embed(features: Sequence[Float[Tensor, "_ dim"]], seed: int) -> list[np.ndarray]:
-    """t-SNE of several groups of features together, by cosine: a place in the plane for each point.
+    """t-SNE of several groups of features together, by cosine: a position in the plane for each point.
 
     Args:
-        features: one tensor a group; at least three points over all.
-        seed: decides the picture.
+        features: one tensor per group; at least three points over all.
+        seed: seed of the layout.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -180,7 +180,7 @@ def embed(features: Sequence[Float[Tensor, "_ dim"]], seed: int) -> list[np.ndar
         init="random",
         random_state=seed,
     )
-    # For some hundred points, threads wait for one another longer than they work.
+    # For some hundred points, threads spend more time waiting for each other than working.
     with threadpool_limits(1):
         places = tsne.fit_transform(together)
     ends = np.cumsum([len(group) for group in features])

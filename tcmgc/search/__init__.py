@@ -1,4 +1,4 @@
-"""Search in one's own videos: an index of windows, and the moment for a sentence.
+"""Search in your own videos: an index of windows, and the best moments for a sentence.
 
 >>> from tcmgc.search import Index
 >>> answer = Index.open("videos.index").search("a dog jumps into the water")[0]

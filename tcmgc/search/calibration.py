@@ -1,8 +1,8 @@
-"""What a score means: how it stands among the best scores of queries that ask for nothing in particular.
+"""Calibration: a score's rank among the best scores of unspecific, everyday queries.
 
 Similarities of different models, and of one model on different archives, are on different scales.
-So a fixed set of everyday queries is asked once an index. Most of them have no match in it. A score
-is then told by its place: the share of those queries whose own best window scores lower.
+So a fixed set of everyday queries is run once per index. Most of them have no match in it. A score
+is then reported by its rank: the share of those queries whose own best window scores lower.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tcmgc.search.index import Index
 
 COUNT = 256
-"""Queries asked."""
+"""Number of queries."""
 CLOSE = 0.9
-"""Place from which a best match counts as close."""
+"""Rank from which a best match counts as close."""
 GROWN = 1.2
-"""An index is calibrated anew when it has grown or shrunk by this factor since."""
+"""An index is calibrated again when its size has changed by this factor."""
 
 _WHO = (
     *("a man", "a woman", "a young girl", "a boy", "two friends", "a family", "a chef", "a crowd"),
@@ -45,8 +45,8 @@ _WHERE = (
 
 
 def queries(count: int = COUNT) -> list[str]:
-    """The everyday queries, always the same ones."""
-    # Counts without a common divisor, and one step on after each round: no two are the same.
+    """The everyday queries; always the same."""
+    # Counts without a common divisor, and an offset after each round: no two queries are the same.
     return [f"{_WHO[i % 16]} {_DOES[(i + i // 16) % 16]} {_WHERE[i % 15]}" for i in range(count)]
 
 
@@ -55,12 +55,12 @@ class Calibration:
     """The best scores of the everyday queries, and the usual scores of any window."""
 
     best: tuple[float, ...]
-    """Ascending."""
+    """In ascending order."""
     mean: float
-    """Of the scores of these queries with a sample of the windows."""
+    """Mean score of these queries with a sample of the windows."""
     deviation: float
     windows: int
-    """Windows that the index had."""
+    """Windows in the index at calibration."""
 
     def place(self, score: float) -> float:
         """Share of the everyday queries whose best window scores lower: 0 to 1."""
@@ -71,16 +71,16 @@ class Calibration:
         return (scores - self.mean) / (self.deviation or 1.0)
 
     def stale(self, windows: int) -> bool:
-        """Whether the index has changed too much since."""
+        """Whether the index has changed too much since calibration."""
         return not self.windows / GROWN <= windows <= self.windows * GROWN
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
+        """The calibration as JSON types."""
         return asdict(self)
 
     @classmethod
     def of(cls, best: Sequence[float], scores: np.ndarray, windows: int) -> "Calibration":
-        """From each query's best score, and scores of queries with a sample of windows."""
+        """Create from each query's best score, and scores of queries with a sample of windows."""
         return cls(
             tuple(round(float(score), 6) for score in sorted(best)),
             round(float(scores.mean()), 6),
@@ -90,14 +90,14 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any] | None) -> "Calibration | None":
-        """What :meth:`to_dict` gave; None stays None."""
+        """The inverse of :meth:`to_dict`; None stays None."""
         return None if values is None else cls(**{**values, "best": tuple(values["best"])})
 
 
 def calibrate(index: "Index") -> Calibration | None:
-    """Ask an index the everyday queries; None where it has no window.
+    """Run the everyday queries on an index; None if it has no windows.
 
-    The mean and the deviation are those of up to 512 windows, evenly chosen.
+    The mean and the deviation are those of up to 512 windows, chosen at even intervals.
     """
     live = np.flatnonzero(index.file_of >= 0)
     if not len(live):

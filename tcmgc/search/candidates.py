@@ -1,8 +1,8 @@
-"""Vectors that candidates are found by, and the compressed form in which millions are looked through.
+"""Vectors for finding candidates, and their compressed form for scanning millions of them.
 
-A window has a few vectors, a query one; a window is as good a candidate as the best of its vectors
-is near the query. Vectors follow the head: where texts attend to frames, a vector is what the
-attention block makes of one frame alone (:meth:`tcmgc.heads.Head.alone`), compared with the sentence.
+A window has a few vectors, a query has one; windows are ranked by the vector nearest to the query.
+Vectors depend on the head: if texts attend to frames, a vector is the attention block's output for
+a single frame (:meth:`tcmgc.heads.Head.alone`), compared with the sentence.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 _TOGETHER = 256
-"""Windows whose vectors are widened to float32 at a time, so that they stay in the cache."""
+"""Windows whose vectors are widened to float32 at a time, so that they fit in the cache."""
 CODES_FROM = 10_000
-"""Windows from which an index keeps compressed vectors; below, all are compared as they are."""
+"""Number of windows from which an index keeps compressed vectors; a smaller one compares the originals."""
 
 
 def spread(
     vectors: Float[Tensor, "windows any dim"], mask: Bool[Tensor, "windows any"], count: int
 ) -> Float[Tensor, "windows count dim"]:
-    """``count`` of each window's vectors that lie far apart: each the one farthest from those before.
+    """Choose ``count`` of each window's vectors that are far apart: each the farthest from those before.
 
-    Neighbouring frames look alike, so that few of a window's vectors stand for all. Where a window
+    Neighbouring frames look alike, so a few of a window's vectors represent all of them. If a window
     has fewer, its first one is repeated. Vectors are unit vectors.
     """
     first = mask.int().argmax(1, keepdim=True)
@@ -39,10 +39,10 @@ def spread(
 
 
 class Codes:
-    """One bit a number (RaBitQ with the mean as centre) and an exhaustive scan over them.
+    """One bit per number (RaBitQ with the mean as centre), searched by an exhaustive scan.
 
-    No graph and no clusters: nothing to train but a mean, nothing to tune, and what is added later
-    is found as well as what was there first.
+    There is no graph and there are no clusters: only a mean is trained, nothing needs tuning, and
+    vectors added later are found as well as the first ones.
     """
 
     def __init__(self, index: faiss.Index) -> None:
@@ -50,7 +50,7 @@ class Codes:
 
     @classmethod
     def train(cls, vectors: Float[Tensor, "vectors dim"]) -> "Codes":
-        """Empty, for vectors like these."""
+        """Empty codes, trained for vectors like these."""
         dim = vectors.shape[-1]
         index = faiss.IndexRaBitQFastScan(dim, faiss.METRIC_INNER_PRODUCT)
         index.train(_float32(vectors))
@@ -58,7 +58,7 @@ class Codes:
 
     @classmethod
     def load(cls, content: bytes) -> "Codes":
-        """What :meth:`save` gave.
+        """The inverse of :meth:`save`.
 
         Raises:
             ValueError: damaged.
@@ -69,7 +69,7 @@ class Codes:
             raise ValueError(str(error).splitlines()[0]) from error
 
     def save(self) -> bytes:
-        """As the content of a file."""
+        """The codes as a file's content."""
         return faiss.serialize_index(self._index).tobytes()
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Codes:
     def search(
         self, queries: Float[Tensor, "queries dim"], count: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Estimated products and places of the ``count`` nearest vectors of each query, best first."""
+        """Estimated products and positions of the ``count`` nearest vectors of each query, best first."""
         return self._index.search(_float32(queries), min(count, len(self)))
 
 

@@ -1,4 +1,4 @@
-"""Whether an index's files are what was written, and what the two stages of a search miss."""
+"""Check an index's files for damage, and measure what a search in two stages misses."""
 
 import time
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Recall:
-    """What candidates keep of the exact result."""
+    """How much of the exact result the candidates contain."""
 
     candidates: int
     recall: float
     """Share of the exact best ten windows that are found, over all queries."""
     seconds: float
-    """A query, median, after the text is encoded."""
+    """Median per query, after the text is encoded."""
 
 
 def damage(index: Index) -> list[str]:
-    """Files of the index that are not what was written, each with what is wrong."""
+    """Damaged files of the index, each with a description of the damage."""
     found = list(index.problems)
     version = index.version
     others = [part for part in (version.files, version.codes) if part is not None]
@@ -44,12 +44,12 @@ def damage(index: Index) -> list[str]:
 def recall(
     index: Index, texts: Sequence[str] | None = None, counts: Sequence[int] = ()
 ) -> tuple[list[Recall], float]:
-    """Recall@10 of windows in two stages, for several numbers of candidates; and the seconds of an exact query.
+    """Recall@10 of windows in two stages, for several numbers of candidates; and seconds per exact query.
 
     Args:
-        index: with some windows.
+        index: must have windows.
         texts: queries; None for the first 64 everyday queries.
-        counts: numbers of candidates; none for the default one, and a quarter and four times that.
+        counts: numbers of candidates; if empty, the default number, a quarter and four times of it.
     """
     encoder = index.encoder
     text = encoder.texts(list(texts or calibration.queries(64)))
@@ -62,7 +62,7 @@ def recall(
     sizes = counts or sorted({CANDIDATES // 4, CANDIDATES, 4 * CANDIDATES})
     results = []
     run = Run(index, allowed, TOP)
-    run.near(text[:1])  # loads what is loaded once
+    run.near(text[:1])  # warm-up: loads what is loaded only once
     for count in [size for size in sizes if size < len(allowed)]:
         run = replace(run, count=count)
         hits, seconds = 0, []

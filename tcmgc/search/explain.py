@@ -1,4 +1,4 @@
-"""Why a window was found: which frames the query's words attend to, and what each contrast gave."""
+"""Why a window was found: the frames that the query's words attend to, and each contrast's score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ _SENTENCE, _WORDS = {"video_sentence", "video_word"}, {"sentence_frame", "frame_
 
 @dataclass(frozen=True)
 class Contrast:
-    """One of the scores that a pair has."""
+    """One of a pair's scores."""
 
     name: str
     score: float
     weight: float | None
-    """How much it counts in the similarity; None where all count the same."""
+    """Its weight in the similarity; None if all weights are equal."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class Explanation:
     score: float
     contrasts: tuple[Contrast, ...]
     times: tuple[float, ...]
-    """When each of the model's frames comes on screen, in seconds from the video's first."""
+    """When each of the model's frames is shown, in seconds from the video's first frame."""
     words: tuple[str, ...]
     sentence_weights: Float[np.ndarray, "frames"] | None
-    """How the whole query weighs the frames: they sum to 1; None where the head does not attend so."""
+    """The complete query's weights of the frames, which sum to 1; None if the head does not attend."""
     word_weights: Float[np.ndarray, "words frames"] | None
     """The same for each word."""
 
 
 @torch.inference_mode()
 def explain(index: Index, query: str, window: int) -> Explanation:
-    """What the model makes of a query and a window, from the window's record.
+    """Explain the score of a query and a window from the window's record.
 
     Args:
-        index: holds the window.
+        index: contains the window.
         query: a sentence.
         window: its number in the index.
 
@@ -90,7 +90,7 @@ def explain(index: Index, query: str, window: int) -> Explanation:
 
 
 def whole_words(query: str, tokens: Sequence[tuple[str, list[int]]]) -> list[tuple[str, list[int]]]:
-    """Tokens of one word put together: those that no space of the query stands between."""
+    """Merge tokens of one word: those with no space of the query between them."""
     words: list[tuple[str, list[int]]] = []
     text, at = query.lower(), 0
     for token, places in tokens:

@@ -1,4 +1,4 @@
-"""Finding the videos of a folder, whatever the names and links in it."""
+"""Find the videos of a folder, with any names and links in it."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ SUFFIXES = VIDEO_SUFFIXES - {"."}
 
 @dataclass
 class Found:
-    """What a folder holds."""
+    """The contents of a folder."""
 
     root: str
-    """As paths below it begin: without links on the way, or the URI."""
+    """Prefix of the paths below it: the resolved path without links, or the URI."""
     stamps: dict[str, storage.FileStamp] = field(default_factory=dict)
     """Size and time of last change of every video file, by path."""
     links: int = 0
@@ -26,10 +26,10 @@ class Found:
 
 
 def scan(folder: str) -> Found:
-    """All files below a folder with a video's suffix, hidden ones left out.
+    """All files below a folder with a video's suffix, except hidden ones.
 
-    Links below the folder are not followed: what they lead to may lie outside, may be the folder
-    itself, or is found where it is. A folder that is a link itself is taken for what it leads to.
+    Links below the folder are not followed: their target may be outside, may be the folder
+    itself, or is found anyway. If the folder itself is a link, its target is scanned.
 
     Raises:
         ValueError: no such folder, or a file.
@@ -60,18 +60,18 @@ def scan(folder: str) -> Found:
                 try:
                     info = entry.stat()
                 except OSError:
-                    continue  # gone since it was listed
+                    continue  # deleted since it was listed
                 found.stamps[entry.path] = storage.FileStamp(info.st_size, info.st_mtime_ns)
     return found
 
 
 def is_video(name: str) -> bool:
-    """Whether a file's name ends as a video's does."""
+    """Whether a file's name has a video's suffix."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def below(path: str, folder: str) -> bool:
-    """Whether a file lies in a folder or below it; both absolute, or both URIs."""
+    """Whether a file is in a folder or below it; both absolute, or both URIs."""
     return path.startswith(folder.rstrip("/") + "/")
 
 

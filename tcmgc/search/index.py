@@ -1,4 +1,4 @@
-"""An index as a reader sees it: one version, mapped, whatever is written meanwhile."""
+"""An index as seen by a reader: one memory-mapped version, unaffected by concurrent writes."""
 
 import os
 import threading
@@ -28,15 +28,15 @@ from tcmgc.towers.features import TextFeatures
 from tcmgc.training import checkpoint
 
 _TOGETHER = 4096
-"""Windows scored at a time."""
+"""Number of windows scored at a time."""
 _TRIES = 5
 
 
 class Index:
-    """Windows of videos, to be searched. Made by :meth:`open`; safe to use from several threads.
+    """A searchable index of windows of videos. Created by :meth:`open`; thread-safe.
 
-    Windows are numbered through all segments; videos that are gone keep their numbers, but are
-    never found.
+    Windows are numbered consecutively over all segments; windows of removed videos keep their
+    numbers, but are never found.
     """
 
     def __init__(self, place: Place, version: Manifest, segments: dict[str, Segment | str]) -> None:
@@ -45,14 +45,14 @@ class Index:
         self._opened = segments
         self.segments = [one for one in segments.values() if isinstance(one, Segment)]
         self.problems = [one for one in segments.values() if isinstance(one, str)]
-        """Damaged files of the index, each with what is wrong; the rest is searched."""
+        """Damaged files of the index with descriptions; the rest is searched."""
         self.table = self._read_files()
         self.starts = np.cumsum([0, *(len(one) for one in self.segments)])
         """Number of each segment's first window, and their count."""
         keys = [one.keys for one in self.segments]
         self._keys = np.concatenate(keys) if keys else np.empty((0, KEY_BYTES), np.uint8)
         self.file_of = self._files_of(np.arange(self.table.num_rows))
-        """The file of each window, as a row of :attr:`table`; -1 where it has none any more."""
+        """The file of each window, as a row of :attr:`table`; -1 if it has none any more."""
         self.calibration = Calibration.from_dict(version.calibration)
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
@@ -60,14 +60,14 @@ class Index:
 
     @classmethod
     def open(cls, path: str, *, mirror: str | None = None) -> "Index":
-        """The index in a folder or at a URI, as it is now.
+        """Open the current version of the index in a folder or at a URI.
 
         Args:
             path: local path or URI.
             mirror: folder for local copies of a remote index's files.
 
         Raises:
-            ValueError: no index there, or one of another format version.
+            ValueError: there is no index, or it has another format version.
         """
         return cls._open(Place(path, mirror), {})
 
@@ -86,13 +86,13 @@ class Index:
                     segments[part.name] = (
                         f"{error}; its videos are not found until they are indexed again"
                     )
-            # A version that was replaced while it was opened may have lost files: look again.
+            # A version that was replaced while it was opened may have lost files: try again.
             if manifest.load(place).version == version.version:
                 break
         return cls(place, version, segments)
 
     def refreshed(self) -> "Index":
-        """The version of now: this one, if it is still the same."""
+        """The index's current version; this object if it has not changed."""
         if manifest.load(self.place).version == self.version.version:
             return self
         new = self._open(self.place, self._opened)
@@ -100,12 +100,12 @@ class Index:
         return new
 
     def __len__(self) -> int:
-        """Windows that can be found."""
+        """Number of windows that can be found."""
         return int((self.file_of >= 0).sum())
 
     @property
     def encoder(self) -> Encoder:
-        """The index's model; loaded when it is first needed.
+        """The index's model, loaded on first use.
 
         Raises:
             ValueError: the index's copy of it is damaged.
@@ -116,7 +116,7 @@ class Index:
             return self._encoder
 
     def use(self, encoder: Encoder) -> None:
-        """Take a model that is loaded already, and must be this index's."""
+        """Use a model that is already loaded; it must be this index's."""
         self._encoder = encoder
 
     def search(
@@ -146,7 +146,7 @@ class Index:
     def scores(
         self, text: TextFeatures, windows: np.ndarray | None = None
     ) -> Float[Tensor, "texts windows"]:
-        """Exact similarities of texts and windows: of all, or of those with the given numbers, ascending."""
+        """Exact similarities of texts with all windows, or with those of the given numbers, ascending."""
         encoder = self.encoder
 
         def blocks() -> Iterator[Any]:
@@ -161,7 +161,7 @@ class Index:
     def products(
         self, queries: Float[Tensor, "queries dim"], windows: np.ndarray | None = None
     ) -> Float[Tensor, "queries windows"]:
-        """Best product of each query with a window's vectors: of all windows, or of some, ascending."""
+        """Best product of each query with each window's vectors, for all windows or some, ascending."""
         parts = self._parts(windows)
         return best_product(
             queries, [s.vectors if at is None else s.vectors[at] for s, at in parts]
@@ -172,7 +172,7 @@ class Index:
         return torch.cat([s.vectors[at] for s, at in self._parts(windows)]).float()
 
     def codes(self) -> Codes:
-        """Compressed vectors of all windows; window w has those from w times :attr:`per_window` on."""
+        """Compressed vectors of all windows; those of window w start at w times :attr:`per_window`."""
         with self._lock:
             if self._codes is None:
                 self._codes = self._load_codes()
@@ -180,32 +180,32 @@ class Index:
 
     @property
     def per_window(self) -> int:
-        """Vectors that each window has."""
+        """Number of vectors per window."""
         return self.segments[0].vectors.shape[1] if self.segments else 1
 
     @property
     def large(self) -> bool:
-        """Whether candidates are looked for first, unless told otherwise."""
+        """Whether a search finds candidates first by default."""
         return int(self.starts[-1]) >= CODES_FROM
 
     def at(self, window: int) -> tuple[Segment, int]:
-        """The segment that holds a window, and its row there."""
+        """The segment that contains a window, and its row there."""
         which = int(np.searchsorted(self.starts, window, side="right")) - 1
         return self.segments[which], int(window - self.starts[which])
 
     def find(self, segment: str, row: int) -> int | None:
-        """Number of the window at a row of a segment (its name that outlives versions); None where it is gone."""
+        """Number of the window at a row of a segment (which identify it in all versions); None if it is gone."""
         for start, one in zip(self.starts, self.segments, strict=False):
             if one.name == segment and 0 <= row < len(one) and self.file_of[start + row] >= 0:
                 return int(start + row)
         return None
 
     def file(self, row: int) -> FileRow:
-        """A row of the table of files."""
+        """One row of the table of files."""
         return files.rows(self.table.slice(row, 1))[0]
 
     def file_at(self, path: str) -> tuple[int, FileRow] | None:
-        """The row of the file at a path; None where the index has none."""
+        """The row of the file at a path; None if the index has none."""
         matches = pc.equal(self.table["path"], pa.scalar(os.fsencode(path), pa.binary()))
         places = np.flatnonzero(matches.to_numpy())
         return (int(places[0]), self.file(int(places[0]))) if len(places) else None
@@ -217,16 +217,16 @@ class Index:
         return [path for path in map(os.fsdecode, paths) if path != row.path]
 
     def windows_of(self, key: bytes) -> np.ndarray:
-        """Numbers of a content's windows."""
+        """Numbers of the windows with this content."""
         return np.flatnonzero((self._keys == np.frombuffer(key, np.uint8)).all(1))
 
     def files_allowed(self, filters: Filters) -> np.ndarray:
-        """:attr:`file_of` by the files that filters let through."""
+        """:attr:`file_of`, restricted to files that pass the filters."""
         allowed = filters.apply(self.table)
         return self.file_of if allowed is None else self._files_of(np.flatnonzero(allowed))
 
     def _files_of(self, chosen: np.ndarray) -> np.ndarray:
-        """For each window, which of the chosen files has its content; -1 for none."""
+        """For each window, the chosen file that has its content; -1 for none."""
         if not len(self._keys):
             return np.empty(0, np.int64)
         usable = chosen[pc.equal(self.table["error"], "").to_numpy()[chosen]]
@@ -238,14 +238,14 @@ class Index:
         return np.where(places < 0, -1, usable[np.maximum(places, 0)])
 
     def _parts(self, windows: np.ndarray | None) -> list[tuple[Segment, Tensor | None]]:
-        """Segments with the rows asked for in each; None means all."""
+        """Segments with the requested rows in each; None means all."""
         if windows is None:
             return [(one, None) for one in self.segments]
         cuts = np.searchsorted(windows, self.starts)
         rows = [windows[a:b] - s for a, b, s in zip(cuts, cuts[1:], self.starts, strict=False)]
         parts = zip(self.segments, rows, strict=True)
         return [
-            # All of a segment are read where they lie: copies cost more than what is done with them.
+            # A complete segment is read in place: a copy would cost more than the computation on it.
             (one, None if len(at) == len(one) else torch.from_numpy(at))
             for one, at in parts
             if len(at)
@@ -276,10 +276,10 @@ class Index:
 
 
 def model_folder(place: Place) -> Path:
-    """The index's model on this machine.
+    """Local path of the index's model.
 
     Raises:
-        ValueError: it is not there.
+        ValueError: the index has no model.
     """
     names = [
         name.removeprefix(f"{MODEL}/") for name in place.names() if name.startswith(f"{MODEL}/")
@@ -289,5 +289,5 @@ def model_folder(place: Place) -> Path:
         raise ValueError(
             f"{place}/{MODEL} is damaged: {', '.join(sorted(wanted - set(names)))} missing"
         )
-    paths = [place.local(f"{MODEL}/{name}") for name in names]  # fetches a remote one's
+    paths = [place.local(f"{MODEL}/{name}") for name in names]  # downloads a remote one's files
     return paths[0].parent

@@ -1,4 +1,4 @@
-"""What an index consists of: the one file that is ever replaced, and with it the whole version.
+"""The manifest of an index: the only file that is ever replaced, which replaces the version.
 
 | file | |
 |---|---|
@@ -10,7 +10,7 @@
 | ``broken.tsv`` | files that cannot be decoded, with reasons; for people, never read |
 
 A file never changes once the manifest names it. A reader that has read one manifest sees one
-version, whatever is written meanwhile.
+version, unaffected by concurrent writes.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from tcmgc.config import IndexSettings as Settings
 from tcmgc.search.place import Place
 
 FORMAT = 1
-"""Raised whenever an index of the old format could not be read rightly any more."""
+"""Incremented whenever an index of the old format could no longer be read correctly."""
 NAME = "index.json"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A file that belongs to this version."""
+    """A file of this version."""
 
     name: str
     rows: int
@@ -41,7 +41,7 @@ class Manifest:
     """One version of an index."""
 
     model: dict[str, Any]
-    """``hash`` of its weights and of what decides features; ``name`` and ``head`` for people."""
+    """``hash`` of its weights and of all that decides features; ``name`` and ``head`` for display."""
     settings: Settings
     format: int = FORMAT
     version: int = 0
@@ -49,28 +49,28 @@ class Manifest:
     segments: tuple[Part, ...] = ()
     codes: Part | None = None
     coded: tuple[str, ...] = ()
-    """Segments whose vectors ``codes`` holds, in its order."""
+    """Segments whose vectors are in ``codes``, in the same order."""
     calibration: dict[str, Any] | None = None
     """See :mod:`tcmgc.search.calibration`."""
     retired: tuple[tuple[str, float], ...] = ()
-    """Files of earlier versions, still there for who just opened one, and since when (Unix time)."""
+    """Files of earlier versions, kept for readers that just opened one, and since when (Unix time)."""
     roots: tuple[str, ...] = field(default=())
-    """Folders that were indexed, for people."""
+    """Folders that were indexed, for display."""
 
     def save(self, place: Place) -> None:
-        """Make this the index's version.
+        """Make this the index's current version.
 
         Raises:
-            OSError: it cannot be written; the version before stays.
+            OSError: it cannot be written; the previous version stays.
         """
         place.write(NAME, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
 
 
 def load(place: Place) -> Manifest:
-    """The index's version of now.
+    """The index's current version.
 
     Raises:
-        ValueError: no index there, a damaged manifest, or another format.
+        ValueError: there is no index, its manifest is damaged, or it has another format.
     """
     content = place.read(NAME)
     if content is None:

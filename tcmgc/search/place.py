@@ -1,4 +1,4 @@
-"""The folder that an index lives in: local or behind a URI, every file there whole or not at all."""
+"""An index's folder, local or behind a URI, in which files are written atomically."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ class Place:
     Args:
         folder: local path or URI.
         mirror: local folder for copies of a remote index's files; None: one in the system's
-            temporary folder. Files never change under their name, so a copy stays good.
+            temporary folder. Files never change under their name, so copies stay valid.
     """
 
     def __init__(self, folder: str, mirror: str | None = None) -> None:
@@ -38,10 +38,10 @@ class Place:
         return storage.plain(self.folder)
 
     def read(self, name: str) -> bytes | None:
-        """Content of a small file; None where there is none.
+        """Content of a small file; None if it does not exist.
 
         Raises:
-            OSError: it is there and cannot be read.
+            OSError: it exists and cannot be read.
         """
         system, inner = self._resolve(name)
         try:
@@ -51,7 +51,7 @@ class Place:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file, or replace it, in one step.
+        """Write or replace a small file atomically.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written.
@@ -59,7 +59,7 @@ class Place:
         self.put(name, lambda path: _write(path, content))
 
     def put(self, name: str, write: Callable[[Path], None]) -> None:
-        """Let ``write`` make a local file, then move it into place in one step.
+        """Let ``write`` create a local file, then move it into place atomically.
 
         Raises:
             OSError: as :meth:`write`.
@@ -78,18 +78,18 @@ class Place:
         try:
             write(partial)
             with open(partial, "rb+") as file:
-                os.fsync(file.fileno())  # a full disk can show here only
-            os.chmod(partial, 0o666 & ~_umask())  # safetensors makes files for their owner only
+                os.fsync(file.fileno())  # some file systems report a full disk only here
+            os.chmod(partial, 0o666 & ~_umask())  # safetensors' files are for their owner only
             os.replace(partial, place)
         finally:
             partial.unlink(missing_ok=True)
 
     def local(self, name: str) -> Path:
-        """The file on this machine, to be mapped: where it is, or a copy made on first use.
+        """Local path of a file for mapping: the file itself, or a copy created on first use.
 
         Raises:
-            FileNotFoundError: there is none.
-            OSError: it cannot be fetched.
+            FileNotFoundError: it does not exist.
+            OSError: it cannot be downloaded.
         """
         if not self.remote:
             path = Path(self.folder, name)
@@ -110,18 +110,18 @@ class Place:
         return copy
 
     def drop_copy(self, name: str) -> None:
-        """Forget a remote file's local copy, which turned out to be damaged."""
+        """Delete the damaged local copy of a remote file."""
         if self.remote:
             (self._mirror / name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
-        """All files of the folder, also half-written ones."""
+        """All files of the folder, including half-written ones."""
         system, top = storage.resolve(self.folder)
         found = system.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
         return [f.path[len(top) :].strip("/") for f in found if f.type == fs.FileType.File]
 
     def remove(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file, if it exists."""
         system, inner = self._resolve(name)
         with contextlib.suppress(FileNotFoundError):
             system.delete_file(inner)

@@ -1,4 +1,4 @@
-"""From a sentence to ranked moments."""
+"""Search: rank videos and their moments for a sentence."""
 
 import os
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from tcmgc.search.index import Index
 
 CANDIDATES = 2000
-"""Windows that are scored exactly in a large index, unless told otherwise."""
+"""Default number of windows that are scored exactly in a large index."""
 _WIDER = 4
-"""Windows by compressed vectors for each one that is scored exactly."""
+"""Windows taken by compressed vectors for each one that is scored exactly."""
 _MOMENTS = 3
-"""Further moments shown of a video."""
+"""Number of further moments shown per video."""
 _LIKE = 32
-"""Vectors of a video that others are compared with at most."""
+"""Most vectors of a video that others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Filters:
     folder: str | None = None
     """Absolute path or URI: files in it or below."""
     longer_than: float | None = None
-    """Seconds."""
+    """Shortest duration in seconds."""
     shorter_than: float | None = None
     after: float | None = None
-    """Changed at this Unix time or later."""
+    """Files changed at this Unix time or later."""
     before: float | None = None
 
     def apply(self, table: pa.Table) -> np.ndarray | None:
-        """Which rows of an index's table of files pass; None where all do."""
+        """Which rows of an index's table of files pass; None if all do."""
         tests: list[Any] = []
         if self.folder is not None:
             start = os.fsencode(self.folder.rstrip("/") + "/")
@@ -64,11 +64,11 @@ class Filters:
 
 @dataclass(frozen=True)
 class Like:
-    """What results should look like: windows of the index, or vectors of a video that is not in it."""
+    """An example that results should resemble: windows of the index, or vectors of a video not in it."""
 
     vectors: Float[Tensor, "vectors dim"]
     key: bytes = b""
-    """Content that is not to be found again: the video itself."""
+    """Content excluded from the results: the video itself."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Moment:
     score: float
     segment: str
     row: int
-    """Where the index keeps it."""
+    """Row of the window in its segment."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Match:
     moment: Moment
     file: FileRow
     place: float | None
-    """Share of everyday queries whose best window scores lower; None where that says nothing."""
+    """Share of everyday queries whose best window scores lower; None if that is not meaningful."""
     others: tuple[Moment, ...] = ()
     """Further moments that do not overlap, best first."""
     copies: tuple[str, ...] = ()
@@ -100,22 +100,22 @@ class Match:
 
     @property
     def state(self) -> str:
-        """``""``, ``"missing"`` or ``"changed"``: whether the file is as it was indexed."""
+        """``""`` if the file is as it was indexed, else ``"missing"`` or ``"changed"``."""
         return files.state(self.file)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found for one query."""
+    """The result for one query."""
 
     query: str
     matches: tuple[Match, ...]
     close: bool | None
-    """Whether the best match stands out; None where there is nothing to tell by."""
+    """Whether the best match stands out; None if it cannot be judged."""
     scored: int
-    """Windows whose exact scores were computed."""
+    """Number of windows whose exact scores were computed."""
     windows: int
-    """Windows that the filters let through."""
+    """Number of windows that pass the filters."""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -130,24 +130,24 @@ def search(
     exact: bool | None,
     candidates: int | None,
 ) -> list[Answer]:
-    """Ranked videos with their best moments for each text, or for ``like`` alone.
+    """Rank videos with their best moments for each text, or for ``like`` alone.
 
     In an index of up to :data:`tcmgc.search.candidates.CODES_FROM` windows, every window gets its
-    exact score. In a larger one, the windows whose vectors are nearest to the sentence do. Scores
-    are exact in both cases; what the second may miss, ``pipeline/index.py --check`` measures.
+    exact score. In a larger one, only windows whose vectors are nearest to the sentence do. Scores
+    are exact in both cases; ``pipeline/index.py --check`` measures what the second case misses.
 
     Args:
-        index: what is searched.
+        index: the index to search.
         texts: queries; None with ``like``.
-        k: videos for each.
+        k: videos for each query.
         like: find what looks like this; with texts, what fits both.
-        without: what must not be seen: windows that fit it better than usual lose as much.
+        without: text to avoid: a window that fits it better than average loses as much in score.
         filters: which videos may be found.
         exact: score all windows, or candidates only; None decides by the index's size.
-        candidates: windows scored exactly where not all are; more find more and take longer.
+        candidates: number of windows scored exactly if not all are; more find more and take longer.
 
     Raises:
-        ValueError: an empty query, nothing to search by, or a number out of range.
+        ValueError: an empty query, no query at all, or a number out of range.
     """
     if k < 1:
         raise ValueError(f"the number of results must be at least 1; got {k}")
@@ -181,13 +181,13 @@ def search(
 
 
 def like_windows(index: "Index", windows: np.ndarray) -> Like:
-    """Find what looks like some windows of the index, all of one video."""
+    """Example for results that look like some windows of the index, all of one video."""
     segment, row = index.at(int(windows[0]))
     return Like(index.vectors(windows).flatten(0, 1)[:_LIKE], bytes(segment.keys[row]))
 
 
 def like_file(index: "Index", path: str) -> Like:
-    """Find what looks like a file, which may be in the index or not.
+    """Example for results that look like a file, which may be in the index or not.
 
     Raises:
         DecodeError: it is not in the index, and cannot be decoded.
@@ -208,12 +208,12 @@ def like_file(index: "Index", path: str) -> Like:
 
 
 _Found = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Windows that were scored, by what they are ranked, and their scores."""
+"""Scored windows, the values that rank them, and their scores."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One search over the windows that are allowed."""
+    """One search over the windows that pass the filters."""
 
     index: "Index"
     allowed: np.ndarray
@@ -221,7 +221,7 @@ class Run:
     """Windows scored exactly; None: all."""
 
     def texts(self, texts: Sequence[str], like: Like | None, without: str | None) -> list[_Found]:
-        """For each text; ``like`` and ``without`` change by what windows are ranked."""
+        """Results for each text; ``like`` and ``without`` change the ranking."""
         encoder = self.index.encoder
         text = encoder.texts(texts)
         against = None if without is None else encoder.texts([without])
@@ -249,14 +249,14 @@ class Run:
         return found
 
     def similar(self, like: Like | None) -> list[_Found]:
-        """For a video alone."""
+        """Results for an example video alone."""
         assert like is not None
         windows = self.allowed if self.count is None else self._near(like.vectors)
         scores = self._likeness(like, windows)
         return [(windows, scores, scores)]
 
     def _likeness(self, like: Like, windows: np.ndarray) -> np.ndarray:
-        """Mean over the vectors of the best cosine with one of a window's."""
+        """Mean over the example's vectors of the best cosine with a window's vectors."""
         if not len(windows):
             return np.empty(0, np.float32)
         return self.index.products(like.vectors, windows).mean(0).numpy()
@@ -274,9 +274,9 @@ class Run:
         return np.sort(wide[kept])
 
     def _by_codes(self, queries: Float[Tensor, "queries dim"], wanted: int) -> np.ndarray:
-        """Allowed windows by compressed vectors, ascending; all of them where that is about as many."""
+        """Allowed windows nearest by compressed vectors, ascending; all if there are not many more."""
         per, total = self.index.per_window, self.index.starts[-1]
-        # As many more as the filters will take away again.
+        # Request more, in proportion to what the filters remove.
         ask = int(wanted * total / len(self.allowed)) * per
         if len(self.allowed) <= wanted or ask >= total * per // 4:
             return self.allowed
@@ -303,13 +303,13 @@ def gathered(
     """The answer to a text from the exact scores of all windows, or of those that :func:`shown` keeps.
 
     Args:
-        index: what was searched.
+        index: the index that was searched.
         text: the query.
         windows: numbers of windows.
-        scores: theirs.
-        k: videos wanted.
-        file_of: as :meth:`Index.files_allowed`.
-        allowed: windows that the filters let through, all of which were scored.
+        scores: their scores.
+        k: number of videos.
+        file_of: result of :meth:`Index.files_allowed`.
+        allowed: number of windows that pass the filters, all of which were scored.
     """
     matches = _group(index, windows, scores, scores, k, file_of, with_place=True)
     close = None
@@ -322,7 +322,7 @@ def gathered(
 def shown(
     index: "Index", windows: np.ndarray, order: np.ndarray, k: int, file_of: np.ndarray
 ) -> np.ndarray:
-    """Places of the windows that the best ``k`` videos are shown with: each one's best and some further moments."""
+    """Positions of the windows shown for the best ``k`` videos: each one's best and some further moments."""
     return np.array(
         [at for _, places in _best(index, windows, order, k, file_of) for at in places], np.int64
     )
@@ -331,17 +331,17 @@ def shown(
 def _best(
     index: "Index", windows: np.ndarray, order: np.ndarray, k: int, file_of: np.ndarray
 ) -> list[tuple[int, list[int]]]:
-    """The best ``k`` files, and of each the places of its best window and of others that overlap none before."""
+    """The best ``k`` files, each with positions of its best window and of others without overlap."""
     best: dict[int, None] = {}
     top = min(len(order), max(64, 8 * k))
     while True:
         best.clear()
         chosen = np.arange(len(order))
         if top < len(order):
-            # With all that are equal to the last one, or the cut would decide between them.
+            # Include all that are equal to the last one; otherwise the cut would choose among them.
             cut = np.partition(order, len(order) - top)[len(order) - top]
             chosen = np.flatnonzero(order >= cut)
-        # Equal scores come in the order of the windows, so that an index answers alike every time.
+        # Equal scores are ordered by window, so that results are deterministic.
         for at in chosen[np.lexsort((windows[chosen], -order[chosen]))]:
             best.setdefault(int(file_of[windows[at]]))
         if len(best) >= k or top >= len(order):

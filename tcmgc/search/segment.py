@@ -4,12 +4,12 @@
 |---|---|---|
 | ``key`` | windows, 16 | content key of the video (uint8) |
 | ``span`` | windows, 2 | start and end in seconds (float64) |
-| ``times`` | windows, frames | when the model's frames come on screen, NaN where there is none (float32) |
-| ``vectors`` | windows, vectors, dim | what candidates are found by (:mod:`tcmgc.search.candidates`) |
+| ``times`` | windows, frames | when the model's frames are shown, NaN for padding (float32) |
+| ``vectors`` | windows, vectors, dim | for finding candidates (:mod:`tcmgc.search.candidates`) |
 | ``records`` | windows, numbers | the head's record of each, for exact scores (:mod:`tcmgc.heads.records`) |
-| ``strips``, ``strip_ends`` | bytes; windows | thumbnail strips (JPEG), one after the other, and where each ends |
+| ``strips``, ``strip_ends`` | bytes; windows | concatenated thumbnail strips (JPEG), and where each ends |
 
-All windows of a video lie in one segment, so that a video is there whole or not at all.
+All windows of a video are in one segment, so a video is indexed completely or not at all.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ from tcmgc.search.files import KEY_BYTES
 
 @dataclass(frozen=True)
 class Rows:
-    """Windows on their way into a segment; travels between processes."""
+    """Windows to be written to a segment; can be sent between processes."""
 
     tensors: dict[str, np.ndarray]
-    """As in the table above, but for the strips."""
+    """The tensors of the table above, except the strips."""
     strips: tuple[bytes, ...]
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Rows:
 
     @staticmethod
     def cat(parts: Sequence["Rows"]) -> "Rows":
-        """Several, one after the other."""
+        """Concatenate several."""
         names = parts[0].tensors
         return Rows(
             {name: np.concatenate([part.tensors[name] for part in parts]) for name in names},
@@ -71,11 +71,11 @@ def write(path: Path, rows: Rows) -> None:
 
 
 class Segment:
-    """A segment's file, mapped.
+    """A segment's memory-mapped file.
 
     Raises:
-        ValueError: damaged: cut short, or not a segment.
-        FileNotFoundError: there is none.
+        ValueError: the file is truncated, or not a segment.
+        FileNotFoundError: it does not exist.
     """
 
     def __init__(self, name: str, path: Path, rows: int, size: int) -> None:
@@ -100,11 +100,11 @@ class Segment:
 
     @property
     def vectors(self) -> Tensor:
-        """What candidates are found by."""
+        """Vectors for finding candidates."""
         return self.tensors["vectors"]
 
     def records(self, at: Tensor | None = None) -> Tensor:
-        """Rows of records: all, mapped, or a copy of some."""
+        """Rows of records: all of them, mapped, or a copy of some."""
         return self.tensors["records"] if at is None else self.tensors["records"][at]
 
     def strip(self, row: int) -> bytes:
@@ -124,6 +124,6 @@ class Segment:
 
 
 def key_array(keys: np.ndarray) -> Any:
-    """Keys as an Arrow array, to be looked up."""
+    """Keys as an Arrow array, for look-ups."""
     buffer = pa.py_buffer(np.ascontiguousarray(keys))
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, buffer])

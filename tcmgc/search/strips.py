@@ -10,7 +10,7 @@ QUALITY = 75
 
 
 def strip(pixels: UInt8[np.ndarray, "frames 3 size size"], most: int, height: int) -> bytes:
-    """At most ``most`` frames, evenly chosen, scaled to ``height`` pixels, as one JPEG."""
+    """At most ``most`` frames at even intervals, scaled to ``height`` pixels, as one JPEG."""
     chosen = np.unique(np.linspace(0, len(pixels) - 1, min(most, len(pixels))).astype(int))
     sheet = Image.new("RGB", (height * len(chosen), height))
     for place, index in enumerate(chosen):

@@ -1,4 +1,4 @@
-"""Changing an index: one writer at a time, any number of readers, a whole version or none."""
+"""Change an index: one writer at a time, any number of readers, versions replaced atomically."""
 
 import csv
 import dataclasses
@@ -26,26 +26,26 @@ from tcmgc.search.segment import Rows, Segment, key_array
 from tcmgc.training.checkpoint import CONFIG, TOWER, WEIGHTS
 
 SEGMENT = 8192
-"""Windows that a segment grows to."""
+"""Number of windows that a segment grows to."""
 SMALL = 8
-"""Segments below half that size that are left alone; with more, they are put together."""
+"""Segments below half that size that are tolerated; more are merged."""
 GRACE = 60.0
-"""Seconds that files of an earlier version stay for readers that have just read its manifest."""
+"""Seconds that files of an earlier version are kept for readers that have just read its manifest."""
 MODEL = "model"
 
 
 class Writer:
-    """An index being changed. The caller makes sure that there is only one (a lock).
+    """Changes an index. The caller ensures that there is only one writer (by a lock).
 
-    Changes are collected by :meth:`put`, :meth:`forget` and :meth:`add`; :meth:`commit` makes them
-    one new version. What a killed writer had not committed is removed when the next one opens.
+    :meth:`put`, :meth:`forget` and :meth:`add` collect changes; :meth:`commit` makes them
+    one new version. Uncommitted files of a killed writer are removed when the next one opens.
     """
 
     def __init__(self, place: Place, version: Manifest) -> None:
         self.place = place
         self.version = version
         self.damaged: list[str] = []
-        """What was found damaged and left out: its videos count as not indexed."""
+        """Damaged files that are skipped; their videos count as not indexed."""
         self._segments: dict[str, Segment] = {}
         kept = []
         for part in version.segments:
@@ -65,7 +65,7 @@ class Writer:
 
     @classmethod
     def create(cls, place: Place, checkpoint: Path, settings: Settings) -> "Writer":
-        """A new, empty index with a copy of a checkpoint's model.
+        """Create an empty index with a copy of a checkpoint's model.
 
         Raises:
             OSError: it cannot be written.
@@ -81,58 +81,58 @@ class Writer:
 
     @classmethod
     def open(cls, place: Place) -> "Writer":
-        """An index that is there.
+        """Open an existing index.
 
         Raises:
-            ValueError: no index, or one of another format.
+            ValueError: there is no index, or it has another format.
         """
         return cls(place, manifest.load(place))
 
     def has(self, key: bytes) -> bool:
-        """Whether windows of this content are stored, or about to be."""
+        """Whether windows of this content are stored or waiting to be committed."""
         return key in self._known or key in self._new
 
     def current(self, path: str, stamp: storage.FileStamp) -> bool:
-        """Whether a file is indexed, or known to be broken, as it is now."""
+        """Whether a file, in its current state, is indexed or known to be broken."""
         row = self.files.get(path)
         if row is None or (row.size, row.modified) != (stamp.size, stamp.modified):
             return False
         return bool(row.error) or self.has(row.key)
 
     def add(self, key: bytes, rows: Rows) -> None:
-        """Windows of a content that the index has not: all that there are of it."""
+        """Add all windows of a content that is not in the index."""
         if not self.has(key):
             self._new[key] = rows
             self._changed = True
 
     def put(self, row: FileRow) -> None:
-        """A file that is there, instead of what was at its path."""
+        """Record an existing file, replacing the entry of its path."""
         if self.files.get(row.path) != row:
             self.files[row.path] = row
             self._changed = True
 
     def forget(self, path: str) -> None:
-        """A file that is gone."""
+        """Remove the entry of a deleted file."""
         if self.files.pop(path, None) is not None:
             self._changed = True
 
     def note_root(self, root: str) -> None:
-        """A folder that was indexed."""
+        """Record a folder that was indexed."""
         roots = tuple(sorted({*self.version.roots, storage.plain(root)}))
         self._changed |= roots != self.version.roots
         self.version = dataclasses.replace(self.version, roots=roots)
 
     @property
     def waiting(self) -> int:
-        """Windows that are not committed yet."""
+        """Number of windows that are not committed yet."""
         return sum(len(rows) for rows in self._new.values())
 
     def commit(self) -> bool:
-        """Make what was changed the index's version; False where nothing was.
+        """Make the changes the index's new version; False if there are none.
 
         Raises:
-            OSError: the disk is full, or the like; the version before stays, and so do the changes
-                here, for another try.
+            OSError: for example, the disk is full; the previous version stays, and the changes are
+                kept for another attempt.
         """
         if not self._changed:
             return False
@@ -145,7 +145,7 @@ class Writer:
         return True
 
     def compact(self) -> bool:
-        """Put small segments together and leave out what no file has any more, where that pays."""
+        """Merge small segments and drop windows without a file, if that is worthwhile."""
         live = {row.key for row in self.files.values() if not row.error}
         wanted = pa.array(list(live), pa.binary(KEY_BYTES))
         parts = list(self.version.segments)
@@ -173,7 +173,7 @@ class Writer:
         return True
 
     def encode(self) -> bool:
-        """Bring the compressed vectors up to date, where the index is large enough to need them."""
+        """Update the compressed vectors, if the index is large enough to need them."""
         parts = self.version.segments
         names = tuple(part.name for part in parts)
         if sum(part.rows for part in parts) < candidates.CODES_FROM or self.version.coded == names:
@@ -197,16 +197,16 @@ class Writer:
         return True
 
     def calibrate(self, values: dict[str, object]) -> None:
-        """Keep a calibration (:mod:`tcmgc.search.calibration`)."""
+        """Store a calibration (:mod:`tcmgc.search.calibration`)."""
         self._save(dataclasses.replace(self.version, calibration=values), [])
 
     @property
     def broken(self) -> list[FileRow]:
-        """Files of which something or all cannot be decoded."""
+        """Files that cannot be decoded in part or in full."""
         return [row for _, row in sorted(self.files.items()) if row.error or row.note]
 
     def write_broken(self) -> None:
-        """The list of broken files beside the index, tab-separated."""
+        """Write the list of broken files into the index's folder, tab-separated."""
         sink = io.StringIO()
         table = csv.writer(sink, delimiter="\t", lineterminator="\n")
         table.writerow(["file", "reason"])
@@ -279,7 +279,7 @@ class Writer:
         return Part(name, rows, size, sha256)
 
     def _tidy(self) -> None:
-        """Remove what a killed writer left: files of ours that no manifest names."""
+        """Remove what a killed writer left: index files that no manifest names."""
         version = self.version
         named = {part.name for part in version.segments} | {name for name, _ in version.retired}
         named |= {part.name for part in (version.files, version.codes) if part is not None}
@@ -290,11 +290,11 @@ class Writer:
 
 
 def open_segment(place: Place, part: Part) -> Segment:
-    """A segment of a version, mapped; a remote one's local copy is made anew once if it is damaged.
+    """Open a segment of a version; a damaged local copy of a remote one is downloaded again, once.
 
     Raises:
-        ValueError: damaged.
-        FileNotFoundError: not there.
+        ValueError: it is damaged.
+        FileNotFoundError: it does not exist.
     """
     try:
         return Segment(part.name, place.local(part.name), part.rows, part.bytes)
@@ -306,7 +306,7 @@ def open_segment(place: Place, part: Part) -> Segment:
 
 
 def load_codes(place: Place, version: Manifest) -> candidates.Codes | None:
-    """The compressed vectors of a version; None where they are missing or damaged: they can be made anew."""
+    """The compressed vectors of a version; None if missing or damaged, since they can be recomputed."""
     if version.codes is None:
         return None
     try:
@@ -317,7 +317,7 @@ def load_codes(place: Place, version: Manifest) -> candidates.Codes | None:
 
 
 def sample_vectors(segments: Iterable[Segment], most: int = 65_536) -> Tensor:
-    """Vectors to take the mean of: the first windows of each segment."""
+    """Vectors for computing the mean: those of the first windows of each segment."""
     each = [one.vectors[:4096].flatten(0, 1).float() for one in segments]
     return torch.cat(each)[:most]
 

@@ -8,16 +8,16 @@ from tcmgc.training import checkpoint
 
 
 def make(towers: Towers, pooling: Pooling, folder: Path | str) -> None:
-    """Write the model's checkpoint into a folder that exists.
+    """Write the model's checkpoint into an existing folder.
 
     Args:
         towers: an open_clip model, and its weights: a tag or a file.
         pooling: a video's similarity to a sentence: ``mean``, the cosine of the sentence and the mean
             of the normalised frames; ``mean-max``, the mean over the words of each word's best frame.
-        folder: where to.
+        folder: the destination.
 
     Raises:
-        ValueError: weights that cannot be had.
+        ValueError: the weights cannot be loaded.
     """
     config = Config(
         data=Data(dataset="table", root=""),

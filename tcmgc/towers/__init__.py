@@ -1,1 +1,1 @@
-"""CLIP's two towers through open_clip, temporal encoders, and the features that they give."""
+"""CLIP's two towers through open_clip, temporal encoders, and the features that they compute."""

@@ -1,4 +1,4 @@
-"""CLIP's activation, keeping one tensor for the backward pass where the usual form keeps two."""
+"""CLIP's activation, which keeps one tensor for the backward pass instead of two."""
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,12 @@ class _QuickGelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        # x sigmoid(1.702 x) is silu(1.702 x) / 1.702, so the factors cancel: one pass for five.
+        # x sigmoid(1.702 x) is silu(1.702 x) / 1.702, so the factors cancel: one pass instead of five.
         return torch.ops.aten.silu_backward(grad, *ctx.saved_tensors)
 
 
 class QuickGELU(nn.Module):
-    """x sigmoid(1.702 x), as CLIP's towers have it."""
+    """x sigmoid(1.702 x), as in CLIP's towers."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise; any shape."""

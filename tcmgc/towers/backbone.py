@@ -1,6 +1,6 @@
-"""CLIP's two towers through open_clip, by a name there, one of our JSON files, or the path of such a file.
+"""CLIP's two towers through open_clip: by a model name, one of our JSON files, or a path to one.
 
-The package is imported nowhere but here, in :mod:`tcmgc.towers.names` and in the token operations.
+open_clip is imported only here, in :mod:`tcmgc.towers.names` and in the token operations.
 """
 
 import contextlib
@@ -57,20 +57,20 @@ def load_towers(
     frames: int = 12,
     pixels: Preprocessing | None = None,
 ) -> tuple[TextTower, VisualTower, int]:
-    """Both towers and the width of their joint space.
+    """Load both towers, and return them with the width of their joint space.
 
     Args:
         name: A model (:func:`known_towers`), or the path of an open_clip JSON.
-        pretrained: A tag of open_clip's or a file of weights; None for random ones.
+        pretrained: An open_clip tag or a file of weights; None for random ones.
         freeze: What is not trained.
         checkpoint_activations: Recompute activations in the backward pass.
-        tokens: What is done to tokens inside the visual tower.
-        frames: Frames of a video, for that.
-        pixels: How frames are normalised; None: as the name and the weights have it.
+        tokens: The operation on tokens inside the visual tower.
+        frames: Frames of a video, for that operation.
+        pixels: How frames are normalised; None: as defined by the name and the weights.
 
     Raises:
-        ValueError: an unknown name, weights that are not there or do not fit, an encoder that
-            is not known, or without what the token operation needs.
+        ValueError: an unknown name, weights that are missing or do not fit, or an encoder that
+            is unknown or does not support the token operation.
     """
     clip: Any = _create(name, pretrained)
     if checkpoint_activations:
@@ -138,7 +138,7 @@ def _need_transformers(name: str) -> None:
 
 
 def _lighten(tower: nn.Module) -> None:
-    """Put our activation, the same function, in the place of open_clip's."""
+    """Replace open_clip's activation by ours, which computes the same function."""
     theirs = [
         (parent, name)
         for parent in tower.modules()

@@ -1,9 +1,9 @@
 """Random numbers that are a function of seeds alone, for dropout and noise in training.
 
-PyTorch's generators give numbers in the order in which they are asked for, so that what a pair
-draws would depend on the worker, chunk or piece that it is in. Here every item has a seed of its
-own, and its n-th number is a hash of seed and n: the same wherever and with whatever else it is
-computed. The hash is SplitMix64 (Steele, Lea, Flood 2014), in int64 arithmetic that wraps around.
+PyTorch's generators return numbers in the order of requests, so a pair's numbers would depend on
+its worker, chunk or piece. Here every item has its own seed, and its n-th number is a hash of seed
+and n, independent of where and with which other items it is computed. The hash is SplitMix64
+(Steele, Lea, Flood 2014), in int64 arithmetic that wraps around.
 """
 
 import math
@@ -21,7 +21,7 @@ def seeds(*parts: int | Int[Tensor, "*_"]) -> Int[Tensor, "*items"]:
     """One seed from several numbers; their order matters.
 
     ``seeds(run, step, torch.arange(4))`` are four items' seeds in a step, ``seeds(items, 1)``
-    those of a second stream for the same items, ``seeds(texts[:, None], videos)`` those of pairs.
+    seeds of a second stream for the same items, ``seeds(texts[:, None], videos)`` seeds of pairs.
 
     Args:
         parts: Integers, or int64 tensors that broadcast; with integers only, the seed is on the CPU.
@@ -35,11 +35,11 @@ def seeds(*parts: int | Int[Tensor, "*_"]) -> Int[Tensor, "*items"]:
 
 
 def uniform(seeds: Int[Tensor, "*items"], *shape: int) -> Float[Tensor, "*items_and_shape"]:
-    """Float32 numbers in [0, 1), multiples of 2^-24, equal to the bit on every device.
+    """Float32 numbers in [0, 1), multiples of 2^-24, bit-identical on every device.
 
     Args:
-        seeds: A seed an item, of any shape (see :func:`seeds`).
-        shape: Of what each item draws.
+        seeds: One seed per item, of any shape (see :func:`seeds`).
+        shape: Shape of the numbers of each item.
 
     Returns:
         A tensor of the seeds' shape followed by ``shape``.
@@ -52,7 +52,7 @@ def uniform(seeds: Int[Tensor, "*items"], *shape: int) -> Float[Tensor, "*items_
 def normal(seeds: Int[Tensor, "*items"], *shape: int) -> Float[Tensor, "*items_and_shape"]:
     """Float32 numbers from the standard normal distribution, by Box and Muller; arguments as :func:`uniform`.
 
-    The largest possible magnitude is 6.8. Devices differ by the rounding of their logarithm and
+    The largest possible magnitude is 6.8. Devices differ in the rounding of their logarithm and
     cosine.
     """
     count = math.prod(shape)
@@ -65,12 +65,12 @@ def normal(seeds: Int[Tensor, "*items"], *shape: int) -> Float[Tensor, "*items_a
 
 
 def dropout(x: Float[Tensor, "..."], rate: float, seeds: Int[Tensor, "*items"]) -> Tensor:
-    """Zeros with probability ``rate``, the rest divided by ``1 - rate``.
+    """Set elements to zero with probability ``rate`` and divide the rest by ``1 - rate``.
 
     Args:
         x: Its first axes are those of ``seeds``.
         rate: In [0, 1).
-        seeds: A seed an item.
+        seeds: One seed per item.
     """
     kept = uniform(seeds, *x.shape[seeds.dim() :]) >= rate
     return x * kept.to(x.dtype).mul_(1 / (1 - rate))
@@ -88,5 +88,5 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """To the right with zeros from the left; int64's own shift repeats the sign."""
+    """Logical right shift; int64's own shift repeats the sign."""
     return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)

@@ -1,4 +1,4 @@
-"""The table of word vectors, of which a step learns only those that it uses."""
+"""The word embedding, in which a step computes gradients only for the rows that it uses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 
 class WordEmbedding(nn.Module):
-    """Vectors of token ids, of which a training step can learn those that it uses, and no others.
+    """An embedding in which a training step can restrict gradients to the rows that it uses.
 
-    A batch has a few hundred words of CLIP's 49,408. A gradient of the whole table is zeros that
-    every piece of a batch writes, adds up and sends.
+    A batch has a few hundred of CLIP's 49,408 words. A gradient of the complete table is mostly
+    zeros, which every piece of a batch would write, add up and send.
 
     Args:
         weight: A vector for each id.
-        whole: An encoder looks vectors up without this module, so that nothing is saved.
+        whole: True if an encoder looks vectors up without this module, so nothing can be saved.
     """
 
     def __init__(self, weight: nn.Parameter, *, whole: bool = False) -> None:
@@ -25,7 +25,7 @@ class WordEmbedding(nn.Module):
         self.weight = weight
         self.whole = whole
         self.used: Tensor | None = None
-        """Inside :meth:`only`, the rows in use, of which the gradient is taken."""
+        """Inside :meth:`only`, the rows in use, for which gradients are computed."""
         self._ids = torch.empty(0, dtype=torch.int64)
         self._grad: tuple[Tensor, Tensor] | None = None
 
@@ -37,9 +37,9 @@ class WordEmbedding(nn.Module):
 
     @contextmanager
     def only(self, ids: Int[Tensor, "texts words"]) -> Iterator[None]:
-        """No other ids are used inside; afterwards the weight's gradient is that of :attr:`used`.
+        """Only these ids are used inside; afterwards the weight's gradient is that of :attr:`used`.
 
-        Nothing changes where the weight is not learnt, or is looked up elsewhere.
+        Has no effect if the weight is not learnt, or is looked up without this module.
         """
         if self.whole or not self.weight.requires_grad:
             yield
@@ -54,7 +54,7 @@ class WordEmbedding(nn.Module):
             self.used = None
 
     def _spread(self, grad: Tensor) -> Tensor:
-        """The table's gradient, in memory kept from step to step: only rows used last become zero again."""
+        """The table's gradient, in memory reused between steps: only the last used rows are reset to zero."""
         whole, written = self._grad or (torch.zeros_like(self.weight), self._ids)
         if (whole.device, whole.dtype) != (grad.device, grad.dtype):
             whole = torch.zeros_like(self.weight)

@@ -1,4 +1,4 @@
-"""Where captions end in token ids: tokenisers mark it in three ways."""
+"""Find the end of captions in token ids, which tokenisers mark in three ways."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,11 +15,11 @@ class Ending:
     """How a tokeniser marks the end."""
 
     rule: Literal["largest", "token", "padding"] = "largest"
-    """The end token has the largest id (CLIP's); it is :attr:`token`; the rest is filled up with :attr:`token`."""
+    """The end token has the largest id (CLIP); it is :attr:`token`; or :attr:`token` is the padding."""
     token: int = 0
 
     def last(self, ids: Int[Tensor, "texts words"]) -> Int[Tensor, " texts"]:
-        """Position of the last token that belongs to the caption; the last of all where none ends it."""
+        """Position of the caption's last token; the last position if no token ends the caption."""
         if self.rule == "largest":
             return ids.argmax(dim=1)
         if self.rule == "padding":
@@ -33,7 +33,7 @@ class Ending:
 
 
 def of_configuration(text: dict[str, Any]) -> Ending:
-    """By a model's ``text_cfg`` in open_clip; towers of transformers know their padding themselves."""
+    """The ending for a model's ``text_cfg`` in open_clip; towers of transformers know their own padding."""
     tokeniser = text.get("hf_tokenizer_name") or ""
     if text.get("pool_type") == "eos":
         return Ending("token", text.get("eos_id", 2))

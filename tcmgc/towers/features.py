@@ -27,7 +27,7 @@ class _Batched:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that there are, by the name of their field."""
+        """All tensors that are not None, by field name."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in values.items() if value is not None}
 
@@ -45,21 +45,21 @@ class _Batched:
 
     @classmethod
     def cat(cls: type[Record], parts: Sequence[Record]) -> Record:
-        """Several records, one after the other."""
+        """Concatenate several records."""
         names = parts[0].tensors
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
 @dataclass(frozen=True)
 class TextFeatures(_Batched):
-    """What the text tower says of a batch of captions; nothing is L2-normalised yet."""
+    """The text tower's output for a batch of captions; not yet L2-normalised."""
 
     sentence: Float[Tensor, "texts dim"]
     words: Float[Tensor, "texts words dim"]
     word_mask: Bool[Tensor, "texts words"]
     """True from the start token to the end token."""
     seeds: Int[Tensor, "texts"] | None = None
-    """In training, what a head that draws random numbers draws them from (:mod:`tcmgc.towers.draws`)."""
+    """In training, seeds for heads that draw random numbers (:mod:`tcmgc.towers.draws`)."""
 
     def __len__(self) -> int:
         return len(self.sentence)
@@ -67,16 +67,16 @@ class TextFeatures(_Batched):
 
 @dataclass(frozen=True)
 class VideoFeatures(_Batched):
-    """What the visual tower and the temporal encoder say of a batch of videos; not normalised."""
+    """The outputs of visual tower and temporal encoder for a batch of videos; not normalised."""
 
     frames: Float[Tensor, "videos frames dim"]
     """CLIP's own frame features, before the temporal encoder."""
     encoded: Float[Tensor, "videos frames dim"]
-    """After the temporal encoder; the same tensor as ``frames`` where there is none."""
+    """Frames after the temporal encoder; the same tensor as ``frames`` if there is none."""
     frame_mask: Bool[Tensor, "videos frames"]
     """True for real frames."""
     patches: Float[Tensor, "videos frames patches dim"] | None = None
-    """Patch features of each frame, where a token operation gives them."""
+    """Patch features of each frame, if a token operation provides them."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -88,4 +88,4 @@ class Scores:
 
     similarity: Float[Tensor, "texts videos"]
     grains: dict[str, Float[Tensor, "texts videos"]]
-    """The parts that ``similarity`` is made of, by the name of their contrast."""
+    """The scores that ``similarity`` combines, by the name of their contrast."""

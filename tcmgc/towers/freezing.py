@@ -1,4 +1,4 @@
-"""What of the towers is not trained."""
+"""Freezing: which parts of the towers are not trained."""
 
 from tcmgc.towers.text import TextTower
 from tcmgc.towers.visual import VisualTower
@@ -10,13 +10,13 @@ _TRUNK = ("patch_embed", "cls_token", "pos_embed", "reg_token", "norm_pre", "ste
 
 
 def freeze(text: TextTower, visual: VisualTower, what: str) -> None:
-    """Switch gradients off.
+    """Disable gradients of frozen parameters.
 
     Args:
         text: Its embeddings are the tables of words and positions.
-        visual: Its embeddings are what turns pixels into tokens, up to the first layer norm.
-        what: ``none``, ``embeddings`` or ``all``. In CLIP, ``embeddings`` is the rule of CLIP4Clip's
-            line: all but the blocks, the last norms, the projections and the logit scale.
+        visual: Its embeddings are all that turns pixels into tokens, up to the first layer norm.
+        what: ``none``, ``embeddings`` or ``all``. In CLIP, ``embeddings`` is the rule of CLIP4Clip
+            and its successors: all but the blocks, last norms, projections and the logit scale.
     """
     if what == "all":
         text.requires_grad_(False)
@@ -31,12 +31,12 @@ def freeze(text: TextTower, visual: VisualTower, what: str) -> None:
 
 
 def check(pretrained: str | None, freeze: str, *, learns_tokens: bool = False) -> None:
-    """Refuse settings that would train beside weights that are random and stay so.
+    """Refuse settings that would freeze randomly initialised weights.
 
     Args:
         pretrained: ``towers.pretrained``.
         freeze: ``towers.freeze``.
-        learns_tokens: The token operation has weights of its own that start at random.
+        learns_tokens: The token operation has weights of its own, initialised at random.
 
     Raises:
         ValueError: random embeddings that are frozen, or a random selection in frozen towers.

@@ -1,4 +1,4 @@
-"""Published weights from the hub that open_clip takes them from, where that can be reached."""
+"""Published weights from open_clip's hub, or from the local cache if the hub is unreachable."""
 
 import contextlib
 import socket
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 PATIENCE = 5.0
-"""Seconds that the hub has to answer in."""
+"""Seconds within which the hub must answer."""
 
 
 @contextlib.contextmanager
 def offline_if_unreachable(patience: float = PATIENCE) -> Iterator[None]:
-    """While the block runs, take weights from the local cache alone if the hub does not answer.
+    """Inside this context, use only the local cache of weights if the hub does not answer.
 
-    Its client would try for more than a minute, with a warning each time. Behind a proxy nothing is asked
-    and nothing changes.
+    Otherwise the hub's client would retry for more than a minute, with a warning each time. Behind a
+    proxy there is no check and nothing changes.
 
     Args:
         patience: seconds to wait for a connection.

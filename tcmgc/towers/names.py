@@ -7,27 +7,27 @@ from typing import Any
 
 TOWERS = Path(__file__).parent / "models"
 FOLDER = "local-dir:"
-"""Before the path of a folder that was downloaded from Hugging Face, as open_clip writes it."""
+"""open_clip's prefix for the path of a folder that was downloaded from Hugging Face."""
 
 
 @functools.cache
 def open_clip() -> Any:
-    """The package: its import takes seconds, and the processes that only direct others never need it."""
+    """The package, imported late: that takes seconds, and processes that only coordinate do not need it."""
     import open_clip
 
     return open_clip
 
 
 def known_towers() -> list[str]:
-    """Names that :func:`tcmgc.towers.backbone.load_towers` takes, ours first."""
+    """Names that :func:`tcmgc.towers.backbone.load_towers` accepts, ours first."""
     return [path.stem for path in sorted(TOWERS.glob("*.json"))] + open_clip().list_models()
 
 
 def register(name: str) -> str:
-    """Make one of our JSON files, or the user's, known to open_clip; give its name there.
+    """Register one of our JSON files, or the user's, with open_clip; return its name there.
 
     Raises:
-        ValueError: there is no such file or model; names near ones.
+        ValueError: there is no such file or model; lists similar names.
     """
     if name.startswith(FOLDER):
         folder_configuration(name)
@@ -72,7 +72,7 @@ def configuration(name: str) -> dict[str, Any]:
     """open_clip's JSON of a model.
 
     Raises:
-        ValueError: there is none, or the file is none.
+        ValueError: there is none, or the file is not one.
     """
     if name.startswith(FOLDER):
         return folder_configuration(name)["model_cfg"]
@@ -83,7 +83,7 @@ def configuration(name: str) -> dict[str, Any]:
 
 
 def image_size(name: str) -> int:
-    """Side in pixels of the square frames that the model takes, without building it."""
+    """Side in pixels of the model's square input frames, without building the model."""
     size = configuration(name)["vision_cfg"].get("image_size", 224)
     return size if isinstance(size, int) else size[0]
 
@@ -94,7 +94,7 @@ def width(name: str) -> int:
 
 
 def _refuse_other_json(path: Path) -> None:
-    """Raise for a file that is no open_clip model; open_clip would fail on it at every later call."""
+    """Raise for a file that is not an open_clip model; otherwise open_clip fails at every later call."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,8 +1,8 @@
-"""Patch features in the joint space, for every kind of image encoder that open_clip has.
+"""Patch features in the joint space, for every kind of image encoder in open_clip.
 
-Where the encoder ends in a pooling of its tokens, a patch's feature is what the pooling and the
-projection make of this one token alone. With a class token or a mean, that is the norm and the
-projection, applied to the patch; with attention pooling, the value projection takes its place.
+If the encoder ends in a pooling of its tokens, a patch's feature is the result of pooling and
+projecting this one token alone. With a class token or a mean, that is the norm and the projection
+of the patch; with attention pooling, it includes the value projection.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def of_vision_transformer(visual: Any, tokens: Tokens) -> tuple[Tensor, Tensor]:
 
     Args:
         visual: A ``VisionTransformer``.
-        tokens: What its last block gives, the class token in front.
+        tokens: Output of its last block, the class token first.
     """
     pooled = visual._pool(tokens)[0] @ visual.proj
     patches = tokens[:, 1:]
@@ -29,7 +29,7 @@ def of_vision_transformer(visual: Any, tokens: Tokens) -> tuple[Tensor, Tensor]:
 
 
 def of_any(visual: Any, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from normalised frames, of any encoder.
+    """The same for any encoder, from normalised frames.
 
     Raises:
         ValueError: an encoder that is not known.
@@ -72,18 +72,18 @@ def _of_resnet(visual: Any, frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _alone(pool: Any, tokens: Tensor, copies: int) -> Tensor:
-    """A pooling applied to sequences of one token each, repeated so that every kind of pooling finds it."""
+    """Apply a pooling to sequences of one token each, repeated as the kind of pooling requires."""
     each = tokens.flatten(0, 1)[:, None].expand(-1, copies, -1)
     return pool(each).unflatten(0, tokens.shape[:2])
 
 
 def joint(pooled: Tensor, patches: Tensor) -> Tokens:
-    """Both as one sequence, the frame's feature in front."""
+    """Both as one sequence, the frame's feature first."""
     return torch.cat([pooled[:, None], patches], dim=1)
 
 
 def count(visual: Any) -> int:
-    """Patches of a frame, found by running the encoder on an empty one."""
+    """Number of patches of a frame, determined by running the encoder on an empty one."""
     size = visual.image_size
     weight = next(visual.parameters())
     height, across = size if isinstance(size, tuple) else (size, size)

@@ -1,4 +1,4 @@
-"""What an image encoder expects of its pixels."""
+"""The preprocessing of pixels that an image encoder expects."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -9,32 +9,32 @@ from tcmgc.video.pixels import Kernel, Resize
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a decoded frame to what the encoder takes."""
+    """From a decoded frame to the encoder's input."""
 
     size: int
     """Side of the square in pixels."""
     mean: tuple[float, ...]
-    """Of red, green and blue, in [0, 1]."""
+    """Means of red, green and blue, in [0, 1]."""
     std: tuple[float, ...]
     """Their standard deviations."""
     kernel: Kernel = "bicubic"
-    """Of scaling."""
+    """Interpolation used for scaling."""
     resize: Resize = "shortest"
     """`shortest`: scale the shorter side to the size and cut out the centre; `squash`: scale both sides to it."""
 
 
 def preprocessing(name: str, pretrained: str | None) -> Preprocessing:
-    """By the model's name and the weights' tag.
+    """The preprocessing for a model's name and the weights' tag.
 
-    Weights from a file say nothing: there, and without weights, it is what all tags of the model
-    have in common, field by field, and else what OpenAI's CLIP takes.
+    For weights from a file, and without weights, each field is the value that all tags of the model
+    have in common, or else that of OpenAI's CLIP.
 
     Args:
         name: ``towers.name``.
         pretrained: ``towers.pretrained``.
 
     Raises:
-        ValueError: the model's frames are made in a way that is not here.
+        ValueError: the model's preprocessing is not supported.
     """
     known = open_clip()
     found: dict[str, Any] = {

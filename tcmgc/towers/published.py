@@ -1,8 +1,8 @@
-"""The published systems' names of weights, and what they are called here: one small table a system.
+"""Names of weights in published systems, and their names here: one small table per system.
 
-A table is a list of (pattern, name); the first pattern that a name begins with decides, and what
-follows it stays. None as the name: their code keeps the weight and never uses it. A name that ends in
-"^T": the weight is transposed, for they multiply from the left.
+A table is a list of (pattern, name). The first pattern that matches the start of a name applies; the
+rest of the name stays. A name of None: their code stores the weight and never uses it. A name that
+ends in "^T": the weight is transposed, because their code multiplies from the left.
 """
 
 import re
@@ -38,7 +38,7 @@ FRAMES: Table = (
     (r"frame_position_embeddings\.", "temporal.positions."),
     (r"transformerClip\.resblocks\.", "temporal.blocks."),
 )
-"""CLIP4Clip's seqTransf, in most."""
+"""CLIP4Clip's seqTransf, in most systems."""
 
 SELECTION: Table = (
     (r"visual_token_selector\.score_predictor\.in_conv\.0\.", "visual.operation.score.norm."),
@@ -48,7 +48,7 @@ SELECTION: Table = (
     (r"visual_prompt_encoder\.", None),
     (r"text_token_selector\.", None),
 )
-"""TS2-Net's selector, which UCoFiA took over."""
+"""TS2-Net's selector, also used by UCoFiA."""
 
 
 def _block(start: str) -> Table:
@@ -118,7 +118,7 @@ TIGHT: Table = (
     (r"cross\.pooler\.dense\.", "head.dense."),
     (r"similarity_dense\.", "head.out."),
 )
-"""Its scores have no scale, though its files do."""
+"""Its scores do not use the scale that its files contain."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class System:
 
     name: str
     table: Table
-    """Of its own weights; it comes before the towers'."""
+    """Table of its own weights, tried before the towers' table."""
     marks: tuple[str, ...]
-    """Its files are known by weights whose names begin with these."""
+    """Its files are recognised by weights whose names begin with these."""
 
 
 SYSTEMS: tuple[System, ...] = (
@@ -148,11 +148,11 @@ SYSTEMS: tuple[System, ...] = (
     System("CenterCLIP", FRAMES, ("clip.visual.position_ids",)),
     System("CLIP4Clip", FRAMES, ("clip.",)),
 )
-"""The more particular marks first. DRL's TI has CLIP4Clip's names and is read as CLIP4Clip."""
+"""More specific marks come first. DRL's TI has CLIP4Clip's names and is read as CLIP4Clip."""
 
 
 def recognise(names: Mapping[str, object]) -> System | None:
-    """The system whose file has weights of these names; None: no such system."""
+    """The system whose files have weights of these names; None if there is none."""
     for system in SYSTEMS:
         if all(any(name.startswith(mark) for name in names) for mark in ("clip.", *system.marks)):
             return system
@@ -160,7 +160,7 @@ def recognise(names: Mapping[str, object]) -> System | None:
 
 
 def translate(state: State, system: System) -> State:
-    """A published state dict under our names; what the authors' code never uses is left out."""
+    """A published state dict under our names, without weights that the authors' code never uses."""
     if any(name.startswith("clip.vision_model.") for name in state):
         inner = {name[5:]: value for name, value in state.items() if name.startswith("clip.")}
         others = {name: value for name, value in state.items() if not name.startswith("clip.")}
@@ -170,7 +170,7 @@ def translate(state: State, system: System) -> State:
     for theirs, value in state.items():
         found = next(((p, name) for p, name in table if p.match(theirs)), None)
         if found is None:
-            out[theirs] = value  # stays under its name, so that it is said to be unknown
+            out[theirs] = value  # keeps its name, so that it is reported as unknown
         elif (name := found[1]) is not None:
             ours = found[0].sub(name.removesuffix("^T"), theirs, count=1)
             out[ours] = value.T if name.endswith("^T") else value
@@ -198,9 +198,9 @@ _HF_TOWERS: Table = (
 
 
 def from_huggingface(state: State) -> State:
-    """The weights of transformers' ``CLIPModel`` under OpenAI's names, which are open_clip's, too.
+    """The weights of transformers' ``CLIPModel`` under OpenAI's names, which open_clip uses, too.
 
-    Projections of query, key and value become one, projections to the joint space are transposed.
+    Query, key and value projections are concatenated; projections to the joint space are transposed.
 
     Raises:
         ValueError: names that a ``CLIPModel`` does not have.

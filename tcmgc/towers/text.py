@@ -1,4 +1,4 @@
-"""Text towers: open_clip's text encoders, giving every word and not only the sentence."""
+"""Text towers: open_clip's text encoders, returning every word and not only the sentence."""
 
 from typing import Any
 
@@ -25,19 +25,19 @@ class TextTower(nn.Module):
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> "TextTower":
-        """The encoder runs as in evaluation in training, too: dropout would draw from PyTorch's generator."""
+        """Keep the encoder in evaluation mode: its dropout would use PyTorch's generator."""
         return super().train(False)
 
     @property
     def embeddings(self) -> list[nn.Module | nn.Parameter]:
-        """What turns ids into vectors."""
+        """The modules and parameters that turn ids into vectors."""
         return [self.token_embedding]
 
     def start(self) -> tuple[nn.ModuleList, Float[Tensor, "words dim"]]:
-        """Blocks and positions that other transformers can start from.
+        """Blocks and position embeddings to initialise other transformers from.
 
         Raises:
-            ValueError: this tower has none of CLIP's kind.
+            ValueError: this tower has none like CLIP's.
         """
         raise ValueError(
             f"initialise_from_text: {type(self).__name__} has no blocks of CLIP's kind to start from; switch it off"
@@ -55,7 +55,7 @@ class ClipText(TextTower):
         ending: How captions end.
 
     Raises:
-        ValueError: the model's text encoder is another one.
+        ValueError: the model has a different text encoder.
     """
 
     attn_mask: Tensor | None
@@ -111,11 +111,11 @@ class ClipText(TextTower):
         return hidden @ self.text_projection
 
     def _visible(self, tokens: Tensor, places: int) -> Tensor | None:
-        """What is added to attention's logits, as open_clip has it."""
+        """The additive attention mask, as in open_clip."""
         causal = None if self.attn_mask is None else self.attn_mask[:places, :places]
         if self.cls_emb is None:
             return causal
-        # The class token sees no padding. The published CoCa masks by one place too early, and learnt so.
+        # The class token sees no padding. The published CoCa masks one position too early, also in training.
         words, own = tokens != 0, tokens.new_ones(len(tokens), 1, dtype=torch.bool)
         keys = torch.cat([words, own] if self.late_class_mask else [own, words], dim=1)
         hidden = torch.zeros(keys.shape, device=keys.device).masked_fill(~keys, float("-inf"))
@@ -129,14 +129,14 @@ class ClipText(TextTower):
         return [self.token_embedding, self.positional_embedding]
 
     def start(self) -> tuple[nn.ModuleList, Float[Tensor, "words dim"]]:
-        """The transformer's blocks, and the positions."""
+        """The transformer's blocks and position embeddings."""
         return self.transformer.resblocks, self.positional_embedding
 
 
 class HfText(TextTower):
     """A text encoder of the transformers library, as open_clip wraps it.
 
-    Words are the last hidden states through the projection that the pooled sentence goes through.
+    Words are the last hidden states after the projection that is also applied to the pooled sentence.
 
     Args:
         encoder: open_clip's ``HFTextEncoder``.
@@ -147,7 +147,7 @@ class HfText(TextTower):
         self.encoder = encoder
         self.ending = Ending("padding", encoder.config.pad_token_id)
         table = encoder.transformer.get_input_embeddings()
-        # Not a submodule, for the encoder looks words up itself and has the table already.
+        # Not a submodule, because the encoder looks words up itself and already has the table.
         self.__dict__["token_embedding"] = WordEmbedding(table.weight, whole=True)
 
     def forward(

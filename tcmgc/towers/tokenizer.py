@@ -1,4 +1,4 @@
-"""Captions as the text tower's token ids, and token ids as words that a person can read."""
+"""Captions as the text tower's token ids, and token ids as readable words."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from tcmgc.towers.names import configuration, open_clip, register
 
 
 def tokenizer(name: str, max_words: int) -> Callable[[Sequence[str]], Int[Tensor, "texts words"]]:
-    """Captions to token ids, cut and filled up to ``max_words``, in the model's own way.
+    """A function from captions to token ids, cut and padded to ``max_words`` as the model requires.
 
-    CLIP's is: start, tokens cut to ``max_words - 2``, end, zeros.
+    For CLIP: start, tokens cut to ``max_words - 2``, end, zeros.
 
     Raises:
-        ValueError: ``max_words`` is longer than the model's position table, or shorter where the
-            model sees all positions, padding included; or its tokeniser cannot be had.
+        ValueError: ``max_words`` is longer than the model's position table, or shorter although the
+            model sees all positions, padding included; or its tokeniser is not available.
     """
     text = configuration(name)["text_cfg"]
     limit = text.get("context_length", 77)
@@ -36,7 +36,7 @@ def tokenizer(name: str, max_words: int) -> Callable[[Sequence[str]], Int[Tensor
 
 
 def sees_padding(name: str) -> bool:
-    """Whether a sentence depends on how far captions are padded: no causal mask, or a class token at the end."""
+    """Whether padding changes a sentence: no causal mask, or a class token at the end."""
     text = configuration(name)["text_cfg"]
     if text.get("hf_model_name"):
         return False
@@ -51,17 +51,17 @@ def caption_lengths(name: str, captions: Sequence[str]) -> list[int]:
 
 
 def counter(name: str) -> Callable[[Sequence[str]], list[int]]:
-    """:func:`caption_lengths`, with what takes long done once."""
+    """:func:`caption_lengths` as a function, with slow preparations done once."""
     tokenise = _tokeniser(name, 1024)
     end = _ending(name, tokenise)
     return lambda captions: end.last(tokenise(list(captions), context_length=1024)).add(1).tolist()
 
 
 def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[int]]]]:
-    """From a caption to its words as the model sees them, each with the positions it takes.
+    """A function from a caption to its words as the model sees them, each with its positions.
 
-    A word is a token; tokens that are no whole character alone are put together. The start and
-    the end are left out, and so is what is cut off.
+    A word is a token; tokens that are not a complete character alone are merged. Start and end
+    tokens and everything that is cut off are omitted.
     """
     tokenise = _tokeniser(name, max_words)
     inner = getattr(tokenise, "tokenizer", tokenise)
@@ -74,7 +74,7 @@ def spelling(name: str, max_words: int) -> Callable[[str], list[tuple[str, list[
         places = [place for place, token in enumerate(tokens) if token not in special]
         words, start = [], 0
         for stop in range(1, len(places) + 1):
-            # A character has four bytes at most, and so four tokens.
+            # A character has at most four bytes, and so at most four tokens.
             text = decode([tokens[place] for place in places[start:stop]])
             if "\ufffd" not in text or stop == len(places) or stop - start == 4:
                 words.append((text.strip(), places[start:stop]))

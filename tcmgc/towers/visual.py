@@ -16,7 +16,7 @@ class VisualTower(nn.Module):
 
     Args:
         clip: An open_clip model.
-        operation: What is done to tokens inside; None runs the image encoder as it is.
+        operation: The operation on tokens inside; None runs the image encoder unchanged.
         mean: Of red, green and blue, in [0, 1].
         std: Their standard deviations.
     """
@@ -39,11 +39,11 @@ class VisualTower(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
 
     def train(self, mode: bool = True) -> "VisualTower":
-        """Training mode reaches the token operation; the encoder runs as in evaluation.
+        """Set the mode of the token operation; the encoder stays in evaluation mode.
 
-        So batch normalisation keeps the statistics that it has, and features depend neither on the
-        other frames of a batch nor on workers, chunks or pieces; nor is there dropout, which would
-        draw from PyTorch's generator.
+        Batch normalisation thus uses its stored statistics, and features depend neither on other
+        frames of a batch nor on workers, chunks or pieces. There is no dropout, which would
+        use PyTorch's generator.
         """
         super().train(mode)
         self.visual.eval()
@@ -59,16 +59,15 @@ class VisualTower(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Frame features (videos, frames, dim), the mask of real ones, and patches of each frame or None.
 
-        Features of padded frames are zero, or those of a blank frame (zeros after normalising)
-        where ``encode_padding`` asks for them. An operation that lets padded frames take part
-        has them encoded in any case.
+        Features of padded frames are zero, or with ``encode_padding`` those of a blank frame (zeros
+        after normalising). Padded frames are always encoded if the operation lets them take part.
 
         Args:
-            pixels: Frames as decoded, which are normalised here; floating-point ones are
-                normalised already, and what they hold in padded frames is encoded as it is.
+            pixels: Decoded frames, which are normalised here; floating-point ones are
+                already normalised, and their content in padded frames is encoded unchanged.
             frame_mask: True for real frames.
-            encode_padding: Encode padded frames, too: what systems do that let them take part.
-            seeds: In training, a seed a video for operations that draw random numbers.
+            encode_padding: Encode padded frames, too, for systems in which they take part.
+            seeds: In training, one seed per video for operations that draw random numbers.
         """
         together = self.operation is not None and self.operation.together
         everything = together or (encode_padding and pixels.is_floating_point())
@@ -101,7 +100,7 @@ class VisualTower(nn.Module):
         return encode(self.visual, self.operation, frames, rows, seeds)
 
     def _blank(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What a frame of zeros gives, alone in its video."""
+        """Features of a frame of zeros, alone in its video."""
         count = 1 if self.operation is None else self.operation.segment
         rows = Rows(torch.ones(1, count, dtype=torch.bool, device=frames.device))
         zeros = frames.new_zeros(count, *frames.shape[1:])
@@ -111,7 +110,7 @@ class VisualTower(nn.Module):
 
 
 def _filled(rows: Rows, features: Tensor, blank: Tensor | None) -> Tensor:
-    """Features by video and frame; frames that have no row are zero, or ``blank``."""
+    """Features by video and frame; frames without a row are zero, or ``blank``."""
     out = features.new_zeros(*rows.mask.shape, *features.shape[1:])
     if blank is not None:
         out = out + blank

@@ -18,19 +18,19 @@ def random_resized_crop_flip(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     share: tuple[int, slice] | None = None,
 ) -> Pixels:
-    """One random crop and one coin for a mirror image per video, the same for all its frames.
+    """One random crop and one random flip per video, the same for all its frames.
 
     X-Pool's RandomResizedCrop and RandomHorizontalFlip. The crop's share of the area is uniform in
-    ``scale``, its width over height log-uniform in ``ratio``, narrowed where it would not fit;
-    its place is uniform. It is scaled back to the whole square, bicubic. Padding frames stay zero.
+    ``scale``, its width over height log-uniform in ``ratio``, narrowed if it would not fit;
+    its position is uniform. It is scaled back to the full square, bicubic. Padding frames stay zero.
 
     Args:
         pixels: videos, uint8 or float, on any device.
-        generator: decides everything, on any device.
+        generator: source of all random numbers, on any device.
         scale: shares of the area.
         ratio: width over height.
-        share: size of the batch that ``pixels`` are a part of, and which part: chance is drawn for
-            the whole batch, so that it does not matter how many workers share it. None: all of it.
+        share: size of the batch that ``pixels`` are a part of, and which part: random numbers are
+            drawn for the whole batch, so they do not depend on the number of workers. None: all of it.
 
     Returns:
         The same shape and type; uint8 is rounded and clamped.
@@ -61,12 +61,12 @@ def crop_boxes(
 def crop_resize(
     pixels: Pixels, boxes: Float[Tensor, "videos 4"], flips: Bool[Tensor, " videos"]
 ) -> Pixels:
-    """Each video's box, scaled to the whole square and mirrored where ``flips`` says so."""
+    """Each video's box, scaled to the full square and mirrored if ``flips`` is set."""
     videos, frames, channels, size, _ = pixels.shape
     left, top, width, height = boxes.unbind(1)
     zero = torch.zeros_like(left)
     across = torch.where(flips, -width, width)
-    # Normalised places run from -1 to 1 over the square.
+    # Normalised coordinates run from -1 to 1 over the square.
     to_source = torch.stack(
         [across, zero, 2 * left + width - 1, zero, height, 2 * top + height - 1], dim=1
     ).view(videos, 2, 3)

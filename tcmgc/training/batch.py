@@ -1,4 +1,4 @@
-"""A share of a batch, and its features with the way back through a tower."""
+"""A worker's share of a batch, and its features with the backward pass through a tower."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Features = TypeVar("Features", bound=_Batched)
 
 
 class Encoded(Generic[Features]):
-    """What a tower gives for a batch, as leaves; :meth:`ways_back` leads their gradients through it.
+    """A tower's outputs for a batch, as leaves; :meth:`ways_back` propagates their gradients.
 
     Args:
         encode: The tower.
-        inputs: What it takes, the batch's items in front; None is passed on.
-        chunk_size: Items that are embedded at a time: first without graph, then once more with
-            it, when the gradient of the features is known (gradient caching). The result is the
-            same; memory no longer grows with the batch. 0 embeds all at once, and once.
+        inputs: Its inputs, with the batch's items on the first axis; None is passed on.
+        chunk_size: Items that are embedded at a time: first without a graph, then again with one
+            when the gradient of the features is known (gradient caching). The result is the
+            same; memory no longer grows with the batch. 0 embeds all at once, without recomputation.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Encoded(Generic[Features]):
         return self.encode(*[None if t is None else t[chunk] for t in self.inputs])
 
     def ways_back(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        """A chunk at a time, what the tower gave and what the leaves' gradients say of it."""
+        """For each chunk, the tower's outputs and the gradients of the corresponding leaves."""
         for chunk in self.chunks:
             outputs, gradients = [], []
             made, self.kept = self.kept or self._encode(chunk), None
@@ -65,7 +65,7 @@ class Batch(_Batched):
     pixels: Pixels
     frame_mask: Bool[Tensor, "pairs frames"]
     seeds: Int[Tensor, "pairs"] | None = None
-    """What each pair draws its random numbers from; the step sets it."""
+    """Each pair's seed for random numbers, set by the step."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -86,11 +86,11 @@ class Batch(_Batched):
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Pairs whose towers' features are known: what is trained begins at the temporal encoder."""
+    """Pairs whose tower features are known: training begins at the temporal encoder."""
 
     text: TextFeatures
     video: VideoFeatures
-    """``frames``, ``frame_mask`` and ``patches`` count; ``encoded`` is made anew."""
+    """``frames``, ``frame_mask`` and ``patches`` are used; ``encoded`` is recomputed."""
     tokens: None = None
 
     def __len__(self) -> int:
@@ -106,21 +106,21 @@ class FeatureBatch:
         return FeatureBatch(text, self.video)
 
     def encode_texts(self, model: Retriever, chunk_size: int = 0) -> Encoded[TextFeatures]:
-        """The captions' features, as they are."""
+        """The captions' features, unchanged."""
         text = self.text
         return Encoded(TextFeatures, [text.sentence, text.words, text.word_mask, text.seeds])
 
     def encode_videos(self, model: Retriever, chunk_size: int = 0) -> Encoded[VideoFeatures]:
-        """The frames' features through the temporal encoder."""
+        """The frames' features after the temporal encoder."""
         video = self.video
         inputs = [video.frames, video.frame_mask, video.patches]
         return Encoded(model.encode_frames, inputs, chunk_size)
 
 
 Pairs = Batch | FeatureBatch
-"""What a training step takes."""
+"""Input of a training step."""
 
 
 def leaf(tensor: Tensor) -> Tensor:
-    """The same values, of which the gradient is wanted."""
+    """The same values as a leaf that requires a gradient."""
     return tensor.detach().requires_grad_(tensor.is_floating_point())

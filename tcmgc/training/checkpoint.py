@@ -1,12 +1,12 @@
 """A checkpoint is a folder that can be read without executing anything.
 
-| file                    | what is in it                                                |
+| file                    | content                                                      |
 |-------------------------|--------------------------------------------------------------|
-| `config.json`           | the whole config                                             |
+| `config.json`           | the complete config                                          |
 | `model.safetensors`     | every weight, by its name in the model                       |
-| `optimiser.safetensors` | Adam's two averages a weight, and the states of the generators |
-| `training.json`         | where the run stood: epoch, step, metrics, history           |
-| `tower.json`            | the towers' open_clip JSON, where the config names a file    |
+| `optimiser.safetensors` | Adam's two averages per weight, and the states of the generators |
+| `training.json`         | the run's state: epoch, step, metrics, history               |
+| `tower.json`            | the towers' open_clip JSON, if the config names a file       |
 """
 
 import json
@@ -38,7 +38,7 @@ def save(
     optimiser: torch.optim.Optimizer | None,
     training: dict[str, Any],
 ) -> None:
-    """Write a checkpoint into a folder that exists; ``training`` is plain JSON.
+    """Write a checkpoint into an existing folder; ``training`` is plain JSON.
 
     Raises:
         OSError: a file cannot be written, as on a full disk.
@@ -57,7 +57,7 @@ def load(folder: Path | str) -> tuple[config.Config, model.Retriever]:
     """The config and the model with the checkpoint's weights, on the CPU.
 
     Raises:
-        ValueError: not a checkpoint, damaged, or of another shape than its config says.
+        ValueError: not a checkpoint, damaged, or not of the shape that its config describes.
     """
     settings = read_config(folder)
     retriever = model.build(settings, load=False)
@@ -69,7 +69,7 @@ def read_config(folder: Path | str) -> config.Config:
     """The checkpoint's config alone; a tower that was given as a file is the checkpoint's own copy.
 
     Raises:
-        ValueError: the folder is not a checkpoint; names what is not there.
+        ValueError: the folder is not a checkpoint; names what is missing.
     """
     folder = Path(folder)
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -85,7 +85,7 @@ def read_config(folder: Path | str) -> config.Config:
 
 
 def read_training(folder: Path | str) -> dict[str, Any]:
-    """Where the run stood when the checkpoint was written.
+    """The run's state when the checkpoint was written.
 
     Raises:
         ValueError: the file cannot be read.
@@ -98,7 +98,7 @@ def read_training(folder: Path | str) -> dict[str, Any]:
 
 
 def load_weights(folder: Path | str, retriever: nn.Module) -> None:
-    """Put the checkpoint's weights into a model.
+    """Load the checkpoint's weights into a model.
 
     Raises:
         ValueError: names the first weight that is missing, left over, of another shape or not finite.
@@ -122,11 +122,11 @@ def load_weights(folder: Path | str, retriever: nn.Module) -> None:
 def load_optimiser(
     folder: Path | str, retriever: nn.Module, optimiser: torch.optim.Optimizer
 ) -> None:
-    """Put Adam's averages and the generators' states back."""
+    """Restore Adam's averages and the generators' states."""
     tensors = _read(Path(folder) / OPTIMISER)
     names = {parameter: name for name, parameter in retriever.named_parameters()}
     for group in optimiser.param_groups:
-        # Where Adam counts its steps: a fused one beside the weights, any other on the CPU.
+        # Device of Adam's step counter: with the weights if fused, else the CPU.
         counts_beside = group.get("fused", False)
         for parameter in group["params"]:
             start = f"state.{names[parameter]}."
@@ -165,7 +165,7 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
         with storage.usual_rights(path):
             save_file(tensors, path)
         with path.open("rb") as file:
-            os.fsync(file.fileno())  # a full disk can show here only
+            os.fsync(file.fileno())  # some file systems report a full disk only here
     except safetensors.SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from error
 

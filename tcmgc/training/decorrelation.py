@@ -15,10 +15,10 @@ from tcmgc.towers.features import TextFeatures, VideoFeatures
 class ChannelDecorrelation:
     """``weight (diagonal sum_i (C_ii - 1)^2 + rest sum_ij C_ij^2)``, C the channels' cross-correlation (Wang et al. 2022).
 
-    Features are L2-normalised, then each channel is brought to mean 0 and variance 1 over all of them. Tokens: C is
-    the mean of two, of words with their best frames and of frames with their best words, in the video or
-    text that they belong to; with the head's weights, of which those of one text or video sum to 1, a sum
-    over tokens divided by the number of pairs.
+    Features are L2-normalised, then each channel is standardised to mean 0 and variance 1. With tokens, C is the
+    mean of two matrices: words with their best frames, and frames with their best words, within each pair. With
+    the head's weights, which sum to 1 per text or video, it is a weighted sum over tokens divided by the
+    number of pairs.
 
     Args:
         options: which features, and the weights.
@@ -59,7 +59,7 @@ class ChannelDecorrelation:
         word_mask: Bool[Tensor, "pairs words"],
         frame_mask: Bool[Tensor, "pairs frames"],
     ) -> tuple[Int[Tensor, "pairs words"], Int[Tensor, "pairs frames"]]:
-        """The frame of each word and the word of each frame, in its own pair."""
+        """The best frame of each word and the best word of each frame, in its own pair."""
         products = words @ frames.mT
         outside = ~(word_mask.unsqueeze(2) & frame_mask.unsqueeze(1))
         products = products.masked_fill(
@@ -73,7 +73,7 @@ def cross_correlation(
     other: Float[Tensor, "items dim"],
     weights: Float[Tensor, " items"] | None = None,
 ) -> Float[Tensor, "dim dim"]:
-    """Of the channels of items that belong together, each standardised; a sum with weights, else the mean."""
+    """Cross-correlation of standardised channels of matching items: a weighted sum, or the mean."""
     one, other = _standardised(one), _standardised(other)
     weighed = one / len(one) if weights is None else one * weights.unsqueeze(1)
     return weighed.T @ other

@@ -1,4 +1,4 @@
-"""The one gather with gradient, and sums over workers. Without a process group all are the identity."""
+"""Gather with gradient, and sums over workers. Without a process group both are the identity."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -23,9 +23,9 @@ def alone() -> bool:
 
 
 def share(total: int, rank: int, workers: int, block: int = 1) -> slice:
-    """The part of ``total`` items that one worker takes: in rank order, sizes differing by one at most.
+    """The part of ``total`` items assigned to one worker: in rank order, with sizes that differ by at most one.
 
-    With ``block`` whole blocks of so many items are dealt out, the last one perhaps smaller.
+    With ``block``, complete blocks of this many items are assigned; the last one may be smaller.
     """
     size, rest = divmod(-(-total // block), workers)
     start = rank * size + min(rank, rest)
@@ -41,7 +41,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        # Every worker's loss may depend on every item: the true gradient is the sum of all.
+        # Every worker's loss may depend on every item, so the true gradient is the sum over workers.
         grad = grad.contiguous()
         dist.all_reduce(grad)
         return grad[ctx.mine], None, None
@@ -65,11 +65,11 @@ def _start_gather(local: Tensor, total: int, block: int = 1) -> Callable[[], Ten
 
 
 def gather(local: Tensor, total: int, block: int = 1) -> Tensor:
-    """All workers' items in rank order; each worker holds ``share(total, rank, workers, block)``.
+    """All workers' items in rank order; each worker has ``share(total, rank, workers, block)``.
 
-    The backward pass sums the gradients that all workers have for an item and hands them to its
-    owner. The gather of CLIP4Clip's family returns the local slice alone, which makes the
-    gradient a W-th of the true one.
+    The backward pass sums all workers' gradients of an item and returns the sum to its owner.
+    The gather in CLIP4Clip and its successors returns only the local slice of the gradient, which
+    is 1/W of the true one.
     """
     if alone():
         return local
@@ -79,7 +79,7 @@ def gather(local: Tensor, total: int, block: int = 1) -> Tensor:
 def gather_records(local: Record, total: int) -> Record:
     """All workers' records as one message, like :func:`gather` for each of their tensors.
 
-    A tensor that stands in them twice travels once.
+    A tensor that occurs twice in the records is sent once.
     """
     if alone():
         return local
@@ -88,9 +88,9 @@ def gather_records(local: Record, total: int) -> Record:
 
 
 def start_gather_records(local: Record, total: int) -> Callable[[], Record]:
-    """Begin what :func:`gather_records` does, without gradient; the function given waits for the rest.
+    """Start :func:`gather_records` without gradient; the returned function waits for the result.
 
-    Every worker calls both in the same order as its other messages.
+    Every worker must call both in the same order as its other collective operations.
     """
     if alone():
         return lambda: local
@@ -100,7 +100,7 @@ def start_gather_records(local: Record, total: int) -> Callable[[], Record]:
 
 
 def _packed(local: Record) -> tuple[Tensor, Callable[[Tensor], Record]]:
-    """A record as one tensor, and the way back for any number of items."""
+    """A record packed as one tensor, and a function that unpacks any number of items."""
     tensors = {id(tensor): tensor for tensor in local.tensors.values()}
     dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
     packed = torch.cat([t.flatten(1).to(dtype) for t in tensors.values()], 1)
@@ -120,15 +120,15 @@ def _packed(local: Record) -> tuple[Tensor, Callable[[Tensor], Record]]:
 def start_sum(
     tensors: Sequence[Tensor], bucket_bytes: int = 32 * 2**20, *, in_order: bool = False
 ) -> Callable[[], None]:
-    """Begin to add up tensors over the workers; the function given waits, and writes the sums into them.
+    """Start adding up tensors over workers; the returned function waits and writes the sums into them.
 
-    Every worker calls both in the same order as its other messages.
+    Every worker must call both in the same order as its other collective operations.
 
     Args:
-        tensors: Of the same shapes and types on every worker. Many go as one message.
+        tensors: Of the same shapes and types on every worker. Many are sent as one message.
         bucket_bytes: Size of a message.
-        in_order: Over a power of two of workers, as a tree over ranks, neighbours first: an
-            all-reduce leaves the order to the library, and it changes with the number of workers.
+        in_order: Sum in a tree over ranks, neighbours first (for a power of two of workers). In an
+            all-reduce the library chooses the order, which changes with the number of workers.
     """
     if alone():
         return lambda: None

@@ -1,8 +1,8 @@
 """Training of temporal encoder and head on the features of frozen towers.
 
-A screening: many settings in minutes, and not the paper's, whose towers are trained. Every
-caption and every video goes through the towers once; what is kept is what the towers say, before
-the temporal encoder. Objective, optimiser, schedule, order of pairs and metrics are those of
+A screening of many settings in minutes. It differs from the paper, which trains the towers. Every
+caption and every video passes through the towers once; the towers' features, before the temporal
+encoder, are stored. Objective, optimiser, schedule, order of pairs and metrics are those of
 training, and with ``towers.freeze`` at ``all`` so is the result.
 """
 
@@ -28,7 +28,7 @@ from tcmgc.training.step import Whole, backward
 
 @dataclass(frozen=True)
 class SplitFeatures:
-    """What the towers say of a split."""
+    """The towers' features of a split."""
 
     text: TextFeatures
     """Every caption, in the order of the split's pairs."""
@@ -51,17 +51,17 @@ def extract(
     *,
     batch_size: int = 64,
 ) -> SplitFeatures:
-    """Send a split through the towers.
+    """Compute the towers' features of a split.
 
     Args:
-        retriever: Its towers are used, where they are.
-        read: Pixels (videos, frames, 3, size, size) and frame mask of a range of videos.
+        retriever: Its towers are used, on their device.
+        read: Returns pixels (videos, frames, 3, size, size) and frame mask of a range of videos.
         captions: Of every video.
         tokenise: Captions to token ids.
         batch_size: Videos, and captions, at a time.
 
     Raises:
-        ValueError: the towers give patches, too, which are not kept.
+        ValueError: the towers also return patches, which are not stored.
     """
     retriever.eval()
     device = next(retriever.parameters()).device
@@ -88,7 +88,7 @@ def extract(
 
 
 def save(features: Features, path: Path | str) -> None:
-    """Write the features of all splits as one safetensors file, whole or not at all."""
+    """Write the features of all splits as one safetensors file, atomically."""
     tensors: dict[str, Tensor] = {}
     for name, split in features.items():
         tensors |= {f"{name}.text.{key}": value for key, value in split.text.tensors.items()}
@@ -105,7 +105,7 @@ def save(features: Features, path: Path | str) -> None:
 
 
 def load(path: Path | str) -> Features:
-    """Read what :func:`save` wrote.
+    """Read a file written by :func:`save`.
 
     Raises:
         ValueError: not such a file.
@@ -134,16 +134,16 @@ def load(path: Path | str) -> Features:
 
 
 class FrozenTrainer:
-    """A run on features.
+    """A training run on stored features.
 
     Args:
         settings: ``towers.freeze`` must be ``all``.
         features: With the splits ``train`` and ``val``.
-        device: Where to compute.
-        pairs: Training pairs an epoch, other ones each time; 0 takes all.
+        device: Device for the computation.
+        pairs: Training pairs per epoch, different ones each time; 0 uses all.
 
     Raises:
-        ValueError: towers that are to be trained, or fewer pairs than a batch.
+        ValueError: settings that train the towers, or fewer pairs than a batch.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class FrozenTrainer:
         self.train, self.val = features["train"], features["val"]
         self.model = model.build(_without_weights(settings)).to(device)
         self.optimiser: torch.optim.Optimizer | None = None
-        """None where nothing is left to learn: mean scores of plain frames, say."""
+        """None if nothing is learnt, for example with mean scores of plain frames."""
         if any(parameter.requires_grad for parameter in self.model.parameters()):
             self.optimiser = model.build_optimiser(settings, self.model)
         self.objective = model.build_objective(settings)
@@ -172,7 +172,7 @@ class FrozenTrainer:
         self.done = 0
 
     def epoch(self) -> dict[str, float]:
-        """Train through an epoch's pairs; gives the mean of each loss term, nothing where nothing learns.
+        """Train one epoch; return the mean of each loss term, or nothing if nothing is learnt.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -232,7 +232,7 @@ class FrozenTrainer:
         return retrieval_metrics(scores.cpu().numpy(), self.val.owner.numpy())
 
     def _frames(self, split: SplitFeatures, videos: Tensor) -> VideoFeatures:
-        """Frame features as the towers would give them here, before the temporal encoder."""
+        """Frame features as the towers would return them, before the temporal encoder."""
         mask = split.frame_mask[videos].to(self.device)
         frames = split.frames[videos].to(self.device)
         if not self.model.encode_padding:
@@ -241,7 +241,7 @@ class FrozenTrainer:
 
 
 def _without_weights(settings: config.Config) -> config.Config:
-    """The towers' weights are not needed, but where the temporal encoder starts from them."""
+    """Settings without the towers' weights, unless the temporal encoder is initialised from them."""
     if settings.temporal.starts_from_text or settings.head.starts_from_text:
         return settings
     return config.replace(settings, {"towers.pretrained": None})

@@ -1,9 +1,8 @@
 """Contrastive losses and similarity decorrelation (Eq. 33-37), each formula once.
 
-Every function takes this worker's rows of scores, its texts against all videos of the batch, and
-gives its share of the term: the shares of all workers add up to the term of the whole batch, so
-that adding up their gradients gives the whole batch's gradient. With one worker the rows are the
-whole matrix and the share is the term.
+Every function takes this worker's rows of scores (its texts against all videos of the batch) and
+returns its share of the term. The shares of all workers add up to the term of the whole batch, and
+so do their gradients. With one worker, the rows are the whole matrix and the share is the term.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,13 +33,13 @@ def info_nce(
         rows: This worker's texts against all videos, unscaled; text i of the batch belongs to video i.
         scale: lambda.
         mine: Which of the batch's pairs these are; None: all.
-        columns: All texts (rows) against this worker's videos (columns); None: the rows' own, where
-            they are the whole matrix.
-        same: True where a video is the text's own at another place of the batch; such pairs are no
-            negatives.
+        columns: All texts (rows) against this worker's videos (columns); None: take them from
+            `rows`, which must be the whole matrix.
+        same: True if a video is the text's own at another position of the batch; such pairs are
+            not negatives.
 
     Raises:
-        ValueError: the matrix is not square where it should be whole.
+        ValueError: `rows` should be the whole matrix and is not square.
     """
     mine = _whole(rows, "similarity") if mine is None else mine
     columns = rows if columns is None else columns
@@ -91,7 +90,7 @@ def similarity_decorrelation(
         mine: Which of the batch's pairs these are; None: all.
 
     Raises:
-        ValueError: fewer than two contrasts, a matrix that is not square where it should be whole,
+        ValueError: fewer than two contrasts, a matrix that should be whole and is not square,
             or no pair of that kind.
     """
     if len(grains) < 2:
@@ -118,7 +117,7 @@ def similarity_decorrelation(
 
 
 class Objective:
-    """The training loss: a contrast, alpha times SDR, and a term on features where one is set.
+    """The training loss: a contrast, alpha times SDR, and optionally a term on features.
 
     Args:
         options: The config's loss.
@@ -146,10 +145,10 @@ class Objective:
         Args:
             scores: This worker's texts against all videos.
             scale: Logit scale.
-            mine: Which of the batch's pairs this worker holds.
+            mine: Which of the batch's pairs this worker has.
             columns: All texts against this worker's videos; None gathers them.
-            bias: What the sigmoid loss adds to logits.
-            same: As :func:`info_nce` takes it.
+            bias: Added to logits by the sigmoid loss.
+            same: As in :func:`info_nce`.
         """
         options, rows = self.options, scores.similarity
         if options.contrast == "sigmoid":
@@ -160,7 +159,7 @@ class Objective:
             loss = torch.stack(list(terms.values())).sum()
         else:
             if columns is None:
-                # A column needs every worker's texts: only the scores travel, not the features.
+                # A column needs every worker's texts: only scores are sent, not features.
                 columns = gather(rows, rows.shape[1])[:, mine]
             t2v, v2t = info_nce(rows, scale, mine, columns, same)
             loss = self.weight * (t2v + v2t)
@@ -176,7 +175,7 @@ class Objective:
         return {"loss": loss, **terms}
 
     def on_features(self, model: Any, text: Any, video: Any) -> Tensor | None:
-        """The term that sees the whole batch's features; None where there is none."""
+        """The term on the whole batch's features; None if there is none."""
         return None if self.term is None else self.term(model, text, video)
 
 

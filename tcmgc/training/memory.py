@@ -1,13 +1,13 @@
-"""How this process asks the system for memory."""
+"""Settings of the process's memory allocator."""
 
 import ctypes
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, instead of handing every large tensor back at once.
+    """Keep freed memory in this process, instead of returning every large tensor's to the system.
 
-    glibc maps each allocation above 32 MB afresh, and the system fills it with zeros page by page.
-    Where there is no glibc nothing changes.
+    glibc maps each allocation above 32 MB anew, and the system fills it with zeros page by page.
+    Has no effect without glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -17,5 +17,5 @@ def keep_freed_memory() -> None:
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)
-    # The arenas of other threads cannot hold a block above 64 MB; a worker's function is one.
+    # Arenas of other threads, such as a worker's, cannot hold a block above 64 MB.
     mallopt(arena_max, 1)

@@ -1,7 +1,7 @@
-"""Optimisers, learning rates and schedules, each as the published systems have it, and our own.
+"""Optimisers, learning rates and schedules: those of the published systems, and our own.
 
-Which weights are CLIP's decides their rate: those of both towers and the logit scale. A module of
-the towers whose weights a method adds says so by ``added = True``; they are new ones.
+CLIP's weights (both towers and the logit scale) and new weights have different rates. A module in
+the towers whose weights a method adds sets ``added = True``; they count as new weights.
 """
 
 import math
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from tcmgc.config import Optim
 
 FIRST_RATE = 1e-8
-"""CenterCLIP's rate of the first step, and the least of all."""
+"""CenterCLIP's rate at the first step, which is also the minimum."""
 
 
 class _Adam(torch.optim.Optimizer):
-    """Adam's two averages; what is made of them differs.
+    """Adam's two averages; subclasses compute the update from them.
 
     Args:
         parameters: Parameters or groups, each with its ``lr`` and ``weight_decay``.
@@ -77,9 +77,9 @@ class _Adam(torch.optim.Optimizer):
 class BertAdam(_Adam):
     """Adam without bias correction, decay added to the update (before the rate).
 
-    m and v are the usual averages; the step is lr (m / (sqrt(v) + eps) + weight_decay p). This
-    is what CLIP4Clip, X-CLIP, UCoFiA, TS2-Net, DRL and TC-MGC train with. Without correction
-    the first steps are (1 - b1) / sqrt(1 - b2), about 0.7, of the sign: warm-up covers them.
+    m and v are the usual averages; the step is lr (m / (sqrt(v) + eps) + weight_decay p).
+    CLIP4Clip, X-CLIP, UCoFiA, TS2-Net, DRL and TC-MGC train with it. Without correction the
+    first steps are (1 - b1) / sqrt(1 - b2), about 0.7, times the sign: warm-up covers them.
 
     Args:
         parameters: Parameters or groups, each with its ``lr`` and ``weight_decay``.
@@ -87,8 +87,8 @@ class BertAdam(_Adam):
         betas: Decay of the two averages.
         eps: Added to the root of the second.
         weight_decay: Default decay.
-        max_norm: Of each parameter's gradient, which is clipped to it alone. After all gradients
-            together were clipped to norm 1, a maximum of 1 changes nothing.
+        max_norm: Each parameter's gradient is clipped to this norm separately. If all gradients
+            together were clipped to norm 1 before, a maximum of 1 changes nothing.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class BertAdam(_Adam):
 
 
 class HfAdamW(_Adam):
-    """AdamW as transformers 4 had it, which X-Pool trains with; arguments as :class:`BertAdam`'s.
+    """AdamW of transformers 4, with which X-Pool trains; arguments as in :class:`BertAdam`.
 
-    The step is lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps), so that eps counts before the bias
-    correction; then p loses the share lr weight_decay of what the step has made of it. PyTorch adds eps to the
-    corrected root and decays before the step.
+    The step is lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps), so eps is added before the bias
+    correction; then p is multiplied by 1 - lr weight_decay. PyTorch adds eps to the corrected root
+    and decays before the step.
     """
 
     def update(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -180,7 +180,7 @@ def build_optimiser(model: nn.Module, options: Optim) -> torch.optim.Optimizer:
         return BertAdam(list(groups.values()), **rest)
     if options.kind == "hf_adamw":
         return HfAdamW(list(groups.values()), **rest)
-    # Fused: one pass over the weights in place of several, for a memory bus that all workers of a machine share.
+    # Fused: one pass over the weights instead of several, since all workers of a machine share the memory bus.
     return torch.optim.AdamW(list(groups.values()), **rest, fused=True)
 
 
@@ -198,7 +198,7 @@ def _added(model: nn.Module) -> set[Tensor]:
 
 
 def rate(step: int, steps: int, options: Optim) -> float:
-    """Factor on the learning rates at a step, counted from 0, of so many."""
+    """Factor on the learning rates at step ``step``, counted from 0, of ``steps``."""
     return _SCHEDULES[options.schedule](step, steps, options)
 
 
@@ -243,14 +243,14 @@ _SCHEDULES: dict[str, Callable[[int, int, Optim], float]] = {
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Multiply every group's starting rate by a factor."""
+    """Set every group's rate to its base rate times a factor."""
     for group in optimiser.param_groups:
         group.setdefault("initial_lr", group["lr"])
         group["lr"] = group["initial_lr"] * factor
 
 
 def clip_gradients(model: nn.Module, norm: float) -> Tensor:
-    """Scale all gradients so that their norm is at most ``norm``; gives the norm before."""
+    """Scale all gradients so that their norm is at most ``norm``; return the norm before."""
     return torch.nn.utils.clip_grad_norm_(
         [p for p in model.parameters() if p.grad is not None], norm
     )

@@ -1,4 +1,4 @@
-"""Which pairs a step sees: a function of the seed and the epoch alone."""
+"""The order of training pairs: a function of the seed and the epoch alone."""
 
 from collections.abc import Sequence
 
@@ -16,15 +16,15 @@ def separated_order(
 ) -> NDArray[np.int64]:
     """A permutation of the pairs that puts captions of one video into different batches.
 
-    The captions of a video that has no more of them than the epoch has batches all lie in
-    different batches; of a video with more, every batch gets the same number or one more. Each
-    video takes the batches that have the most places left, at random among equals, so which
-    videos meet in a batch is as random as these counts allow.
+    If a video has no more captions than the epoch has batches, all of them are in different
+    batches; otherwise every batch gets the same number or one more. Each video is assigned the
+    batches with the most free places, at random among equals, so the combination of videos in a
+    batch is as random as these counts allow.
 
     Args:
         videos: The number of each pair's video.
-        batch_size: Pairs a batch.
-        seed: Of the run.
+        batch_size: Pairs per batch.
+        seed: The run's seed.
         epoch: Counted from 0.
 
     Returns:
@@ -61,12 +61,12 @@ def share_with_own_video_as_negative(
 ) -> float:
     """Share of an epoch's pairs whose batch has another caption of the same video.
 
-    To such a pair the loss shows its own video as a negative.
+    The loss treats the own video of such a pair as a negative.
 
     Args:
         videos: The number of each pair's video.
         order: The pairs' numbers, batch after batch.
-        batch_size: Pairs a batch.
+        batch_size: Pairs per batch.
     """
     steps = len(order) // batch_size
     if not steps:
@@ -94,7 +94,7 @@ def owners(captions: Sequence[int]) -> NDArray[np.int64]:
 
 
 def steps_per_epoch(pairs: int, batch_size: int) -> int:
-    """Whole batches in an epoch; the rest is left out, another one each epoch.
+    """Complete batches in an epoch; the remaining pairs, different in each epoch, are dropped.
 
     Raises:
         ValueError: fewer pairs than one batch.

@@ -1,8 +1,8 @@
-"""Names for the parts of a step: in a profiler's trace, and as a table of where the time goes.
+"""Named parts of a step, for a profiler's trace and for a table of their times.
 
-``with span("text tower"): ...`` costs two calls where nobody measures. Inside :class:`Recording`
-each span's time is kept as well; a moment belongs to the innermost span of its thread, and is
-shared out evenly among threads that are in a span.
+``with span("text tower"): ...`` costs two calls if nothing is recorded. Inside :class:`Recording`,
+each span's time is recorded as well; a moment is counted for the innermost span of its thread, and
+divided evenly among threads that are in a span.
 """
 
 import threading
@@ -15,7 +15,7 @@ import torch
 from torch.profiler import record_function
 
 STEP = "step"
-"""The span of a whole step: what it holds outside of others is listed under OTHER."""
+"""The span of a complete step; its time outside of other spans is listed under OTHER."""
 OTHER = "not named"
 
 _recording: "Recording | None" = None
@@ -58,16 +58,16 @@ class Part:
 
     name: str
     seconds: float
-    """Of a step, on average."""
+    """Per step, on average."""
     share: float
-    """Of the step's time, between 0 and 1."""
+    """Share of the step's time, between 0 and 1."""
 
 
 class Recording:
-    """Keeps the times of all spans inside, in all threads.
+    """Records the times of all spans inside, in all threads.
 
-    On a GPU every span waits for the device at both ends, so that its time is that of its own work:
-    steps take a little longer than without.
+    On a GPU, every span waits for the device at both ends, so that it measures only its own work;
+    steps take a little longer than without recording.
     """
 
     def __init__(self) -> None:
@@ -86,22 +86,22 @@ class Recording:
         _recording = None
 
     def settle(self) -> None:
-        """Wait for the device, where there is one."""
+        """Wait for the device, if there is one."""
         if self._wait is not None:
             self._wait()
 
     def add(self, name: str, start: float | None) -> None:
-        """A span of this thread that ends now; one that began before the recording does not count."""
+        """Record a span of this thread that ends now; one that began before the recording is ignored."""
         if start is not None:
             self._found.append((name, threading.get_ident(), start, time.perf_counter()))
 
     @property
     def count(self) -> int:
-        """Spans that have ended."""
+        """Number of spans that have ended."""
         return len(self._found)
 
     def table(self) -> list[Part]:
-        """The parts of a step by time, longest first, then what no span names; empty without a step."""
+        """The parts of a step by time, longest first, then time outside spans; empty without a step."""
         steps = [(start, end) for name, _, start, end in self._found if name == STEP]
         total = sum(end - start for start, end in steps)
         if not total:
@@ -118,7 +118,7 @@ class Recording:
 
 
 def _shared_out(spans: Sequence[tuple[str, int, float, float]]) -> dict[str, float]:
-    """Seconds a name: each moment to the innermost span of each thread, in equal parts."""
+    """Seconds per name: each moment is divided equally among the innermost spans of all threads."""
     events = sorted(
         (moment, kind, number)
         for number, (_, _, start, end) in enumerate(spans)

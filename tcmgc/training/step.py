@@ -1,12 +1,12 @@
 """One training step over any number of workers, with the gradients of one worker on the whole batch.
 
-A batch is cut into pieces that are computed alone: each worker's share is one piece, or, with
-``pieces``, all workers together compute the same pieces whatever their number, and sums over
-pieces follow one tree. Then the result is the same to the bit: otherwise matrix products of
-another size round differently, and under Adam such differences grow until the losses part.
+A batch is cut into pieces that are computed separately: each worker's share is one piece, or, with
+``pieces``, any number of workers compute the same pieces, and sums over pieces follow one tree.
+The result is then bit-identical. Otherwise matrix products of different sizes round differently,
+and under Adam such differences grow until the losses diverge.
 
-Each piece scores its own texts against all videos. Its loss is its share of the sum, so that the
-gradients of all pieces add up to the true ones, for towers and head alike.
+Each piece scores its own texts against all videos. Its loss is its share of the sum, so the
+gradients of all pieces add up to the true ones, for towers and head.
 """
 
 import itertools
@@ -41,7 +41,7 @@ Values = list[Tensor | None]
 
 @dataclass(frozen=True)
 class Whole(_Batched):
-    """What a worker may know of the whole batch; what it does not know is gathered."""
+    """What a worker knows of the whole batch; anything unknown is gathered."""
 
     words: Int[Tensor, "..."] | None = None
     """Ids of all words in the batch."""
@@ -54,12 +54,12 @@ class How:
     """How a step is computed; the gradients are the same to rounding."""
 
     chunk_size: int = 0
-    """Pairs that are embedded at a time; 0 for all at once. See :class:`Encoded`."""
+    """Pairs that are embedded at a time; 0: all at once. See :class:`Encoded`."""
     pieces: int = 0
-    """Compute the batch in so many pieces, whose sums do not depend on the number of workers, to
-    the bit; 0: each worker its share at once."""
+    """Compute the batch in this many pieces, whose sums are bit-identical for any number of workers;
+    0: each worker computes its share as one piece."""
     threads: Threads = field(default=ONE)
-    """Compute a worker's pieces side by side."""
+    """Compute a worker's pieces in parallel."""
 
 
 def backward(
@@ -73,7 +73,7 @@ def backward(
     seed: int = 0,
     also: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
-    """Leave the whole batch's gradient in every parameter and give the whole batch's loss terms.
+    """Write the whole batch's gradient to every parameter and return the whole batch's loss terms.
 
     Args:
         model: The same weights on every worker.
@@ -82,11 +82,11 @@ def backward(
         objective: The loss.
         how: Chunks, pieces and threads.
         whole: What is known of the whole batch.
-        seed: Of this step, the same on every worker: what dropout and noise are drawn from.
-        also: Numbers of this worker's to add up over all; they travel and come with the loss terms.
+        seed: This step's seed for dropout and noise, the same on every worker.
+        also: Numbers of this worker to sum over all; they are sent and returned with the loss terms.
 
     Raises:
-        ValueError: pieces that cannot be dealt out evenly; words that are not all.
+        ValueError: pieces that cannot be distributed evenly, or an incomplete set of words.
     """
     rank, workers = world()
     _check(how.pieces, workers, total)
@@ -114,7 +114,7 @@ def _check(pieces: int, workers: int, total: int) -> None:
 
 
 def _words(batch: Pairs, known: Tensor | None, total: int) -> Tensor | None:
-    """Ids of the words that the batch uses; None where features are known."""
+    """Ids of the words that the batch uses; None if features are known."""
     if batch.tokens is None:
         return None
     if known is None:
@@ -146,8 +146,8 @@ def _backward(
         lambda at: _Piece(model, batch[at.start - first : at.stop - first], at, how.chunk_size),
         places,
     )
-    # What travels between workers does so while they compute: records beside texts' features, and
-    # gradients of records and of the text tower beside what is left of the way back.
+    # Communication overlaps with computation: records are sent while texts are encoded, and
+    # gradients of records and of the text tower during the rest of the backward pass.
     with span("record"):
         records = [part.record.map(Tensor.detach) for part in parts]
         gathered = start_gather_records(type(records[0]).cat(records), total)
@@ -201,7 +201,7 @@ def _backward(
 
 
 def _same(objective: Objective, videos: Tensor | None, place: slice) -> Tensor | None:
-    """Where a piece's texts meet their own video at another place of the batch."""
+    """True where a piece's text meets its own video at another position of the batch."""
     if not objective.options.mask_same_video:
         return None
     if videos is None:
@@ -218,11 +218,11 @@ def _term(
     terms: list[dict[str, Tensor]],
     total: int,
 ) -> tuple[Values, list[dict[str, Tensor]]]:
-    """A loss term on features: its gradients of weights, and the terms with it.
+    """A loss term on features: its gradients of weights, and the loss terms including it.
 
-    Every worker computes it from the whole batch's features, so that what it gives does not depend
-    on how they are dealt out. Each takes the gradient of its own features from it; the first worker
-    alone counts its value and its gradient of weights.
+    Every worker computes it from the whole batch's features, so the result does not depend on how
+    they are distributed. Each worker uses the gradient of its own features; only the first worker
+    counts the value and the gradient of weights.
     """
     nothing: Values = [None] * len(parts[0].weights)
     if objective.term is None:
@@ -259,7 +259,7 @@ def _zeros(values: Values) -> Values:
 
 
 class _Piece:
-    """Features and records of a piece, its rows of scores, and the way back in three stretches."""
+    """Features and records of a piece, its rows of scores, and the backward pass in three stages."""
 
     def __init__(self, model: Retriever, batch: Pairs, place: slice, chunk_size: int) -> None:
         self.model, self.batch, self.place, self.chunk_size = model, batch, place, chunk_size
@@ -270,12 +270,12 @@ class _Piece:
             self.record = model.head.record(self.video.features)
 
     def read_texts(self) -> None:
-        """Captions' features."""
+        """Compute the captions' features."""
         with span("text tower"):
             self.text = self.batch.encode_texts(self.model, self.chunk_size)
 
     def score(self, everyone: Any) -> Tensor:
-        """This piece's texts against all videos; the loss's gradient will be in :attr:`scores`."""
+        """Score this piece's texts against all videos; the loss's gradient will be in :attr:`scores`."""
         with span("score"):
             self.seen = everyone.map(leaf)
             self.lambda_ = self.model.scale()
@@ -297,7 +297,7 @@ class _Piece:
     def backward_to_records(self) -> tuple[Values, Values]:
         """Gradients of the weights of head and scale, and of all videos' records.
 
-        Those of this piece's texts are left in its features.
+        Gradients of this piece's texts are stored in its features.
         """
         with span("back through scores"):
             texts = list(self.text.features.tensors.values())
@@ -332,7 +332,7 @@ class _Piece:
             return self._through(self.text, [None] * len(self.weights))
 
     def backward_through_videos(self, records: Values) -> Values:
-        """Gradients of the weights of visual tower and head, from those of all videos' records from all texts."""
+        """Gradients of the weights of visual tower and head, from all texts' gradients of the records."""
         with span("back through records"):
             videos = list(self.video.features.tensors.values())
             mine = [None if gradient is None else gradient[self.place] for gradient in records]
@@ -357,7 +357,7 @@ def _present(values: Values) -> list[Tensor]:
 def _gradients(
     outputs: Sequence[Tensor], gradients: Sequence[Tensor | None], inputs: Sequence[Tensor]
 ) -> Values:
-    """Gradients of the inputs; None for those that take no part."""
+    """Gradients of the inputs; None for unused ones."""
     roots = [
         (output, gradient)
         for output, gradient in zip(outputs, gradients, strict=True)
@@ -378,7 +378,7 @@ def _gradients(
 
 
 def _own(gradient: Tensor | None, taken: set[int]) -> Tensor | None:
-    """The gradient in memory of its own: autograd hands one tensor to all summands of a sum."""
+    """The gradient in its own memory: autograd passes one tensor to all summands of a sum."""
     if gradient is None:
         return None
     if gradient.untyped_storage().data_ptr() in taken:
@@ -393,14 +393,14 @@ def _split(values: Values, *sizes: int) -> list[Values]:
 
 
 def _tree(summands: list[Values]) -> Values:
-    """The sum of a power of two of summands, which are overwritten: pairs of neighbours, then pairs of those."""
+    """The sum of a power of two of summands, which are overwritten: pairs of neighbours first, and so on."""
     while len(summands) > 1:
         summands = [_plus(*pair) for pair in zip(summands[::2], summands[1::2], strict=True)]
     return summands[0]
 
 
 def _plus(first: Values, second: Values) -> Values:
-    """Element by element, into the first."""
+    """Add element by element, into the first."""
     return [
         b if a is None else a if b is None else a.add_(b)
         for a, b in zip(first, second, strict=True)

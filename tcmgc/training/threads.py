@@ -1,7 +1,7 @@
-"""Threads that compute pieces of one result side by side, each as it would be computed alone.
+"""Threads that compute pieces of one result in parallel, each as if it were computed alone.
 
-On a CPU, last digits depend on how many threads share an operation (`torch.set_num_threads`). With
-these, a process with many pieces can give each as many as a process with one piece has.
+On a CPU, rounding depends on the number of threads in an operation (`torch.set_num_threads`). A
+process with many pieces can thus give each as many threads as a process with one piece has.
 """
 
 from collections import deque
@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 
 
 class Threads:
-    """Called like `map`; gives a list.
+    """Called like `map`; returns a list.
 
-    PyTorch's modes (no gradients, inference) are a thread's own: the function sets those it needs.
+    PyTorch's modes (no gradients, inference) are thread-local: the function must set those it needs.
 
     Args:
         count: Items computed at a time. With one, the calling thread computes them in turn.
@@ -29,7 +29,7 @@ class Threads:
     def __call__(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """The function's results, in the order of the items; the first error is raised.
 
-        Items are taken as they are needed, no more than `count` ahead of the results.
+        Items are consumed on demand, at most `count` ahead of the results.
         """
         if self._pool is None:
             return [function(item) for item in items]
@@ -43,4 +43,4 @@ class Threads:
 
 
 ONE = Threads()
-"""Everything in turn, in the calling thread."""
+"""Computes everything in turn, in the calling thread."""

@@ -1,4 +1,4 @@
-"""Frames of a video at chosen instants, exactly as a full decode gives them, or an error that says why."""
+"""Frames of a video at chosen instants, identical to those of a full decode, or an error with the reason."""
 
 from tcmgc.video.sample import DECODER_VERSION, DecodeError, Frames, VideoInfo, probe, sample_frames
 

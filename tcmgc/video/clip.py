@@ -1,4 +1,4 @@
-"""A stretch of a video as an MP4 that any browser plays: H.264 and AAC."""
+"""A section of a video as an MP4 that any browser plays: H.264 and AAC."""
 
 import io
 import os
@@ -22,20 +22,20 @@ def to_mp4(
     height: int = 480,
     timeout: float | None = None,
 ) -> bytes:
-    """Decode and encode again, from the last key frame before ``start`` on; the first picture is at or before it.
+    """Decode and re-encode from the last key frame before ``start``; the first picture is at or before it.
 
-    What the decoder fills in for damaged data is shown: this is for looking, not for features. Without
-    a sound that can be decoded, the result has none.
+    The decoder's substitutes for damaged data are kept: the result is for viewing, not for features.
+    If no sound can be decoded, the result has none.
 
     Args:
         path: local path or URI.
         start: seconds from the first frame.
-        end: seconds; where the stretch ends.
-        height: pictures that are higher are scaled down to it.
+        end: seconds; end of the section.
+        height: higher pictures are scaled down to this height.
         timeout: seconds that it may take.
 
     Raises:
-        DecodeError: not a video, nothing in this stretch can be decoded, or over time.
+        DecodeError: not a video, nothing in this section can be decoded, or over time.
     """
     source = find(path)
     deadline = Deadline(source.name, timeout)
@@ -102,7 +102,7 @@ def _encode(
 
 
 def _upright(frame: av.VideoFrame) -> av.VideoFrame:
-    """The picture as it stands on screen."""
+    """The picture as shown, after rotation."""
     how = display_turn(frame)
     if not any(how):
         return frame
@@ -119,7 +119,7 @@ def _picture_stream(output: Any, video: Any, frame: Any, height: int) -> Any:
     stream.height = max(2, round(frame.height * scale / 2) * 2)
     stream.width = max(2, round(frame.width * scale / 2) * 2)
     stream.pix_fmt = "yuv420p"
-    # Pictures may come at any time: the rate is only a hint.
+    # Pictures may have any times: the rate is only a hint.
     stream.codec_context.time_base = Fraction(1, 90_000)
     return stream
 

@@ -1,10 +1,10 @@
 """From the time stamps of pictures to ascending times: pure arithmetic, no file is opened here.
 
-Stamps of real files repeat, step back, and begin again where files were joined. The rule here is
-FFmpeg's: its best-effort time of each picture, and on screen at t is the last picture whose time is
-not later than t. Two things are added, both only where that rule would show one picture in the place
-of many: a clock that starts again goes on where the one before it ended, and a few stamps that step
-back by more than a second are set to the time of the picture before them.
+Stamps of real files repeat, step back, and restart where files were joined. The rule here is
+FFmpeg's: each picture has its best-effort time, and the last picture whose time is not later than t
+is on screen at t. Two corrections are added, for cases in which that rule would show one picture
+instead of many: a clock that restarts continues where the previous one ended, and a few stamps that
+step back by more than a second are set to the time of the picture before them.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ import numpy as np
 from jaxtyping import Float64
 
 FEW = 3
-"""So many stamps in a row may be wrong; more that agree with each other are a clock."""
+"""This many stamps in a row may be wrong; more that agree with each other are a new clock."""
 _LOOK_BACK = 8
 _LOOK_AHEAD = 250
 LITERAL_SECONDS = 2.0
-"""So far back single stamps are believed."""
+"""Single stamps may step back by this much and still count as correct."""
 _AROUND_BREAK = 6
-"""Gaps that are off beside each place where the clock of a constant rate starts again."""
+"""Irregular gaps allowed near each restart of a clock with a constant rate."""
 
 
 class BestEffort:
-    """FFmpeg's guess at the time of each decoded picture, called once a picture in output order.
+    """FFmpeg's estimate of each decoded picture's time, called once per picture in output order.
 
-    The presentation stamp counts, until presentation stamps have failed to ascend more often than
-    decoding stamps have; from then on the decoding stamp (FFmpeg, libavcodec/decode.c).
+    The presentation stamp counts until presentation stamps have failed to ascend more often than
+    decoding stamps; from then on the decoding stamp counts (FFmpeg, libavcodec/decode.c).
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class BestEffort:
         self._dts = _Ascent()
 
     def __call__(self, pts: int | None, dts: int | None) -> int | None:
-        """Ticks; None where the picture has no stamp at all."""
+        """The time in ticks; None if the picture has no stamp."""
         if dts is not None:
             self._dts.see(dts)
         elif pts is not None:
@@ -67,9 +67,9 @@ def continuous(
     """Times in ticks of ``base`` seconds, ascending (not strictly) from 0, first picture at 0.
 
     Args:
-        stamps: in output order; None where a picture has none, at least one has.
-        base: seconds a tick.
-        rate: pictures a second, for those without a stamp and where a clock starts again.
+        stamps: in output order; None for a picture without one; at least one picture has a stamp.
+        base: seconds per tick.
+        rate: pictures per second, for those without a stamp and where a clock restarts.
     """
     ticks = _filled(stamps, base, rate)
     if (np.diff(ticks) > 0).all():
@@ -79,12 +79,12 @@ def continuous(
 
 
 def restarts(stamps: Sequence[int], base: Fraction) -> list[int]:
-    """Where the clock starts again: indices into ``stamps``, ascending."""
+    """Restarts of the clock: indices into ``stamps``, ascending."""
     return _breaks(np.asarray(stamps, dtype=np.float64), base)[0]
 
 
 def step_of(ticks: np.ndarray, base: Fraction, rate: Fraction | None) -> float:
-    """Ticks from a picture to the next: the rate's where stamps agree with it, else their median."""
+    """Ticks between pictures: those of the rate if stamps agree with it, else their median."""
     nominal = float(1 / (rate * base)) if rate else 0.0
     gaps = np.diff(ticks)
     gaps = gaps[gaps > 0]
@@ -97,7 +97,7 @@ def step_of(ticks: np.ndarray, base: Fraction, rate: Fraction | None) -> float:
 def _filled(
     stamps: Sequence[int | None], base: Fraction, rate: Fraction | None
 ) -> Float64[np.ndarray, " pictures"]:
-    """Pictures without a stamp come evenly between their neighbours, a step apart at the ends."""
+    """Place pictures without a stamp evenly between their neighbours, one step apart at the ends."""
     ticks = np.array([np.nan if stamp is None else stamp for stamp in stamps], dtype=np.float64)
     known = np.flatnonzero(~np.isnan(ticks))
     if len(known) == len(ticks):
@@ -114,12 +114,12 @@ def _filled(
 def _joined(
     ticks: Float64[np.ndarray, " pictures"], base: Fraction, rate: Fraction | None
 ) -> Float64[np.ndarray, " pictures"]:
-    """The parts of a broken clock one after the other, without the stamps that are far off."""
+    """Concatenate the parts of a broken clock, without stamps that are far off."""
     begins, wrong = _breaks(ticks, base)
     step = step_of(ticks, base, rate)
     irregular = int((np.abs(np.diff(ticks) - step) > 1 + 1e-6).sum())
     if begins and irregular <= _AROUND_BREAK * len(begins):
-        return step * np.arange(len(ticks))  # stamps beside a break are often guesses
+        return step * np.arange(len(ticks))  # stamps next to a break are often estimates
     out = ticks.copy()
     for place in wrong:
         out[place] = out[place - 1]
@@ -131,14 +131,14 @@ def _joined(
 
 
 def _breaks(ticks: Float64[np.ndarray, " pictures"], base: Fraction) -> tuple[list[int], list[int]]:
-    """Where the clock starts again, and which stamps are far off."""
+    """Where the clock restarts, and which stamps are far off."""
     begins: list[int] = []
     wrong: list[int] = []
     start, skip = 0, 0
     for place in (np.flatnonzero(np.diff(ticks) < 0) + 1).tolist():
         recent = np.sort(ticks[max(start, place - _LOOK_BACK) : place])
         if place < skip or (recent > ticks[place]).sum() <= FEW:
-            continue  # a stamp or two ahead of their time: swallowed by those that follow
+            continue  # a stamp or two ahead of time: superseded by those that follow
         level, ahead = recent[-1 - FEW], ticks[place : place + _LOOK_AHEAD]
         above = np.flatnonzero(ahead >= level)
         back = int(above[0]) if len(above) else len(ahead)

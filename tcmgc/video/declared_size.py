@@ -1,10 +1,10 @@
-"""How long a file says it is: cut downloads, found without decoding anything.
+"""The size that a file declares: finds truncated downloads without decoding anything.
 
-Containers name the sizes of their parts; FFmpeg reads what is there and says nothing of the rest.
-A size that no writer knew yet, as in what was written to a pipe, is no promise: then the parts
-inside are looked at. MPEG program streams, FLV, MXF and raw streams name no sizes, and transport
-streams no more than the size of a packet: one that is cut between two packets is a shorter video,
-and nothing can tell it from one.
+Containers declare the sizes of their parts; FFmpeg reads what is there and does not report missing
+parts. If the writer did not know a size, as for output to a pipe, the parts inside are checked
+instead. MPEG program streams, FLV, MXF and raw streams declare no sizes, and transport
+streams only the size of a packet: one that is cut between two packets cannot be distinguished from
+a shorter video.
 """
 
 import re
@@ -20,15 +20,15 @@ _BOXES = frozenset(
 """Top-level boxes (ISO/IEC 14496-12, 4.2 and 8; QuickTime)."""
 _PADDING = frozenset([b"free", b"skip", b"wide"])
 _UNKNOWN_RIFF = (0x7FFFFFFF, 0xFFFFFFFF)
-"""Sizes, the last 16 bits aside, that stand for one that was not known; 0 does, too."""
+"""Sizes, except for the last 16 bits, that mean "unknown"; 0 does, too."""
 _CHUNK = re.compile(rb"\d\d[a-z]{2}|ix\d\d|idx1|indx|LIST|JUNK|RIFF|vprp|_PMX", re.IGNORECASE)
 _RIFF_SLACK = 16
-"""By so many bytes writers miscount, their own headers among them."""
+"""Writers miscount by up to this many bytes, for example by including their own headers."""
 
 
 @runtime_checkable
 class Seekable(Protocol):
-    """What is asked of a file object."""
+    """The methods that a file object must have."""
 
     def read(self, size: int, /) -> bytes:
         """Up to ``size`` bytes."""
@@ -38,7 +38,7 @@ class Seekable(Protocol):
 
 
 def declared_size(file: Seekable, size: int) -> int | None:
-    """Bytes that the file must have by its own account; None where it does not say.
+    """Bytes that the file must have by its own declaration; None if it declares no size.
 
     Reads box and chunk headers only: MP4 and MOV boxes, RIFF (AVI), Matroska's segment, ASF's
     file properties; a whole number of packets for MPEG transport streams.
@@ -53,7 +53,7 @@ def declared_size(file: Seekable, size: int) -> int | None:
         return _asf(head, file)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
         return _boxes(file, size)
-    for packet, sync in ((188, 0), (192, 4)):  # transport stream; the same with time codes
+    for packet, sync in ((188, 0), (192, 4)):  # transport stream, without and with time codes
         if size > 2 * packet and head[sync] == head[sync + packet] == 0x47:
             return -(-size // packet) * packet
     return None
@@ -62,7 +62,7 @@ def declared_size(file: Seekable, size: int) -> int | None:
 def _boxes(file: Seekable, size: int) -> int:
     """End of the last top-level box (ISO/IEC 14496-12, 4.2).
 
-    A file that has its index and its media is whole, whatever else was put behind them.
+    A file with its index and its media is complete, even if other data follow.
     """
     offset, seen = 0, set[bytes]()
     while offset + 8 <= size:
@@ -85,16 +85,16 @@ def _boxes(file: Seekable, size: int) -> int:
 
 
 def _riff(file: Seekable, size: int) -> int | None:
-    """End of the last RIFF part, or of its last chunk where the part's own size cannot be true.
+    """End of the last RIFF part, or of its last chunk if the part's own size cannot be right.
 
-    An AVI file whose movie and whose index end within the file is whole.
+    An AVI file whose movie and index end within the file is complete.
     """
     offset = 0
     while offset + 12 <= size:
         file.seek(offset)
         mark, length = struct.unpack("<4sI", file.read(8))
         if mark != b"RIFF":
-            return offset  # what others put behind the last part
+            return offset  # other data after the last part
         end = offset + 8 + length
         unknown = length == 0 or any(length >> 16 == one >> 16 for one in _UNKNOWN_RIFF)
         if unknown or end > size:
@@ -111,10 +111,10 @@ def _chunks(file: Seekable, offset: int, size: int) -> tuple[int, bool]:
         file.seek(offset)
         mark, length, kind = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
         if mark == b"LIST" and kind in (b"movi", b"rec ") and offset + 8 + length > size:
-            offset += 12  # its length was not known either: look into it
+            offset += 12  # its length was not known either: descend into it
             continue
         if not _CHUNK.match(mark):
-            break  # what others put behind the last chunk
+            break  # other data after the last chunk
         end = offset + 8 + length
         indexed |= mark == b"idx1" and end <= size
         offset = end + (end & 1)
@@ -136,7 +136,7 @@ def _matroska(head: bytes, file: Seekable) -> int | None:
 
 
 def _ebml_size(data: bytes, offset: int) -> tuple[int | None, int]:
-    """A variable-length size and where it ends; None for "unknown", all ones, as live streams have."""
+    """A variable-length size and where it ends; None for "unknown" (all ones), as in live streams."""
     first = data[offset]
     width = 9 - first.bit_length()
     if width > 8 or offset + width > len(data):

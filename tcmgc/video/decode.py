@@ -1,4 +1,4 @@
-"""Reading wanted frames: by decoding everything, or only what they depend on."""
+"""Decode the wanted frames: from a full decode, or from only the packets that they depend on."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,23 +18,23 @@ from tcmgc.video.timeline import Packets, Timeline, counts_by_dts, rate_of
 
 Convert = Callable[[av.VideoFrame], UInt8[np.ndarray, "3 size size"]]
 Pixels = dict[int, UInt8[np.ndarray, "3 size size"]]
-"""By place in display order."""
+"""Frames by position in display order."""
 
 _NOT_OF_PICTURES = re.compile(
     r"\bSEI\b|buffering period|recovery_frame_cnt"  # H.264, HEVC
     r"|\bAPP\d? ?\b|\bEXIF\b|\bICC|^(app|com): |decode_app"  # JPEG
 )
-"""What decoders say of messages and notes beside the picture."""
+"""Decoders' complaints about metadata that do not affect the picture."""
 _OF_MEMORY = re.compile(r"mmco: unref short failure")
-"""A picture that the stream wants forgotten is not there, as at the start of a cut."""
+"""A picture that the stream discards is missing, as at the start of a cut."""
 
 
 class Decoder:
-    """One stream's decoder, strict: a picture that it is not sure of is an error, if it is shown.
+    """One stream's strict decoder: an unreliable picture is an error if it is shown.
 
-    Not shown are, and may be doubtful: pictures before the first one in display order that come
-    after it in decoding order (the leading pictures of an open group that was cut from what it
-    refers to), and pictures that an edit list hides and no other refers to.
+    Pictures that are not shown may be unreliable: those before the first one in display order that
+    come after it in decoding order (the leading pictures of an open group whose references were
+    cut off), and pictures that an edit list hides and no other refers to.
     """
 
     def __init__(
@@ -44,18 +44,18 @@ class Decoder:
         self._units = NalUnits.of(stream)
         self._has_forbidden = forbidden_test(self._units)
         self._begun, self._first = False, 0
-        """Whether there was a packet; the first one's presentation time."""
+        """Whether there was a packet, and the first one's presentation time."""
         self._leading = self._opening = False
-        """Whether the packet comes before the first in display order; and whether it may still
-        refer to what was before the first packet."""
+        """Whether the packet precedes the first one in display order; and whether it may still
+        refer to data before the first packet."""
         self._doubtful: set[int] = set()
 
     def feed(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-        """The pictures that come out; None drains the decoder.
+        """Decode a packet and return the decoder's pictures; None drains the decoder.
 
         Raises:
             DamagedError: the decoder reports an error, in its result, its log or the picture.
-            DecodeError: time is over.
+            DecodeError: the timeout has passed.
         """
         self.deadline.check()
         if packet is not None:
@@ -83,7 +83,7 @@ class Decoder:
         self._opening &= not packet.is_keyframe
 
     def _decode(self, packet: av.Packet | None) -> tuple[list[av.VideoFrame], str]:
-        """What comes out, and what is wrong with the packet's picture."""
+        """The decoder's pictures, and what is wrong with the packet's picture."""
         if packet is not None and self._has_forbidden(packet):
             return [], "bytes that the code does not allow"
         before = len(self.complaints)
@@ -124,14 +124,14 @@ def decode_all(
     deadline: Deadline,
     until: float | int | None,
 ) -> tuple[Timeline, Pixels]:
-    """Decode from the first packet on, keeping the wanted frames, and learn the true timeline.
+    """Decode from the first packet on, keep the wanted frames, and determine the true timeline.
 
-    Frames come at FFmpeg's best-effort times; where there are none, at the stream's rate. Stops
-    two seconds past ``until``, where the clock has not stepped back before. What comes
-    before the first key frame is let go where it cannot be decoded.
+    Frames have FFmpeg's best-effort times, or, without stamps, those of the stream's rate. Stops
+    two seconds after ``until``, if the clock has not stepped back before. Pictures
+    before the first key frame are dropped if they cannot be decoded.
 
     Raises:
-        DecodeError: the decoder noticed damage, or time is over.
+        DecodeError: the decoder noticed damage, or the timeout has passed.
     """
     keep = frozenset(wanted)
     try:
@@ -188,7 +188,7 @@ def _decode_from(
 
 
 class _Past:
-    """Whether enough frames are past a moment to be sure that none of those to come is before it."""
+    """Whether enough frames are past a moment to be sure that no later frame is before it."""
 
     def __init__(self, until: float | int | None, base: Fraction) -> None:
         self.until, self.base = until, base
@@ -214,20 +214,20 @@ class _Past:
 
 
 _SMALL_STEP = Fraction(1, 4)
-"""Seconds that single stamps may step back without it being a clock that starts again."""
+"""Seconds that single stamps may step back without counting as a restart of the clock."""
 
 
 def decode_needed(
     source: Source, packets: Packets, wanted: Sequence[int], convert: Convert, deadline: Deadline
 ) -> Pixels | None:
-    """Decode only what the wanted frames depend on; None where the outcome is not beyond doubt.
+    """Decode only what the wanted frames depend on; None if the result is not certain.
 
-    Runs begin at the last entry before a wanted frame, unless the previous run is already past
-    it. Within a run, pictures that no other refers to are left out (H.264). Frames must come out
-    by ascending timestamps, and each wanted one with exactly its packet's.
+    Runs begin at the last entry point before a wanted frame, unless the previous run is already past
+    it. Within a run, pictures that no other refers to are skipped (H.264). Frames must have
+    ascending timestamps, and each wanted frame exactly that of its packet.
 
     Raises:
-        DecodeError: time is over.
+        DecodeError: the timeout has passed.
     """
     order = packets.order or []
     targets = {order[place]: place for place in wanted}
@@ -267,7 +267,7 @@ def first_picture(
 ) -> tuple[av.VideoFrame, bool]:
     """The first picture that can be decoded, and whether it is from the first packet.
 
-    What comes before the first key frame may be broken.
+    Pictures before the first key frame may be broken.
 
     Raises:
         DecodeError: there is none, or it is damaged.
@@ -292,9 +292,9 @@ def first_picture(
 
 
 def plan_runs(packets: Packets, targets: Sequence[int]) -> list[range]:
-    """Stretches of packets to feed, in decoding order, each from an entry to its last target."""
+    """Ranges of packets to decode, in decoding order, each from an entry point to its last target."""
     runs: list[range] = []
-    pts = [stamp or 0 for stamp in packets.pts]  # known, all of them, where there is an order
+    pts = [stamp or 0 for stamp in packets.pts]  # all are known if there is an order
     for target in targets:
         entry = max(i for i in packets.entries if i <= target and pts[i] <= pts[target])
         if runs and entry <= runs[-1].stop:

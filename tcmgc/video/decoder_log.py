@@ -1,7 +1,7 @@
-"""What FFmpeg's decoders complain of and then paper over.
+"""Errors that FFmpeg's decoders log and then conceal.
 
-A decoder that misses a reference picture or finds a wrong checksum often says so in the log only,
-makes something up and hands it out as a picture.
+A decoder that misses a reference picture or finds a wrong checksum often reports it in the log only
+and returns a made-up picture.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ _before: tuple[int | None, bool] = (None, True)
 
 @contextlib.contextmanager
 def listening() -> Iterator[list[Complaint]]:
-    """A list that fills with the errors that FFmpeg logs in this thread within the block.
+    """A list that collects the errors that FFmpeg logs in this thread within the block.
 
-    FFmpeg's log level is one for the whole process: it is raised to ERROR while anyone listens, and
-    put back by the last.
+    FFmpeg's log level is global to the process: it is raised to ERROR while any thread listens, and
+    restored by the last.
     """
     global _listeners, _before
     with _lock:

@@ -1,4 +1,4 @@
-"""What can be read off packets: where decoding can begin, and bytes that no encoder writes."""
+"""Tests on packets: whether decoding can begin there, and whether they contain illegal bytes."""
 
 import itertools
 import re
@@ -12,11 +12,11 @@ _INTRA = frozenset(
     {"dnxhd", "dvvideo", "ffvhuff", "huffyuv", "jpeg2000", "magicyuv", "mjpeg", "prores"}
     | {"rawvideo", "utvideo", "v210", "v410", "png"}
 )
-"""Every picture stands for itself."""
+"""Every picture is independent of others."""
 _BY_KEYFRAME = frozenset({"vp9", "av1"})
 """A key frame resets all references, and containers flag nothing else."""
 _FORBIDDEN = re.compile(rb"\0\0(?:[\1\2]|\0+[^\0])")
-"""Kept out of NAL units by emulation prevention (ISO/IEC 14496-10 and 23008-2, 7.4.1 and 7.4.2)."""
+"""Excluded from NAL units by emulation prevention (ISO/IEC 14496-10 and 23008-2, 7.4.1 and 7.4.2)."""
 _START = re.compile(rb"\x00\x00\x01")
 
 PacketTest = Callable[[av.Packet], bool]
@@ -24,16 +24,16 @@ PacketTest = Callable[[av.Packet], bool]
 
 @dataclass(frozen=True)
 class NalUnits:
-    """How a stream of H.264 or HEVC packs its NAL units."""
+    """The format of NAL units in a stream of H.264 or HEVC."""
 
     codec: str
     """h264 or hevc."""
     width: int
-    """Bytes of the lengths before units (ISO/IEC 14496-15); 0: start codes (Annex B)."""
+    """Bytes of the length before each unit (ISO/IEC 14496-15); 0: start codes (Annex B)."""
 
     @classmethod
     def of(cls, stream: VideoStream) -> "NalUnits | None":
-        """None for other codecs."""
+        """The stream's format; None for other codecs."""
         codec = stream.codec_context.codec.canonical_name
         place = {"h264": 4, "hevc": 21}.get(codec)
         if place is None:
@@ -43,7 +43,7 @@ class NalUnits:
         return cls(codec, (extra[place] & 3) + 1 if packed else 0)
 
     def split(self, packet: av.Packet) -> Iterator[memoryview]:
-        """The packet's units without what stands between them; ends at a length that does not fit."""
+        """The packet's units without lengths or start codes; stops at a length that does not fit."""
         data = memoryview(packet)
         if not self.width:
             starts = [match.end() for match in _START.finditer(data)]
@@ -65,28 +65,28 @@ class NalUnits:
         return unit[0] & 31 if self.codec == "h264" else unit[0] >> 1 & 63
 
     def decides_pictures(self, unit: memoryview) -> bool:
-        """Slices and parameter sets; not messages, fillers, and what the standards leave open."""
+        """True for slices and parameter sets; false for messages, fillers and unspecified types."""
         if self.codec == "h264":
             return self.kind(unit) in (1, 2, 3, 4, 5, 7, 8)
         return self.kind(unit) <= 34
 
     def refreshes(self, unit: memoryview) -> bool:
-        """Whether no later picture refers to one before.
+        """Whether no later picture refers to an earlier one.
 
-        A key frame of a container is not enough: in an open group of pictures, and with gradual
-        refresh, pictures after it refer to pictures before. Instantaneous refreshes (unit type 5;
-        in HEVC, all random access types, 16 to 21) do not have this.
+        A container's key-frame flag is not sufficient: in an open group of pictures, and with gradual
+        refresh, pictures after it refer to pictures before. That cannot happen at instantaneous
+        refreshes (unit type 5; in HEVC, all random access types, 16 to 21).
         """
         return self.kind(unit) == 5 if self.codec == "h264" else 16 <= self.kind(unit) <= 21
 
     def is_referred_to(self, packet: av.Packet) -> bool:
-        """Whether other pictures may be predicted from this one, as H.264 says; true for HEVC."""
+        """Whether other pictures may be predicted from this one, according to H.264; true for HEVC."""
         if self.codec != "h264":
             return True
         return any(unit[0] & 0x60 and self.kind(unit) <= 5 for unit in self.split(packet))
 
     def without_messages(self, packet: av.Packet) -> av.Packet | None:
-        """The packet without units that decide no picture; None where it has none of them."""
+        """The packet without units that do not affect pictures; None if it has none or only such units."""
         units = list(self.split(packet))
         kept = [bytes(unit) for unit in units if self.decides_pictures(unit)]
         if not kept or len(kept) == len(units):
@@ -98,9 +98,9 @@ class NalUnits:
 
 
 def entry_test(stream: VideoStream) -> PacketTest:
-    """A test for one stream's packets: whether decoding can begin here, and give the same pictures.
+    """A test for one stream's packets: whether decoding that begins there gives the same pictures.
 
-    For codecs of which nothing is known only the first packet counts.
+    For unknown codecs, only the first packet passes.
     """
     codec = stream.codec_context.codec.canonical_name
     if codec in _INTRA:
@@ -123,10 +123,10 @@ def entry_test(stream: VideoStream) -> PacketTest:
 
 
 def forbidden_test(units: NalUnits | None) -> PacketTest:
-    """A test for packets: whether pictures of H.264 or HEVC hold bytes that they cannot hold.
+    """A test for packets: whether pictures of H.264 or HEVC contain forbidden bytes.
 
-    Decoders read over a block of zeros without a word; it is the trace of a transfer or a disk
-    that went wrong. Zeros at the end of a unit are padding.
+    Decoders silently skip a block of zeros, which a failed transfer or disk leaves
+    behind. Zeros at the end of a unit are padding.
     """
     if units is None:
         return lambda packet: False

@@ -1,4 +1,4 @@
-"""Opening what may or may not be a video: local files, URIs and bytes, behind one error."""
+"""Open possible videos (local files, URIs and bytes), with one exception type for all errors."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from tcmgc import storage
 from tcmgc.video.declared_size import declared_size
 
 HELD_BYTES = 64 << 20
-"""A remote file up to this size is fetched in one piece; a larger one is read as it is needed."""
+"""A remote file up to this size is downloaded in one piece; a larger one is read on demand."""
 
 _READ_AHEAD = 4 << 20
 _MAX_PIXELS = 1 << 26
@@ -28,15 +28,15 @@ _FORMATS = (
     "mpeg,mpegts,mpegvideo,mxf,nsv,nut,nuv,obu,ogg,rm,swf,vc1,wtv,yuv4mpegpipe,"
     "aac,ac3,aiff,amr,flac,mp3,wav"
 )
-"""Demuxers for one film in one file: no play lists, no images, no text art. The audio-only ones
-are there so that the error can say so."""
+"""Demuxers for one film in one file: no playlists, no images, no text art. The audio-only ones
+are included so that the error can say so."""
 
 
 _LOGS_ALL = frozenset({"h264"})
 
 
 class DecodeError(Exception):
-    """A video that cannot be read, or not without making frames up."""
+    """A video that cannot be read, or only with made-up frames."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -48,11 +48,11 @@ class DecodeError(Exception):
 
 
 class DamagedError(DecodeError):
-    """The decoder noticed that data are wrong."""
+    """The decoder detected damaged data."""
 
 
 class Deadline:
-    """A moment after which a file has taken too long."""
+    """The time at which processing of a file is aborted."""
 
     def __init__(self, path: str, seconds: float | int | None) -> None:
         self.path = path
@@ -60,12 +60,12 @@ class Deadline:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def check(self) -> None:
-        """Raise :class:`DecodeError` once the time is over."""
+        """Raise :class:`DecodeError` if the time has passed."""
         if self._end is not None and time.monotonic() > self._end:
             raise DecodeError(self.path, f"took more than the {self.seconds:g} s allowed")
 
     def left(self) -> float | None:
-        """Seconds left, at least a millisecond; None where nothing was set."""
+        """Seconds left, at least a millisecond; None without a limit."""
         return None if self._end is None else max(self._end - time.monotonic(), 1e-3)
 
 
@@ -74,11 +74,11 @@ class Source:
     """A file that can be opened more than once."""
 
     name: str
-    """What error messages call it."""
+    """Its name in error messages."""
     path: str | None
     """Local path or URI; None for bytes."""
     data: bytes | None
-    """The whole file where it is held in memory."""
+    """The complete file, if it is held in memory."""
     size: int
 
     @contextlib.contextmanager
@@ -96,10 +96,10 @@ class Source:
 
 
 def find(path_or_bytes: str | os.PathLike[str] | bytes) -> Source:
-    """Look at what is there, without opening it as a video.
+    """Check that a file exists, without opening it as a video.
 
     Raises:
-        DecodeError: nothing there, not a regular file, or empty.
+        DecodeError: it does not exist, is not a regular file, or is empty.
     """
     if isinstance(path_or_bytes, bytes | bytearray | memoryview):
         content = bytes(path_or_bytes)
@@ -131,7 +131,7 @@ def find(path_or_bytes: str | os.PathLike[str] | bytes) -> Source:
 
 @contextlib.contextmanager
 def reasons(name: str) -> Iterator[None]:
-    """Turn whatever reading a broken file raises into :class:`DecodeError`."""
+    """Convert any error from reading a broken file into :class:`DecodeError`."""
     try:
         yield
     except DecodeError:
@@ -142,14 +142,14 @@ def reasons(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_video(source: Source, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its main video stream, with damage made loud.
+    """Open the container and its main video stream, with damage reported as errors.
 
-    FFmpeg hides damage: it fills lost blocks with something plausible and returns the frame.
-    ``explode`` makes the decoders report what they notice instead. H.264's says all of it in its log
-    as well, and goes on where the trouble is with a picture that is not shown.
+    By default FFmpeg conceals damage: it fills lost blocks with plausible data and returns the frame.
+    With ``explode``, decoders report what they detect. H.264's decoder also logs all of it,
+    and continues if the damaged picture is not shown.
 
     Raises:
-        DecodeError: not a video, no video stream, no decoder, or shorter than it says it is.
+        DecodeError: not a video, no video stream, no decoder, or shorter than its header says.
     """
     with contextlib.ExitStack() as stack:
         target: Any

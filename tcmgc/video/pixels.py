@@ -1,4 +1,4 @@
-"""From a decoded frame to the square that CLIP sees."""
+"""From a decoded frame to CLIP's square input."""
 
 from typing import Literal
 
@@ -13,13 +13,13 @@ _BICUBIC = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT  # the same pixels whatever the processor's vector units
+    | Interpolation.BITEXACT  # the same pixels on all processors
 )
 
 _BILINEAR = (_BICUBIC & ~Interpolation.BICUBIC) | Interpolation.BILINEAR
 
 Resize = Literal["shortest", "squash"]
-"""Scale the shorter side and cut out the centre, or scale both sides to the square."""
+"""Scale the shorter side and crop the centre, or scale both sides to the square."""
 Kernel = Literal["bicubic", "bilinear"]
 
 _BT2020_CONSTANT, _DERIVED = 10, (12, 13)
@@ -39,11 +39,11 @@ _BY_PRIMARIES = {
     7: Colorspace.SMPTE240M,
     9: Colorspace.BT2020,
 }
-"""The matrix that follows from the primaries; else ITU-R BT.601's, which is also what stands in
-for a tag that says nothing."""
+"""The matrix that follows from the primaries; else ITU-R BT.601's, which is also used for
+an unspecified tag."""
 
 Turn = tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1]]
-"""What a display matrix asks for: swap the axes, then mirror rows (top-bottom), then columns."""
+"""A display matrix's operations: swap the axes, then mirror rows (top-bottom), then columns."""
 
 
 def square(
@@ -53,12 +53,12 @@ def square(
     resize: Resize = "shortest",
     kernel: Kernel = "bicubic",
 ) -> UInt8[np.ndarray, "3 size size"]:
-    """RGB with the shorter side scaled to ``size`` and the centre cut out; or both sides scaled to it.
+    """RGB with the shorter side scaled to ``size`` and the centre cropped; or both sides scaled to it.
 
-    The longer side becomes int(size * long / short), the cut begins at round(rest / 2), as
-    torchvision's Resize and CenterCrop have it. Scaling and the step from YUV to RGB are one pass
-    of swscale, by the matrix that the frame is tagged with. Turned by the display matrix;
-    pixels count as square (a sample aspect ratio is not applied, as OpenCV's readers do not).
+    The longer side becomes int(size * long / short), the crop begins at round(rest / 2), as in
+    torchvision's Resize and CenterCrop. Scaling and conversion from YUV to RGB are one pass
+    of swscale, with the frame's tagged matrix. The result is rotated by the display matrix;
+    pixels count as square (as in OpenCV's readers, a sample aspect ratio is not applied).
     """
     short, long = sorted((frame.width, frame.height))
     scaled = int(size * long / short)
@@ -80,13 +80,13 @@ def square(
 
 
 def _matrix(frame: av.VideoFrame) -> Colorspace | None:
-    """The matrix to read the frame by where it is not the tagged one; None: the tagged one.
+    """The matrix for converting the frame, if it differs from the tagged one; None: the tagged one.
 
     Constant luminance differs from the same primaries' usual matrix in shades only, and a matrix
-    derived from primaries is that of the standard which has them (ITU-T H.273, 8.3).
+    derived from primaries is that of the standard with these primaries (ITU-T H.273, 8.3).
 
     Raises:
-        ValueError: a matrix that is not one of YCbCr.
+        ValueError: not a YCbCr matrix.
     """
     code = int(frame.colorspace)
     if code == _BT2020_CONSTANT:
@@ -104,7 +104,7 @@ def _matrix(frame: av.VideoFrame) -> Colorspace | None:
 def display_turn(frame: av.VideoFrame) -> Turn:
     """The eighth-turn symmetry nearest to the frame's display matrix.
 
-    Row vector times matrix [[a, b, 0], [c, d, 0], [x, y, 1]] gives the place on screen
+    Row vector times matrix [[a, b, 0], [c, d, 0], [x, y, 1]] gives the position on screen
     (ISO/IEC 14496-12, 6.2.2); angles other than quarter turns are rounded to them.
     """
     side_data = frame.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
@@ -119,7 +119,7 @@ def display_turn(frame: av.VideoFrame) -> Turn:
 def turn(
     image: UInt8[np.ndarray, "rows columns channels"], how: Turn
 ) -> UInt8[np.ndarray, "_ _ channels"]:
-    """The image as it stands on screen."""
+    """The image as shown on screen."""
     swap, rows, columns = how
     if swap:
         image = image.transpose(1, 0, 2)

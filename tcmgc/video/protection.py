@@ -1,4 +1,4 @@
-"""Files whose pictures are encrypted: named as such, since they only look damaged otherwise."""
+"""Detect encrypted files, which would otherwise be reported as damaged."""
 
 import re
 
@@ -16,7 +16,7 @@ _ASF_ENCRYPTION = {
 
 
 def encryption(source: Source) -> str | None:
-    """By what scheme the pictures are encrypted; None where nothing says that they are."""
+    """The scheme by which pictures are encrypted; None if nothing indicates encryption."""
     with source.open() as file:
         head = file.read(_READ)
         tail = b""

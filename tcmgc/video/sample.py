@@ -1,24 +1,24 @@
-"""Frames of a video at chosen instants, exactly as a full decode gives them, or an error.
+"""Frames of a video at chosen instants, identical to those of a full decode, or an error.
 
-**Damage.** FFmpeg hides it: lost blocks are filled with something plausible, missing references are
-drawn. Here a decoder's errors, its log, its own mark of a broken picture, a file shorter than its
-header says, packets of a transport stream that are missing, and bytes that H.264 and HEVC forbid
-all end in :class:`DecodeError`. What is not shown may be doubtful: pictures that an edit list hides
-and no other refers to, and the leading pictures of an open group with which a cut begins; so may
-messages beside pictures (:class:`tcmgc.video.decode.Decoder`).
-No decoder can notice everything: in entropy-coded data most flips turn one legal stream into another.
-Of files with one flipped bit, those that gave other frames and no error were 3 % (H.264), 8 to 10 %
+**Damage.** FFmpeg conceals it: lost blocks are filled with plausible data, missing references are
+made up. Here a decoder's errors, its log, its own mark of a broken picture, a file shorter than its
+header says, missing packets of a transport stream, and bytes that H.264 and HEVC forbid
+all raise :class:`DecodeError`. Data that are not shown may be damaged: pictures that an edit list hides
+and no other refers to, the leading pictures of an open group at the start of a cut, and
+metadata messages (:class:`tcmgc.video.decode.Decoder`).
+No decoder can detect everything: in entropy-coded data most flips turn one legal stream into another.
+The shares of files with one flipped bit that gave different frames and no error were 3 % (H.264), 8 to 10 %
 (MPEG-4, MPEG-2, WMV), 57 % (HEVC), 68 to 77 % (VP8, VP9), 0 to 1 % (AV1) and none (FFV1, which
 carries checksums); of files with 512 zeroed bytes, 0 to 1 % (H.264, HEVC, MPEG-4, MPEG-2), 2 to 3 % (AV1),
 5 % (WMV), 69 to 80 % (VP8, VP9): ``python benchmarks/damage.py --tries 150``. Where that matters,
-compare the files with the checksums that their publisher gives.
-Only what the wanted frames depend on is decoded, so that damage elsewhere in a file does no harm.
+compare the files with the checksums of their publisher.
+Only data that the wanted frames depend on are decoded, so damage elsewhere in a file has no effect.
 
-**Time.** Stamps that repeat, step back or begin again are read as FFmpeg's best effort has them
-(:mod:`tcmgc.video.clock`). ``python benchmarks/fuzz.py`` holds files of every kind against FFmpeg.
+**Time.** Stamps that repeat, step back or restart are interpreted as FFmpeg's best effort does
+(:mod:`tcmgc.video.clock`). ``python benchmarks/fuzz.py`` compares files of every kind with FFmpeg.
 
-**Hangs.** ``timeout`` is looked at between packets. A decoder that hangs or dies inside one packet can
-only be ended from outside: decode in a process of its own, as the pipeline's actors do.
+**Hangs.** ``timeout`` is checked between packets. A decoder that hangs or dies inside one packet can
+only be ended from outside: decode in a separate process, as the pipeline's actors do.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ __all__ = ["DECODER_VERSION", "DecodeError", "Frames", "VideoInfo", "probe", "sa
 
 
 DECODER_VERSION = 2
-"""Raised whenever the same call on the same file gives other pixels: caches are keyed by it."""
+"""Incremented whenever the same call on the same file gives different pixels; part of caches' keys."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Frames:
     pixels: UInt8[np.ndarray, "frames 3 size size"]
     """RGB."""
     timestamps: Float64[np.ndarray, " frames"]
-    """When each of them comes on screen, in seconds from the first frame of the video."""
+    """When each of them is first shown, in seconds from the first frame of the video."""
 
     def __len__(self) -> int:
         return len(self.timestamps)
@@ -60,18 +60,18 @@ class Frames:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file's headers and packets say, without decoding its pictures."""
+    """Information from a file's headers and packets, without decoding its pictures."""
 
     container: str
     codec: str
     width: int
-    """As shown: after rotation."""
+    """Size as shown, after rotation."""
     height: int
     frames: int
     duration: float
     """Seconds from the first frame to the end of the last."""
     frame_rate: float
-    """Frames a second on average."""
+    """Frames per second on average."""
     size: int
     """Bytes."""
 
@@ -92,27 +92,27 @@ def sample_frames(
     """The frames on screen at the instants of :func:`tcmgc.video.sampling.sample_instants`.
 
     The frame on screen at t is the last one whose timestamp, counted from the first frame, is not
-    later than t (:mod:`tcmgc.video.clock` where stamps do not ascend). The duration is that of the
-    pictures found: the last timestamp plus the time the last frame stands; what the container's
-    header says of it is not used. Each is turned by the display matrix and scaled to a square
+    later than t (see :mod:`tcmgc.video.clock` for stamps that do not ascend). The duration is that of
+    the pictures found: the last timestamp plus the duration of the last frame; the container's
+    header is not used. Frames are rotated by the display matrix and scaled to a square
     (:func:`tcmgc.video.pixels.square`).
 
-    Packets are read first, without decoding. Where container and codec keep the promise that
-    packets carry their frames' timestamps, only what the wanted frames depend on is decoded, and
-    checked to be them; in all other cases the whole video is. Memory: a few full-size frames, and up to 64 MiB
-    of compressed packets. One thread.
+    Packets are read first, without decoding. If container and codec guarantee that packets have
+    their frames' timestamps, only data that the wanted frames depend on are decoded, and the
+    frames are verified; otherwise the complete video is decoded. Memory: a few full-size frames,
+    and up to 64 MiB of compressed packets. One thread.
 
     Args:
         path_or_bytes: local path, URI, or the file's content.
         size: side of the square, pixels.
-        timeout: seconds that the file may take, looked at between packets. A decoder that hangs
-            inside one packet is beyond it: run decoding in a process that can be ended.
+        timeout: seconds that the file may take, checked between packets. It cannot stop a decoder
+            that hangs inside one packet: run decoding in a process that can be ended.
         seed: decides the instants of the ``random`` sampler.
-        resize: what becomes of frames that are no square.
-        kernel: of scaling.
+        resize: how frames are made square.
+        kernel: interpolation of scaling.
 
     Raises:
-        DecodeError: not a video, cut short, damaged, without pictures in the window, or over time.
+        DecodeError: not a video, truncated, damaged, without pictures in the window, or over time.
         ValueError: a setting out of range.
     """
     check_sampling(max_frames=max_frames, fps=fps, start=start, end=end, sampler=sampler)
@@ -161,12 +161,12 @@ def sample_frames(
 def probe(
     path_or_bytes: str | os.PathLike[str] | bytes, timeout: Number | None = None
 ) -> VideoInfo:
-    """What a video's headers say, checked by decoding its first picture.
+    """Information from a video's headers, checked by decoding its first picture.
 
-    MP4 and MOV are read from their index; in all other formats the packets are read through.
+    For MP4 and MOV the index is read; for all other formats, all packets.
 
     Raises:
-        DecodeError: as :func:`sample_frames`, but damage inside later pictures goes unseen.
+        DecodeError: as :func:`sample_frames`, but damage inside later pictures is not detected.
     """
     source = find(path_or_bytes)
     deadline = Deadline(source.name, timeout)
@@ -196,7 +196,7 @@ def probe(
 
 @contextlib.contextmanager
 def _protection_named(source: Source) -> Iterator[None]:
-    """What cannot be decoded because it is encrypted is called so."""
+    """Report a decoding error of an encrypted file as encryption."""
     try:
         yield
     except (DecodeError, av.FFmpegError) as error:

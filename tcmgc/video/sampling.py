@@ -1,4 +1,4 @@
-"""Which instants of a video are looked at: pure arithmetic, no file is opened here."""
+"""The instants at which a video is sampled: pure arithmetic, no file is opened here."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -22,11 +22,11 @@ def sample_instants(
 ) -> Float64[np.ndarray, " instants"]:
     """Instants within [start, min(end, duration)), in seconds from the first frame, ascending.
 
-    * ``uniform`` (CLIP4Clip): the instants k / fps, k = 0, 1, 2, ..., that lie in the window;
-      where they are more than ``max_frames``, those at linspace(0, count - 1, max_frames) cut to
-      integers. A window between two of them is looked at where it begins.
+    * ``uniform`` (CLIP4Clip): the instants k / fps, k = 0, 1, 2, ..., in the window;
+      if there are more than ``max_frames``, those at linspace(0, count - 1, max_frames) truncated
+      to integers. A window between two of them is sampled at its beginning.
     * ``middle`` (X-Pool): the middles of ``max_frames`` equal segments of the window.
-    * ``random``: one uniformly drawn instant in each of those segments, decided by ``seed``.
+    * ``random``: one uniformly drawn instant in each of these segments, decided by ``seed``.
 
     Raises:
         ValueError: a setting out of range, or a window that begins at or after ``duration``.
@@ -62,10 +62,10 @@ def on_screen(
 def check_sampling(
     *, max_frames: int, fps: Number, start: Number, end: Number | None, sampler: str
 ) -> None:
-    """Refuse settings that name no instants.
+    """Refuse settings that select no instants.
 
     Raises:
-        ValueError: names the setting, what was expected and what was given.
+        ValueError: names the setting, the expected values and the given one.
     """
     if sampler not in get_args(Sampler):
         known = ", ".join(get_args(Sampler))
@@ -81,7 +81,7 @@ def check_sampling(
 
 
 def _ceil_grid(time: Number, fps: Number) -> int:
-    """Smallest k with k / fps >= time, in the floats that the instants are made of."""
+    """Smallest k with k / fps >= time, in the same floating-point arithmetic as the instants."""
     step = int(np.ceil(time * fps))
     while step > 0 and (step - 1) / fps >= time:
         step -= 1

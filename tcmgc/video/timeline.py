@@ -1,4 +1,4 @@
-"""When each frame of a video is on screen, read off its packets without decoding them."""
+"""When each frame of a video is on screen, from its packets without decoding them."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from tcmgc.video.entries import entry_test
 from tcmgc.video.file import HELD_BYTES, Deadline, DecodeError, Source
 
 _TRUSTED_CONTAINERS = ("mov", "matroska")
-"""Demuxers whose packets carry the very timestamps of the frames in them."""
+"""Demuxers whose packets have exactly the timestamps of their frames."""
 _NEVER_REORDERED = frozenset({"vp8", "vp9", "av1", "mjpeg", "ffv1", "prores", "png", "gif"})
 _MAX_DELAY = 16
-"""Frames that H.264 and HEVC hold back at most."""
+"""Most frames by which H.264 and HEVC delay output."""
 _BY_DECODING_TIME = frozenset({"avi"})
-"""Containers that number their slots in decoding order: what FFmpeg gives as presentation time is
-a guess, and a picture comes on screen with the slot that makes the decoder give it out."""
+"""Containers that number their slots in decoding order: FFmpeg's presentation time is an estimate,
+and a picture is shown at the slot of the packet for which the decoder returns it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Timeline:
     """Seconds from the first frame."""
 
     times: Float64[np.ndarray, " frames"]
-    """When each frame comes on screen: ascending from 0; of frames at one time, the last is seen."""
+    """When each frame is first shown, ascending from 0; of frames at the same time, the last is seen."""
     duration: float
     """When the last one leaves it."""
 
@@ -41,11 +41,10 @@ class Timeline:
         """From timestamps in output order (:func:`tcmgc.video.clock.continuous`).
 
         Args:
-            stamps: in units of ``base`` seconds; None where a frame has none.
-            last: how long the last frame stands; where that is not known (0), as long as the
-                others on average.
-            base: seconds a tick.
-            rate: frames a second; what counts where no frame has a timestamp.
+            stamps: in units of ``base`` seconds; None for a frame without one.
+            last: duration of the last frame; if unknown (0), the average of the others.
+            base: seconds per tick.
+            rate: frames per second; used if no frame has a timestamp.
 
         Raises:
             ValueError: neither timestamps nor a frame rate.
@@ -62,40 +61,40 @@ class Timeline:
 
     @classmethod
     def from_count(cls, frames: int, rate: Fraction) -> "Timeline":
-        """Frames that come at a constant rate."""
+        """A timeline of frames at a constant rate."""
         steps = np.arange(frames + 1) * rate.denominator / rate.numerator
         return cls(steps[:-1], float(steps[-1]))
 
 
 @dataclass
 class Packets:
-    """The packets of a video stream in decoding order, what is needed of each."""
+    """The required data of a video stream's packets, in decoding order."""
 
     base: Fraction
-    """Seconds a tick."""
+    """Seconds per tick."""
     rate: Fraction | None = None
-    """Frames a second, by the header."""
+    """Frames per second, from the header."""
     by_dts: bool = False
-    """Whether pictures come at their packets' decoding times (:data:`_BY_DECODING_TIME`)."""
+    """Whether pictures are shown at their packets' decoding times (:data:`_BY_DECODING_TIME`)."""
     pts: list[int | None] = field(default_factory=list)
     """Presentation times in ticks."""
     dts: list[int | None] = field(default_factory=list)
     """Decoding times in ticks."""
     durations: list[int] = field(default_factory=list)
     shown: list[bool] = field(default_factory=list)
-    """False for what an edit list hides."""
+    """False for packets hidden by an edit list."""
     entries: list[int] = field(default_factory=list)
-    """Where decoding can begin: no later picture refers to one before."""
+    """Where decoding can begin: no later picture refers to an earlier one."""
     first_key: int = 0
-    """The first packet marked as a key frame: a recording may begin in the middle of things."""
+    """The first packet marked as a key frame; a recording need not begin with one."""
     held: list[av.Packet] | None = field(default_factory=list)
-    """The packets themselves where they are few enough bytes to keep."""
+    """The packets themselves, if they are small enough to keep."""
     order: list[int] | None = None
-    """All packets by presentation time where they correspond to frames one to one, by timestamps;
-    None where that is not beyond doubt."""
+    """All packets by presentation time, if they correspond to frames one to one by timestamps;
+    None if that is not certain."""
 
     def timeline(self) -> Timeline:
-        """What the frames' timeline should turn out to be; an estimate where ``order`` is None.
+        """The expected timeline of the frames; an estimate if ``order`` is None.
 
         Raises:
             ValueError: neither timestamps nor a frame rate.
@@ -116,7 +115,7 @@ class Packets:
         return Timeline.from_stamps(stamps, self.durations[shown[-1]], self.base, self.rate)
 
     def is_regular(self) -> bool:
-        """Whether shown pictures lie on a grid, so that no stamp to come is likely to step back."""
+        """Whether shown pictures are on a regular grid, so that later stamps are unlikely to step back."""
         stamps = [stamp for stamp, shown in zip(self.pts, self.shown, strict=True) if shown]
         if None in stamps:
             return False
@@ -124,9 +123,9 @@ class Packets:
         return bool((gaps > 0).all()) and _on_a_grid(gaps)
 
     def hide_before(self, first: int | None) -> bool:
-        """Take as not shown what would come before the first picture that a decoder gives out.
+        """Mark packets before the first picture that a decoder returns as not shown.
 
-        Such are the leading pictures of a cut. Says whether there were any.
+        These are the leading pictures of a cut. Returns whether there were any.
         """
         if first is None or first not in self.pts:
             return False
@@ -143,10 +142,10 @@ class Packets:
 
 
 def index_timeline(container: InputContainer, stream: VideoStream) -> Timeline | None:
-    """The timeline by an MP4 or MOV file's index; None where it does not say all.
+    """The timeline from an MP4 or MOV file's index; None if the index is not sufficient.
 
-    The index has decoding times, so that single frames may come a little earlier than shown. It
-    says nothing of one frame's duration, and not all of what edit lists hide.
+    The index has decoding times, so single frames may be a little earlier than shown. It
+    does not contain a single frame's duration, nor everything that edit lists hide.
     """
     entries = stream.index_entries
     if not container.format.name.startswith("mov") or not 1 < stream.frames == len(entries):
@@ -158,12 +157,12 @@ def index_timeline(container: InputContainer, stream: VideoStream) -> Timeline |
 
 
 def rate_of(stream: VideoStream) -> Fraction | None:
-    """Frames a second, as far as the headers say."""
+    """Frames per second according to the headers."""
     return stream.average_rate or stream.guessed_rate
 
 
 def counts_by_dts(container: InputContainer) -> bool:
-    """Whether the container has decoding times alone."""
+    """Whether the container has decoding times only."""
     return container.format.name in _BY_DECODING_TIME
 
 
@@ -218,7 +217,7 @@ def scan(
             if beyond > clock.FEW and not margin and not packets.is_regular():
                 beyond, margin = 0, clock.LITERAL_SECONDS
             elif beyond > clock.FEW:
-                listed = 0  # what follows in decoding order is shown later still
+                listed = 0  # all that follow in decoding order are shown even later
                 break
     if not any(packets.shown):
         raise DecodeError(deadline.path, "no picture in its video stream")
@@ -228,7 +227,7 @@ def scan(
             f"cut short: {len(packets.pts)} of the {listed} pictures that its index lists",
         )
     packets.first_key = min(keys, default=0)
-    # A key frame that is not the first may follow one that was lost without FFmpeg's noticing.
+    # A key frame that is not the first may follow a lost one that FFmpeg did not report.
     if corrupt or (packets.first_key and container.format.name == "mpegts"):
         read = len(packets.pts)
         begins = all(place + 2 >= read or keys & {place + 1, place + 2} for place in corrupt)
@@ -244,9 +243,9 @@ def scan(
 
 
 def _order(packets: Packets, codec: str, own_dts: bool) -> list[int] | None:
-    """Packets by presentation time, where nothing speaks against it being the output order.
+    """Packets by presentation time, unless something indicates that this is not the output order.
 
-    ``own_dts``: decoding times stand in the file, and are not made from presentation times.
+    ``own_dts``: decoding times are stored in the file, not derived from presentation times.
     """
     if None in packets.pts or not all(packets.shown) or packets.entries[:1] != [0]:
         return None
@@ -265,12 +264,12 @@ def _order(packets: Packets, codec: str, own_dts: bool) -> list[int] | None:
     return order.tolist()
 
 
-# Stamps alone do not tell the order in which a decoder gives B-frames out, and one that steps back
-# changes it. Two things rule such stamps out.
+# Stamps alone do not determine the order in which a decoder returns B-frames, and one that steps
+# back changes it. Two conditions exclude such stamps.
 
 
 def _on_a_grid(gaps: np.ndarray) -> bool:
-    """Whether all gaps are multiples of one, rounding to ticks allowed."""
+    """Whether all gaps are multiples of one gap, up to rounding to ticks."""
     steps = np.rint(gaps / np.median(gaps))
     if not (steps >= 1).all():
         return False
@@ -278,7 +277,7 @@ def _on_a_grid(gaps: np.ndarray) -> bool:
 
 
 def _is_delayed(dts: np.ndarray, shown: np.ndarray) -> bool:
-    """Whether decoding times are the presentation times in order, a few places later."""
+    """Whether decoding times are the presentation times in order, delayed by a few positions."""
     return any(
         bool((dts[delay:] == shown[: len(shown) - delay]).all())
         for delay in range(1, min(_MAX_DELAY + 1, len(dts)))

@@ -1,7 +1,7 @@
-"""What the counters of a transport stream say: packets lost on the way, or streams joined.
+"""Use the counters of a transport stream to distinguish lost packets from joined streams.
 
-Every 188-byte packet counts on from the one before it of its stream (ISO/IEC 13818-1, 2.4.3.3).
-FFmpeg calls the picture damaged wherever the count jumps, also where two whole streams were joined.
+Every 188-byte packet increments the counter of its stream (ISO/IEC 13818-1, 2.4.3.3).
+FFmpeg reports a damaged picture wherever the counter jumps, even if two complete streams were joined.
 """
 
 import re
@@ -14,22 +14,22 @@ from tcmgc.video.file import Source
 
 _PACKET = 188
 _LAYOUTS = ((_PACKET, 0), (192, 4), (204, 0))
-"""Bytes from packet to packet, and where in them the packet begins: plain, with time codes, with parity."""
+"""Bytes per packet, and the packet's offset in them: plain, with time codes, with parity."""
 _TABLES = 0
-"""The stream of the program association table, which begins a program."""
+"""The id of the program association table, which begins a program."""
 _STUFFING = 0x1FFF
-"""The stream of packets without content, which are not counted."""
+"""The id of packets without content, which are not counted."""
 _PARAMETERS = re.compile(rb"\x00\x00\x01[\xb3\x27\x47\x67\x40\x42]")
 """Sequence headers: MPEG-1 and 2; H.264; HEVC."""
 _CHUNK = 16 << 20
 
 
 def splices(source: Source, pid: int) -> int | None:
-    """Places where one whole stream follows another; None where packets of ``pid`` are lost.
+    """Number of places where one complete stream follows another; None if packets of ``pid`` are lost.
 
-    At such a place a picture begins that needs no other, the program's tables are sent right before
-    it, and theirs, or another stream's, counter or the clock begins anew with it. Packets that
-    are lost leave the other counters as they are.
+    At such a place, a picture begins that needs no other, the program's tables are sent right before
+    it, and their counter, another stream's counter or the clock restarts. Lost packets
+    do not affect the other counters.
     """
     packets = _packets(source)
     if packets is None:
@@ -56,7 +56,7 @@ def splices(source: Source, pid: int) -> int | None:
 
 
 def _packets(source: Source) -> UInt8[np.ndarray, "packets 188"] | None:
-    """All packets of the file; None where it is no transport stream."""
+    """All packets of the file; None if it is not a transport stream."""
     with source.open() as file:
         head = file.read(2 * _LAYOUTS[-1][0] + _LAYOUTS[1][1])
         layout = next((one for one in _LAYOUTS if _synced(head, *one)), None)
@@ -76,7 +76,7 @@ def _synced(head: bytes, width: int, begin: int) -> bool:
 
 
 def _jumps(packets: UInt8[np.ndarray, "packets 188"]) -> np.ndarray:
-    """Which packets of one stream do not count on from the one before them."""
+    """Which packets of one stream do not continue the previous packet's counter."""
     if len(packets) < 2:
         return np.array([], dtype=np.int64)
     count, filled = packets[:, 3] & 15, (packets[:, 3] & 0x10) > 0
@@ -91,7 +91,7 @@ def _first_after(places: np.ndarray, place: Any) -> int:
 
 
 def _clock_jumps(packets: UInt8[np.ndarray, "packets 188"], mine: np.ndarray, jump: int) -> bool:
-    """Whether presentation times step back, or ahead by a second."""
+    """Whether presentation times step back, or forward by a second."""
     begins = mine[:jump][(packets[mine[:jump], 1] & 0x40) > 0]
     before = _time(packets[begins[-1]]) if len(begins) else None
     now = _time(packets[mine[jump]])
@@ -99,7 +99,7 @@ def _clock_jumps(packets: UInt8[np.ndarray, "packets 188"], mine: np.ndarray, ju
 
 
 def _begins_anew(packet: bytes) -> bool:
-    """Whether a picture begins that is marked as needing no other, or parameters before one."""
+    """Whether a picture marked as independent, or the parameters before one, begin here."""
     if not packet[1] & 0x40:
         return False
     marked = packet[3] & 0x20 and packet[4] and packet[5] & 0x40  # random_access_indicator

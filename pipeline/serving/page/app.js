@@ -1,4 +1,4 @@
-// The search page: plain script, nothing from elsewhere.
+// The search page: plain script, nothing loaded from other sites.
 const byId = (id) => document.getElementById(id);
 const form = byId("form"), query = byId("query"), grid = byId("grid"), dialog = byId("dialog");
 const video = byId("video"), still = byId("still");
@@ -33,7 +33,7 @@ function clock(seconds) {
   return h ? `${h}:${String(m).padStart(2, "0")}:${s}` : `${m}:${s}`;
 }
 const span = (moment) => `${clock(moment.start)}–${clock(moment.end)}`;
-// Bytes of a name that are no UTF-8 come as lone surrogates.
+// Bytes of a name that are not UTF-8 are lone surrogates.
 const shown = (path) => path.replace(/[\ud800-\udfff]/gu, "�");
 const fileName = (path) => shown(path.split("/").pop());
 
@@ -198,7 +198,7 @@ function show() {
   else if (answer.close === false) said.push(message("No close match; the nearest are:"));
   notes(said);
   say(results.length ? `${results.length} videos of ${answer.windows.toLocaleString()} moments in ${Math.max(1, Math.round(answer.took_ms))} ms` : "");
-  // A bar begins at the usual score of any moment, and ends at the best one.
+  // A bar begins at the usual score of a moment, and ends at the best one.
   const best = Math.max(...results.map((one) => one.score));
   const usual = answer.usual ?? Math.min(0, ...results.map((one) => one.score));
   grid.replaceChildren(...results.map((one, at) => card(one, at, request, best > usual ? (one.score - usual) / (best - usual) : 1)));

@@ -1,8 +1,8 @@
-"""TC-MGC's similarity in C++: float32 on CPU (``library.cpp`` lists what there is).
+"""TC-MGC's similarity in C++: float32 on CPU (``library.cpp`` lists the functions).
 
-The source is compiled when it is first needed, in a few seconds, into the user's cache folder.
-Without a C++ compiler, or with ``TCMGC_NATIVE=0``, :func:`available` is False and the same is
-computed by torch's own operations, more slowly.
+The source is compiled on first use, in a few seconds, into the user's cache folder.
+Without a C++ compiler, or with ``TCMGC_NATIVE=0``, :func:`available` is False and torch's own
+operations compute the same, more slowly.
 """
 
 import ctypes
@@ -39,27 +39,27 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Contrasts:
-    """How products become the contrasts' scores: the sizes and choices of :class:`tcmgc.heads.TcMgc`."""
+    """How products become the contrasts' scores: the sizes and options of :class:`tcmgc.heads.TcMgc`."""
 
     grains: tuple[str, ...]
     kept_words: int
     kept_frames: int
     whole: int
-    """Column of the products that the video-sentence contrast reads."""
+    """Column of the products used by the video-sentence contrast."""
     local: int
-    """First column of those that the frame-word contrast reads."""
+    """First column of the products used by the frame-word contrast."""
     modes: Mapping[str, str]
     """Reorganisation of ``video_word``, ``sentence_frame``, ``frame_word_words``, ``frame_word_frames``."""
     masked: bool
     temperature: float
     matrices: dict[str, Tensor]
     """Of the aggregations: ``video_word``, ``sentence_frame``, ``first_frames``, ``then_words``,
-    ``first_words``, ``then_frames``; a plain softmax where one is missing."""
+    ``first_words``, ``then_frames``; a plain softmax replaces a missing one."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What texts are compared by."""
+    """The texts' side of the comparison."""
 
     queries: Float[Tensor, "texts queries dim"]
     columns: Float[Tensor, "texts columns dim"]
@@ -69,7 +69,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Rest:
-    """What the block needs besides its two matrix products."""
+    """Inputs of the block other than its two matrix products."""
 
     attended: Float[Tensor, "states states videos"]
     mixed: Float[Tensor, "states_1 states_1 videos"]
@@ -82,17 +82,17 @@ class Rest:
 
 @dataclass(frozen=True)
 class Operands:
-    """The two matrix products, with :func:`lanes` videos after the other."""
+    """The two matrix products, in groups of :func:`lanes` videos."""
 
     logits: Float[Tensor, "texts queries heads frames_x_videos"]
     sides: Float[Tensor, "texts columns states_x_videos"]
 
 
 def products(operands: Operands, rest: Rest) -> Float[Tensor, "texts queries columns videos"]:
-    """What :func:`tcmgc.heads.parts.collapsed.products` gives after its matrix products. Differentiable once.
+    """The result of :func:`tcmgc.heads.parts.collapsed.products` from its matrix products. Differentiable once.
 
     Raises:
-        MemoryError: no room for one text and a few videos.
+        MemoryError: not enough memory for one text and a few videos.
     """
     found: Tensor = _Products.apply(*_tensors(operands), *_tensors(rest), rest.eps)
     return found
@@ -106,21 +106,21 @@ def scores(
     heads: int,
     eps: tuple[float, float],
 ) -> Float[Tensor, "grains texts videos"]:
-    """Scores of the contrasts, without any product ever in memory. Not differentiable.
+    """Compute scores of the contrasts without storing products in memory. Not differentiable.
 
-    Records are read as they lie: each tensor on its own, or as parts of rows in a mapped file
+    Records are read in place: as separate tensors, or as parts of rows in a mapped file
     (:meth:`tcmgc.heads.RecordLayout.record`).
 
     Args:
         texts: in float32.
         record: in float32 or float16.
-        contrasts: what to make of the products.
+        contrasts: how products become scores.
         word_mask: True for words, False for padding.
         heads: of the attention.
         eps: of the second and the third layer norm.
 
     Raises:
-        MemoryError: no room for one text and a few videos.
+        MemoryError: not enough memory for one text and a few videos.
     """
     given = structs.Texts.to(**(kept := _named(texts)))
     where, also_kept = _record(record)
@@ -139,10 +139,10 @@ def scores(
 def scores_of_products(
     operands: Operands, rest: Rest, contrasts: Contrasts, word_mask: Bool[Tensor, "texts words"]
 ) -> Float[Tensor, "grains texts videos"]:
-    """The same from both products in bfloat16. Not differentiable.
+    """:func:`scores` from both products in bfloat16. Not differentiable.
 
     Raises:
-        MemoryError: no room for one text and a few videos.
+        MemoryError: not enough memory for one text and a few videos.
     """
     given, others = _named(operands), _named(rest)
     sizes = _sizes(given["logits"], given["sides"], others["offset"], rest.eps)
@@ -158,7 +158,7 @@ def scores_of_products(
 def largest(
     values: Float[Tensor, "outer size inner"], kept: int
 ) -> Float[Tensor, "outer kept inner"]:
-    """The largest values along the middle axis, in falling order. Not differentiable."""
+    """The largest values along the middle axis, in descending order. Not differentiable."""
     values = values.contiguous()
     top = values.new_empty(len(values), kept, values.shape[2])
     call("tcmgc_largest", *_shape(values, kept), values, top)
@@ -183,7 +183,7 @@ def _shape(values: Tensor, kept: int) -> list[ctypes.c_int64]:
 
 
 def together(x: Float[Tensor, "videos states *rest"]) -> Float[Tensor, "states_x_videos *rest"]:
-    """All states of the first :func:`lanes` videos, videos innermost, then of the next: the library's order."""
+    """Reorder to the library's order: groups of :func:`lanes` videos, videos innermost in each."""
     full = len(x) // lanes() * lanes()
     rest = x[full:].transpose(0, 1).flatten(0, 1)
     if not full:
@@ -195,7 +195,7 @@ def together(x: Float[Tensor, "videos states *rest"]) -> Float[Tensor, "states_x
 def _apart(
     x: Float[Tensor, " states_x_videos"], states: int, videos: int
 ) -> Float[Tensor, "states videos"]:
-    """What :func:`together` was given, videos innermost."""
+    """Undo :func:`together`, with videos innermost."""
     full = videos // lanes() * lanes() * states
     blocks = x[:full].reshape(-1, states, lanes()).transpose(0, 1).flatten(1)
     return torch.cat([blocks, x[full:].reshape(states, -1)], 1)
@@ -215,7 +215,7 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def given(tensors: list[Tensor], eps: tuple[float, float]) -> tuple[Any, Any, Any]:
-        """What both ways have in common."""
+        """Arguments that the forward and backward passes have in common."""
         rest = dict(zip((name for name, _ in structs.Rest._fields_), tensors[2:], strict=True))
         return (
             _sizes(tensors[0], tensors[1], rest["offset"], eps),
@@ -242,7 +242,7 @@ class _Products(torch.autograd.Function):
 
 
 def _named(given: Texts | Operands | Rest) -> dict[str, Tensor]:
-    """Its tensors as the library takes them: contiguous, by name."""
+    """Its tensors by name, contiguous as the library needs them."""
     values = {field.name: getattr(given, field.name) for field in fields(given)}
     return {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -252,7 +252,7 @@ def _tensors(given: Operands | Rest) -> list[Tensor]:
 
 
 def _record(record: CollapsedVideos) -> tuple[structs.Record, list[Tensor]]:
-    """Where a record lies, and what has to be kept for it to lie there."""
+    """A record's addresses, and the tensors that must be kept alive for them."""
     tensors = {
         "keys": record.keys,
         "bias": record.key_bias,
@@ -275,7 +275,7 @@ def _record(record: CollapsedVideos) -> tuple[structs.Record, list[Tensor]]:
 
 
 def _plan(contrasts: Contrasts, word_mask: Tensor) -> tuple[Any, ...]:
-    """Contrasts, matrices and mask as the library takes them."""
+    """Contrasts, matrices and mask in the library's form."""
     modes = ("none", "remove", "fuse")
     plan = structs.Contrasts(
         words=word_mask.shape[1],

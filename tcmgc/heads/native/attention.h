@@ -2,13 +2,13 @@
 //
 // The equations are those of tcmgc/heads/parts/collapsed.py, here for a group of queries of one text and W videos.
 // S is the number of states (heads x frames). Roots are lower triangular up to rounding, so sums
-// leave their upper triangle out; its gradient, which is not zero, is given.
+// skip their upper triangle; its gradient, which is not zero, is computed.
 
 #pragma once
 
 #include "vectors.h"
 
-// Of a call: what is compared with what, and how.
+// Sizes and options of a call.
 struct Sizes {
     int64_t texts, queries, columns, heads, frames, videos, dim, threads;
     float attended_eps, mixed_eps;
@@ -17,7 +17,7 @@ struct Sizes {
     int64_t blocks() const { return (videos + W - 1) / W; }
 };
 
-// Roots and offsets of one block of W videos, one after the other.
+// Roots and offsets of one block of W videos, in sequence.
 template <typename V>
 struct Block {
     V *attended, *mixed, *output, *offset;
@@ -30,8 +30,8 @@ struct Block {
     static int64_t size(int64_t S) { return S * S + (S + 1) * (S + 1) + (S + 2) * (S + 2) + S; }
 };
 
-// What is the same for all texts, videos innermost: roots [rows, rows, videos], offset [frames, videos]; and
-// what is the same for all videos: constants of the sides [texts, columns].
+// Inputs that are the same for all texts, videos innermost: roots [rows, rows, videos], offset [frames, videos]; and
+// inputs that are the same for all videos: constants of the sides [texts, columns].
 struct Rest {
     const float *attended, *mixed, *output, *offset, *constant_side, *bias_side;
 };
@@ -100,7 +100,7 @@ INLINE void along(vec *sums, const vec *weights, const vec *root, int64_t S, int
     }
 }
 
-// s, t and l of a group, and the sums they come from.
+// s, t and l of a group, and the sums they are computed from.
 template <int many>
 struct Norms {
     vec s[many], t[many], l[many], length[many];
@@ -153,8 +153,8 @@ struct Norms {
     }
 };
 
-// found = weights . sides + constant constant_side + bias bias_side, some queries by some columns, which
-// are `column` numbers apart.
+// found = weights . sides + constant constant_side + bias bias_side, some queries by some columns, with
+// stride `column`.
 template <int many, int wide>
 INLINE void combine(float *found, int64_t stride, const vec *weights, const float *sides, int64_t column,
                     const vec *constant, const vec *bias, const float *constant_side, const float *bias_side,
@@ -200,7 +200,7 @@ INLINE void forward(float *found, int64_t stride, int64_t count, const Number *l
                          constant_side + c, bias_side + c, z, count);
 }
 
-// What the gradient of a block's videos is added to, and room to work in.
+// Accumulators of the gradient of a block's videos, and working memory.
 struct Gradients {
     Block<vec> root;  // offset: not used
     vec *sides, *constant_side, *bias_side;

@@ -1,6 +1,6 @@
 // From products to the scores of the contrasts (Eq. 12-30), for one text and W videos.
 //
-// What tcmgc/heads/parts/reorganise.py and tcmgc/heads/parts/aggregate.py do to all pairs at once.
+// tcmgc/heads/parts/reorganise.py and tcmgc/heads/parts/aggregate.py do the same for all pairs at once.
 
 #pragma once
 
@@ -10,23 +10,23 @@ enum Mode : int64_t { NONE, REMOVE, FUSE };
 
 struct Contrasts {
     int64_t words, kept_words, kept_frames;
-    // Columns of the products: the sentence as the video is compared with it, the words likewise.
+    // Columns of the products: the sentence and the words, as they are compared with the video.
     int64_t whole, local;
     Mode video_word, sentence_frame, frame_word_words, frame_word_frames;
-    int64_t masked;  // padded words take no part
-    int64_t count;   // of contrasts that take part
-    // Where each one's scores go; -1 where it takes no part.
+    int64_t masked;  // padded words are excluded
+    int64_t count;   // number of contrasts in use
+    // Index of each contrast's scores; -1 if it is not used.
     int64_t to_video_sentence, to_video_word, to_sentence_frame, to_frame_word;
     float temperature;
 };
 
-// Matrices of the aggregations, [slots, slots]; null where it is a plain softmax.
+// Matrices of the aggregations, [slots, slots]; null for a plain softmax.
 struct Aggregations {
     const float *video_word, *sentence_frame, *first_frames, *then_words, *first_words, *then_frames;
 };
 
-// The k largest of n values in falling order, and the others if `rest` is not null.
-// -inf stands in where there are fewer.
+// The k largest of n values in descending order, and the others if `rest` is not null.
+// Padded with -inf if there are fewer.
 template <int k>
 INLINE void largest_few(vec *top, vec *rest, const vec *values, int64_t stride, int64_t n)
 {
@@ -59,7 +59,7 @@ static void largest(vec *top, vec *spare, const vec *values, int64_t stride, int
 }
 
 // All but the k largest as one, weighted by a softmax over their own values (Algorithm 2).
-// Of those equal to the k-th, as many are left over as the counts say.
+// The counts determine how many of those equal to the k-th belong to the rest.
 static vec fused(const vec *top, const vec *values, int64_t stride, int64_t n, int64_t k)
 {
     const vec threshold = top[k - 1], following = top[k];
@@ -76,7 +76,7 @@ static vec fused(const vec *top, const vec *values, int64_t stride, int64_t n, i
     return (sum + tied * following) / (total + tied);
 }
 
-// SR along one axis. Fills `slots` with the places that the results take, and returns their number.
+// SR along one axis. Fills `slots` with the positions of the results, and returns their number.
 static int64_t reorganise(vec *to, int64_t *slots, const vec *values, int64_t stride, const int64_t *places,
                           int64_t n, Mode mode, int64_t k, bool masked, vec *spare)
 {
@@ -106,7 +106,7 @@ INLINE void softmax(vec *weights, const vec *x, int64_t n, float factor)
     for (int64_t i = 0; i < n; i++) weights[i] *= total;
 }
 
-// ISA of n values in these slots (Eq. 18-21); a softmax-weighted sum where there is no matrix.
+// ISA of n values in these slots (Eq. 18-21); a softmax-weighted sum if there is no matrix.
 static vec aggregate(const vec *values, const int64_t *slots, int64_t n, const float *matrix, int64_t size,
                      float factor, vec *spare)
 {
@@ -131,13 +131,13 @@ INLINE int64_t slots_of(int64_t size, Mode mode, int64_t kept)
 }
 
 // Scores of the contrasts that take part, of one text and W videos, from products that come row by row:
-// the sentence's first, then the words'. A row is reorganised while it is in the first cache.
+// the sentence's first, then the words'. A row is reorganised while it is in the L1 cache.
 class Scorer {
 public:
     static int64_t room(int64_t words) { return 2 * (words + 1) * (words + 1) + 6 * (words + 2); }
     static int64_t indices(int64_t words) { return 4 * (words + 1); }
 
-    // `start` and `index`: room for so many vectors and numbers.
+    // `start` and `index`: memory for this many vectors and numbers.
     Scorer(const Contrasts &contrasts, const Aggregations &aggregations, vec *start, int64_t *index)
         : c(contrasts), by(aggregations), size(c.words + 1), rows(start), columns(rows + size * size),
           first(columns + size * size), along_words(first + size + 1), along_frames(along_words + size + 1),
@@ -187,7 +187,7 @@ private:
     int64_t n, next, wide;
     vec scores[4];
 
-    // Those of a row that are of words which take part.
+    // The values of a row for words that are not masked.
     const vec *present(const vec *row)
     {
         if (n == c.words) return row;
@@ -202,7 +202,7 @@ private:
         return aggregate(to, vector_slots, count, matrix, slots_of(c.words, mode, kept), 1.0f / c.temperature, spare);
     }
 
-    // Bi-SR along the frames of what is left of the words, then Bi-ISA in both orders.
+    // Bi-SR along the frames of the remaining words, then Bi-ISA in both orders.
     vec frame_word()
     {
         const float factor = 1.0f / c.temperature;

@@ -1,28 +1,28 @@
 // Similarities from all products of words with frames, which stay in the cache.
 //
-// What tcmgc/heads/parts/interactions.py does to all pairs at once.
+// tcmgc/heads/parts/interactions.py does the same for all pairs at once.
 
 #pragma once
 
 #include "rows.h"
 #include "threads.h"
 
-// Of a call. Words [texts, words, dim]; frames [videos, frames, dim], `apart` numbers from one video to the next.
+// Sizes of a call. Words [texts, words, dim]; frames [videos, frames, dim], with stride `apart` between videos.
 struct Pairs {
     int64_t texts, words, videos, frames, dim, threads, apart;
     int64_t half;  // frames are float16, not float32
 };
 
-// Hands the products of one text and W videos, [words][frames], to `use(text, first video, products, room)`;
-// `begin(first video, room)` is told before when the videos change. `extent` says how many of a text's words
-// are needed; `extra` vectors of room are for `use`.
+// Passes the products of one text and W videos, [words][frames], to `use(text, first video, products, room)`;
+// calls `begin(first video, room)` before, when the videos change. `extent` returns how many of a text's words
+// are needed; `extra` vectors of working memory are for `use`.
 template <typename Number, typename Extent, typename Begin, typename Use>
 static int products_of_pairs(const Pairs &z, const float *words, const void *frames, int64_t extra, Extent extent,
                              Begin begin, Use use)
 {
     constexpr int64_t TOGETHER = 16;
     const int64_t N = z.words, F = z.frames, D = z.dim, blocks = (z.videos + W - 1) / W;
-    // Texts of few words are multiplied together, or there would be fewer sums than the processor can work on.
+    // Texts of few words are multiplied together; otherwise there are fewer sums than the processor can overlap.
     const int64_t many = std::max<int64_t>(1, N < 6 ? ROWS / N : 1);
     const int64_t parts = (z.texts + TOGETHER - 1) / TOGETHER;
     const auto rows_of = [&](int64_t first) { return (const Number *)frames + first * z.apart; };
@@ -71,7 +71,7 @@ static int products_of_pairs(const Pairs &z, const float *words, const void *fra
     });
 }
 
-// Weights [texts, words] and [videos, frames], masks alike; null where all take part, or where there is no second
+// Weights [texts, words] and [videos, frames], masks likewise; null if nothing is masked, or if there is no second
 // side.
 struct MaxInteraction {
     const float *words;
@@ -91,7 +91,7 @@ static int max_interaction(const Pairs &z, const MaxInteraction &x, int64_t zero
         while (x.word_mask && n > 1 && !x.word_mask[text * N + n - 1]) n--;
         return n;
     };
-    // Room: weights, marks of those that take part, best words.
+    // Working memory: weights, masks, best words.
     const auto begin = [&](int64_t first, vec *room) {
         for (int64_t f = 0; f < F; f++)
             for (int64_t v = 0; v < W; v++) {
@@ -129,8 +129,8 @@ static int max_interaction(const Pairs &z, const MaxInteraction &x, int64_t zero
     return products_of_pairs<Number>(z, x.words, x.frames, 3 * F, extent, begin, use);
 }
 
-// Attention over the products. Matrices are turned, [to, from]; only `first_words` where one axis has one entry,
-// and it is that of the other.
+// Attention over the products. Matrices are transposed, [to, from]; if one axis has one entry, only `first_words`
+// is given, which is the matrix of the other axis.
 struct ProductAttention {
     const float *words;
     const void *frames;
@@ -138,7 +138,7 @@ struct ProductAttention {
 };
 
 // Reduces values x[i along + j across], i < n, for each j < m: their sum weighted by softmax(factor x) through a
-// matrix, and again a softmax where `again`. `space`: 2 n m + m vectors.
+// matrix, and with `again` a second softmax. `space`: 2 n m + m vectors.
 static void attended(vec *to, const vec *x, int64_t n, int64_t along, int64_t m, int64_t across, const float *matrix,
                      float factor, bool again, vec *space)
 {

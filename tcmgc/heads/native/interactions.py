@@ -1,4 +1,4 @@
-"""The C++ side of :mod:`tcmgc.heads.parts.interactions`, which says what is computed."""
+"""The C++ side of :mod:`tcmgc.heads.parts.interactions`, which documents what is computed."""
 
 import ctypes
 
@@ -49,8 +49,8 @@ def attended_products(
     Args:
         words: of each text.
         frames: of each video.
-        matrices: along words, then frames, and along frames, then words; or the one of the only axis
-            that has more than one entry.
+        matrices: along words, then frames, and along frames, then words; or a single one, if only
+            one axis has more than one entry.
         temperature: of the softmaxes.
         again: a second softmax after each matrix.
     """
@@ -69,7 +69,7 @@ def attended_products(
 
 
 def _rows(frames: Tensor) -> Tensor:
-    """Frames as they lie, if each video's are contiguous and of a type that is read as it is."""
+    """Frames without a copy, if each video's are contiguous and of a type that the library reads."""
     if frames.dtype not in (torch.float32, torch.float16):
         frames = frames.float()
     return frames if not len(frames) or frames[0].is_contiguous() else frames.contiguous()

@@ -5,11 +5,11 @@
 #include "contrasts.h"
 #include "threads.h"
 
-// Calls one(outer, first of W inner places, room) for all of them, with `extra` vectors of room.
+// Calls one(outer, first of W inner positions, room) for all of them, with `extra` vectors of working memory.
 template <typename One>
 static int each_column(int64_t outer, int64_t inner, int64_t threads, int64_t extra, const One &one)
 {
-    constexpr int64_t TOGETHER = 16;  // vectors an item
+    constexpr int64_t TOGETHER = 16;  // vectors per item
     const int64_t blocks = (inner + W - 1) / W, parts = (blocks + TOGETHER - 1) / TOGETHER;
     return in_parallel(outer * parts, threads, [&](auto next) {
         const Room room(extra + 1);
@@ -21,7 +21,7 @@ static int each_column(int64_t outer, int64_t inner, int64_t threads, int64_t ex
     }, Threads::OF_TORCH);
 }
 
-// The `kept` largest of `size` values in falling order, tensors [outer, size or kept, inner].
+// The `kept` largest of `size` values in descending order, tensors [outer, size or kept, inner].
 static int largest_of_all(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
                           const float *values, float *top)
 {
@@ -34,8 +34,8 @@ static int largest_of_all(int64_t outer, int64_t size, int64_t kept, int64_t inn
     });
 }
 
-// Gradient of the `kept` largest of `size` values, tensors [outer, size or kept, inner]: each goes to where
-// its value came from; equal values share it.
+// Gradient of the `kept` largest of `size` values, tensors [outer, size or kept, inner]: each goes to its
+// value's source; equal values share it.
 static int gradient_of_largest(int64_t outer, int64_t size, int64_t kept, int64_t inner, int64_t threads,
                                const float *values, const float *top, const float *grad, float *into)
 {

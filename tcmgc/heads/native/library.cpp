@@ -1,4 +1,4 @@
-// What Python calls, and how the structs that it fills are laid out.
+// Functions called by Python, and the layout of the structs that it fills.
 
 #include <cstddef>
 
@@ -56,14 +56,14 @@ int tcmgc_attended_products(const Pairs *pairs, const ProductAttention *given, f
     return of(*pairs, *given, temperature, again, scores);
 }
 
-// Videos side by side.
+// Number of videos side by side.
 int tcmgc_lanes()
 {
     return W;
 }
 }
 
-// Each member of the structs above, and each struct as a whole: structs.py compares them with its own.
+// Each member of the structs above, and each complete struct: structs.py compares them with its own.
 struct Member {
     const char *name;
     int64_t offset, size;

@@ -1,6 +1,6 @@
-"""Building the C++ when it is first needed, and loading it.
+"""Build the C++ library on first use, and load it.
 
-Compiled in a few seconds into the user's cache folder, for the processor at hand.
+It is compiled in a few seconds into the user's cache folder, for the present processor.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ def available(like: Tensor) -> bool:
 
 @contextmanager
 def off() -> Iterator[None]:
-    """Do without, inside this context: for comparing the two."""
+    """Disable the library inside this context, for comparisons."""
     global _off
     before, _off = _off, True
     try:
@@ -50,7 +50,7 @@ def off() -> Iterator[None]:
 
 @functools.cache
 def lanes() -> int:
-    """Videos that are taken side by side."""
+    """Number of videos that are processed side by side."""
     found = library()
     assert found is not None
     return int(found.tcmgc_lanes())
@@ -58,7 +58,7 @@ def lanes() -> int:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The library; None, with a warning, where it cannot be had.
+    """The library; None, with a warning, if it cannot be built or loaded.
 
     Raises:
         RuntimeError: its structs are not those of :mod:`tcmgc.heads.native.structs`.
@@ -84,7 +84,7 @@ def call(name: str, *arguments: Any) -> None:
     """Call a function of the library with tensors, structs and numbers.
 
     Raises:
-        MemoryError: it had no room to work in.
+        MemoryError: the function could not allocate its working memory.
     """
     given = [
         ctypes.c_void_p(argument.data_ptr())
@@ -99,7 +99,7 @@ def call(name: str, *arguments: Any) -> None:
 
 
 def _built() -> Path:
-    """The library's path; built by whoever comes first, for this source, compiler and processor."""
+    """Path of the library for this source, compiler and processor; built if it does not exist."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, check=True
@@ -122,7 +122,7 @@ def _built() -> Path:
 
 
 def _cache() -> Path:
-    """The user's cache folder; one of the user's own among temporary files where there is no home to write to."""
+    """The user's cache folder; without a writable home, a folder of this user among temporary files."""
     try:
         above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         cache = Path(above) / "tcmgc"
@@ -134,13 +134,13 @@ def _cache() -> Path:
         pass
     cache = Path(tempfile.gettempdir()) / f"tcmgc-{os.getuid()}"
     cache.mkdir(mode=0o700, exist_ok=True)
-    if cache.stat().st_uid != os.getuid():  # code is loaded from here: it must be nobody else's
+    if cache.stat().st_uid != os.getuid():  # code is loaded from here: it must be ours
         raise PermissionError(f"{cache} belongs to another user; set XDG_CACHE_HOME")
     return cache
 
 
 def _processor() -> str:
-    """What decides which instructions ``-march=native`` may use."""
+    """Description of the processor, which decides the instructions that ``-march=native`` uses."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-// Matrix products of one text's rows with the rows of W videos, which stay in the first caches.
+// Matrix products of one text's rows with the rows of W videos, which stay in the L1 and L2 caches.
 
 #pragma once
 
@@ -6,10 +6,10 @@
 
 #include "vectors.h"
 
-// Rows that are taken together, times two vectors of columns: as many sums as there are registers.
+// Rows processed together, times two vectors of columns: as many sums as there are registers.
 constexpr int ROWS = W == 16 ? 12 : 6;
 
-// What will be needed next, asked for from memory while products are computed, `step` bytes each time.
+// Data needed next, prefetched while products are computed, `step` bytes each time.
 struct Ahead {
     const char *at = nullptr;
     int64_t step = 0;
@@ -44,8 +44,8 @@ static void rows_by_panel(int64_t count, int64_t wide, float *to, int64_t stride
         kernel<rows, 1>(to, stride, left, apart, panel, depth, ahead);
 }
 
-// to [rows][states][W], `stride` numbers from row to row: rows of `left`, `apart` numbers from one to the
-// next, times what was put into panels.
+// to [rows][states][W], with row stride `stride`: rows of `left`, with stride `apart`, times the
+// packed panels.
 static void multiply(float *to, int64_t stride, const float *left, int64_t apart, int64_t rows, const float *panel,
                      int64_t states, int64_t depth, Ahead ahead = {})
 {

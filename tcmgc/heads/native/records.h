@@ -1,12 +1,12 @@
-// TC-MGC's records of videos as they are stored, brought into vectors of W videos.
+// TC-MGC's stored records of videos, loaded into vectors of W videos.
 
 #pragma once
 
 #include "attention.h"
 #include "rows.h"
 
-// What tcmgc.heads.parts.attention.CollapsedVideos holds, and how many numbers lie between one video and the
-// next in each: a tensor of its own, or a part of a longer row.
+// The tensors of tcmgc.heads.parts.attention.CollapsedVideos, and each one's stride between videos: each is
+// a separate tensor, or a part of a longer row.
 struct Record {
     const void *keys, *bias, *outputs, *attended, *mixed, *output;
     const bool *mask;
@@ -35,7 +35,7 @@ static void read_roots(const Block<vec> &to, const Record &x, int64_t first, int
         for (int64_t f = 0; f < F; f++) to.offset[h * F + f] = to.offset[f];
 }
 
-// W videos of a record in panels: for many texts, since turning them costs as much as half a text's products.
+// W videos of a record in panels: for many texts, since packing costs as much as half a text's products.
 struct Panels {
     float *keys, *outputs;
     static int64_t size(const Sizes &z) { return (z.frames + z.states()) * z.dim; }
@@ -53,7 +53,7 @@ struct Panels {
         panels(outputs, from, x.outputs_apart, D, S, count, D);
     }
 
-    // [rows][states][W], `stride` numbers from row to row.
+    // [rows][states][W], with row stride `stride`.
     void multiply(float *logits, float *sides, int64_t stride, const float *queries, const float *columns,
                   const Sizes &z) const
     {

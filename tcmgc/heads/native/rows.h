@@ -1,4 +1,4 @@
-// Rows of videos as they are stored, float32 or float16, times rows of texts.
+// Stored rows of videos, float32 or float16, times rows of texts.
 
 #pragma once
 
@@ -78,8 +78,8 @@ INLINE void transpose(vec *x)
     }
 }
 
-// `size` numbers of up to W videos, whose rows are `apart` numbers from one to the next, to vectors that are
-// `step` vectors apart. Where there are fewer videos the last one stands in.
+// `size` numbers of up to W videos, whose rows have stride `apart`, to vectors with stride
+// `step`. If there are fewer videos, the last one is repeated.
 template <typename Number>
 static void turned(float *to, int64_t step, const Number *rows, int64_t apart, int64_t videos, int64_t size)
 {
@@ -96,8 +96,8 @@ static void turned(float *to, int64_t step, const Number *rows, int64_t apart, i
         for (int v = 0; v < W; v++) to[k * step * W + v] = number(row[v][k]);
 }
 
-// Rows [states][depth] of up to W videos, `apart` numbers from one video to the next and `width` from one state
-// to the next, to what `multiply` takes: panels [states / 2][depth][2][W] and, of a last odd state, [depth][W].
+// Rows [states][depth] of up to W videos, with stride `apart` between videos and `width` between
+// states, to the input of `multiply`: panels [states / 2][depth][2][W] and, of a last odd state, [depth][W].
 template <typename Number>
 static void panels(float *to, const Number *rows, int64_t apart, int64_t width, int64_t states, int64_t videos,
                    int64_t depth)
@@ -108,18 +108,18 @@ static void panels(float *to, const Number *rows, int64_t apart, int64_t width, 
     }
 }
 
-// Texts up to which their rows are put into panels, and not those of videos.
+// Up to this number of texts, the texts' rows are packed into panels, not the videos'.
 constexpr int64_t FEW = 3;
 
-// A text's rows in panels: for few texts. Videos' rows then stay as they are, and only products are turned.
+// A text's rows in panels: for few texts. Videos' rows are then read in place, and only products are transposed.
 class TextPanels {
 public:
-    // Rows beyond the last full vector, if they are fewer than fill one to a good part.
+    // Rows beyond the last full vector, if they would fill only a small part of one.
     static int64_t loose(int64_t rows) { return rows % W <= 2 ? rows % W : 0; }
     static int64_t vectors(int64_t rows) { return (rows - loose(rows) + W - 1) / W; }
     static int64_t size(int64_t rows, int64_t dim) { return vectors(rows) * dim; }
 
-    // Room that `multiply` needs for so many rows of a video, those of all heads together.
+    // Working memory that `multiply` needs for this many rows of a video, over all heads.
     static int64_t room(int64_t rows, int64_t states, int64_t dim)
     {
         return states * vectors(rows) * W + 2 * states * W + states * dim / W + 1;
@@ -139,8 +139,8 @@ public:
                        text + j * W * D + h * depth, D, std::min<int64_t>(W, rows - j * W), depth);
     }
 
-    // to [rows][heads x states][W], `stride` numbers from row to row: products with the `states` rows of each of W
-    // videos, `apart` numbers from one video to the next.
+    // to [rows][heads x states][W], with row stride `stride`: products with the `states` rows of each of W
+    // videos, with stride `apart` between videos.
     template <typename Number>
     void multiply(float *to, int64_t stride, const Number *videos, int64_t apart, int64_t states, int64_t count,
                   vec *space) const
@@ -189,7 +189,7 @@ private:
         return copy;
     }
 
-    // A vector whose numbers add up to the product of two rows.
+    // A vector whose elements sum to the product of two rows.
     vec lanewise(const float *a, const float *b) const
     {
         vec sum[4] = {};

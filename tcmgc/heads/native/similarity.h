@@ -1,7 +1,7 @@
 // TC-MGC's similarity of all texts with all videos: products, their gradient, and scores.
 //
 // float32, contiguous, videos innermost. No result depends on the number of threads.
-// A function that needs room to work returns 0, or 1 when there is none.
+// A function that needs working memory returns 0, or 1 if the allocation fails.
 
 #pragma once
 
@@ -19,7 +19,7 @@ struct Operands {
     const Number *logits, *sides;
 };
 
-// What texts are compared by: queries [texts, queries, dim], columns [texts, columns, dim], constants of the
+// The texts' side: queries [texts, queries, dim], columns [texts, columns, dim], constants of the
 // sides [texts, columns].
 struct Texts {
     const float *queries, *columns, *constant_side, *bias_side;
@@ -41,9 +41,9 @@ struct Found {
     }
 };
 
-// Normalised products of one text and W videos, a group of queries after the other: `place(query)` says
-// where the [group, columns] of them go, `stride` numbers from one to the next and `count` of each vector,
-// and `use(query, group)` is told that they are there.
+// Normalised products of one text and W videos, group of queries by group: `place(query)` returns
+// the destination of the [group, columns] products, with stride `stride` and `count` of each vector,
+// and `use(query, group)` is called when they are complete.
 template <typename Number, typename Place, typename Use>
 static void products(Place place, Use use, int64_t stride, int64_t count, vec *space, const Block<const vec> &root,
                      const Found<Number> &x, const float *constants, const float *biases, const Sizes &z)
@@ -97,15 +97,15 @@ static int products_of_all(const Sizes &z, const Operands<float> &operands, cons
     }, Threads::OF_TORCH);
 }
 
-// Scores [contrasts, texts, videos]; word_mask [texts, words]. `begin(block, room)` brings W videos in and
-// gives their roots, `find(text, block, room)` gives the products of one text with them; `extra` vectors of
-// room are theirs.
+// Scores [contrasts, texts, videos]; word_mask [texts, words]. `begin(block, room)` loads W videos and
+// returns their roots, `find(text, block, room)` computes the products of one text with them; they have `extra`
+// vectors of working memory.
 template <typename Begin, typename Find>
 static int scores_of(const Sizes &z, const float *constants, const float *biases, const Contrasts &contrasts,
                      const Aggregations &by, const bool *word_mask, float *scores, int64_t extra, Begin begin,
                      Find find)
 {
-    // Texts that are taken together with W videos: enough that bringing those in costs little beside it.
+    // Texts that are processed together with W videos: enough that loading the videos costs little in comparison.
     constexpr int64_t TOGETHER = 16;
     const int64_t V = z.videos, C = z.columns, words = contrasts.words;
     const int64_t own = products_space(z), parts = (z.texts + TOGETHER - 1) / TOGETHER;
@@ -132,7 +132,7 @@ static int scores_of(const Sizes &z, const float *constants, const float *biases
     });
 }
 
-// From vectors of texts and records of videos, without either matrix product ever in memory.
+// From vectors of texts and records of videos, without storing either matrix product in memory.
 template <typename Number>
 static int scores_of_records(const Sizes &z, const Texts &texts, const Record &record, const Contrasts &contrasts,
                              const Aggregations &by, const bool *word_mask, float *scores)
@@ -207,8 +207,8 @@ static int scores_of_products(const Sizes &z, const Operands<uint16_t> &operands
                      begin, find);
 }
 
-// What the gradient is written to: shapes as in Operands and Rest, but for the constants of the sides,
-// which come for each block of W videos, [blocks, texts, columns].
+// Destinations of the gradient: shapes as in Operands and Rest, except for the constants of the sides,
+// which are per block of W videos, [blocks, texts, columns].
 struct Grown {
     float *logits, *sides, *attended, *mixed, *output, *constant_side, *bias_side;
 };

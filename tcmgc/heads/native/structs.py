@@ -1,4 +1,4 @@
-"""The C++ library's structs, and the check that they are laid out alike on both sides."""
+"""The C++ library's structs, and a check that both sides have the same layout."""
 
 import ctypes
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from tcmgc.config import GRAINS
 
 
 class Struct(ctypes.Structure):
-    """A struct that is called in C++ what it is called here."""
+    """A struct with the same name in C++."""
 
     @classmethod
     def members(cls) -> Iterator[tuple[str, tuple[int, int]]]:
-        """Offset and size of each member, and of the whole."""
+        """Offset and size of each member, and of the struct."""
         yield cls.__name__, (0, ctypes.sizeof(cls))
         for name, *_ in cls._fields_:
             member = getattr(cls, name)
@@ -28,7 +28,7 @@ def _fields(
 
 
 class Sizes(Struct):
-    """Of a call."""
+    """Sizes of a call."""
 
     _fields_: ClassVar = [
         *_fields(ctypes.c_int64, "texts queries columns heads frames videos dim threads"),
@@ -51,7 +51,7 @@ class Contrasts(Struct):
 
 
 class Record(Struct):
-    """A record where it lies."""
+    """Addresses and strides of a record's tensors."""
 
     _tensors = ("keys", "bias", "outputs", "attended", "mixed", "output", "mask")
     _fields_: ClassVar = [
@@ -62,11 +62,11 @@ class Record(Struct):
 
 
 class Pointers(Struct):
-    """A struct of nothing but pointers to tensors, each item of which is contiguous."""
+    """A struct that consists of pointers to tensors, each item of which is contiguous."""
 
     @classmethod
     def to(cls, **tensors: Tensor | None) -> "Pointers":
-        """Pointers to these tensors, which the caller keeps."""
+        """Pointers to these tensors, which the caller must keep alive."""
         for name, tensor in tensors.items():
             assert tensor is None or not len(tensor) or tensor[0].is_contiguous(), name
         return cls(
@@ -87,7 +87,7 @@ class Aggregations(Pointers):
 
 
 class Texts(Pointers):
-    """What texts are compared by."""
+    """The texts' side of the comparison."""
 
     _fields_: ClassVar = _fields(ctypes.c_void_p, "queries columns constant_side bias_side")
 
@@ -99,7 +99,7 @@ class Products(Pointers):
 
 
 class Rest(Pointers):
-    """What the block needs besides them."""
+    """Inputs of the block other than the two products."""
 
     _fields_: ClassVar = _fields(
         ctypes.c_void_p, "attended mixed output offset constant_side bias_side"
@@ -107,7 +107,7 @@ class Rest(Pointers):
 
 
 class Grown(Pointers):
-    """Where gradients go."""
+    """Destinations of gradients."""
 
     _fields_: ClassVar = _fields(
         ctypes.c_void_p, "logits sides attended mixed output constant_side bias_side"
@@ -115,7 +115,7 @@ class Grown(Pointers):
 
 
 class Pairs(Struct):
-    """Of a call for words and frames."""
+    """Sizes of a call for words and frames."""
 
     _fields_: ClassVar = _fields(ctypes.c_int64, "texts words videos frames dim threads apart half")
 
@@ -151,7 +151,7 @@ STRUCTS: tuple[type[Struct], ...] = (
 
 
 def check(library: ctypes.CDLL, path: str) -> None:
-    """Raise a RuntimeError for a library whose structs are not these."""
+    """Raise a RuntimeError if a library's structs differ from these."""
     count = ctypes.c_int64()
     library.tcmgc_members.restype = ctypes.POINTER(_Member)
     found = library.tcmgc_members(ctypes.byref(count))

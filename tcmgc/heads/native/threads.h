@@ -1,7 +1,7 @@
-// Work shared out among threads that wait without keeping others from the cores.
+// Work distributed over threads that do not occupy the cores while they wait.
 //
-// Whoever calls does the work itself; helpers take items of it as soon as they run. No item waits for a helper
-// that another process keeps from running, as it would at a barrier. Who has nothing to do looks for work for
+// The calling thread does the work itself; helpers take items of it as soon as they run. Unlike at a barrier,
+// no item waits for a helper that another process keeps from running. An idle helper spins for
 // some microseconds and then sleeps.
 
 #pragma once
@@ -18,7 +18,7 @@
 
 class Helpers {
 public:
-    // Call work(context) here and in up to `others` helpers. Returns when all that began have ended.
+    // Call work(context) here and in up to `others` helpers. Returns when all started calls have ended.
     void share(int64_t others, void (*work)(void *), void *context)
     {
         Job job{work, context, others, {0}, nullptr};
@@ -66,8 +66,8 @@ private:
     Job *jobs = nullptr;
     int64_t count = 0, sleeping = 0;
 
-    // Never taken down: helpers may sleep in it when the process ends. A forked process has none of its
-    // parent's threads, and begins with a new one.
+    // Never destroyed: helpers may sleep in it when the process ends. A forked process has none of its
+    // parent's threads, and starts with a new pool.
     static Helpers *&instance()
     {
         static Helpers *found = new Helpers;
@@ -93,7 +93,7 @@ private:
     {
         sigset_t none, before;
         sigfillset(&none);
-        pthread_sigmask(SIG_SETMASK, &none, &before);  // signals are for the threads that Python knows
+        pthread_sigmask(SIG_SETMASK, &none, &before);  // signals must go to Python's threads
         bool begun = true;
         try {
             std::thread([this] { help(); }).detach();
@@ -131,12 +131,12 @@ private:
     }
 };
 
-// Runs `body` in up to `threads` threads: here and in helpers, or in torch's threads. It is given a function that
-// hands out the items 0 to count - 1, each once, and then -1. Returns 0, or 1 if an item is left because no body
+// Runs `body` in up to `threads` threads: here and in helpers, or in torch's threads. Its argument is a function that
+// returns the items 0 to count - 1, each once, and then -1. Returns 0, or 1 if an item remains because no body
 // took it.
 //
-// Torch's threads are for what runs between operations of torch, as a training step does: they look for work for
-// milliseconds after each of these, and helpers would have to share the cores with them.
+// Torch's threads are used for work between torch operations, as in a training step: they spin for
+// milliseconds after each operation, and helpers would compete with them for the cores.
 enum class Threads { OWN, OF_TORCH };
 
 template <typename Body>

@@ -1,4 +1,4 @@
-// Arithmetic on W numbers side by side, one a video.
+// Arithmetic on W numbers side by side, one per video.
 
 #pragma once
 
@@ -19,14 +19,14 @@ typedef int32_t ivec __attribute__((vector_size(4 * W)));
 
 #define INLINE static inline __attribute__((always_inline))
 
-// Queries that share what they load, and columns that share it: as many as their sums fit into registers,
+// Numbers of queries and of columns that share loads: as many as their sums fit into registers,
 // of which AVX-512 has twice as many. Arrays of a group are [rows][queries].
 constexpr int GROUP = W == 16 ? 8 : 4, WIDE = 2;
-constexpr int BACK = 4;  // the same in the gradient, which holds more
+constexpr int BACK = 4;  // the same in the gradient, which needs more registers
 
 INLINE vec splat(float x)
 {
-    return x - vec{};  // a sum with 0 would have to turn -0 into 0
+    return x - vec{};  // a sum with 0 would have to convert -0 to 0
 }
 
 INLINE vec load(const float *from, int64_t count)
@@ -101,7 +101,7 @@ INLINE float total(vec x)
     return sum;
 }
 
-// Memory for vectors, given back when it goes out of scope.
+// Memory for vectors, freed when it goes out of scope.
 class Room {
 public:
     explicit Room(int64_t count) : vecs((vec *)aligned_alloc(64, (count * sizeof(vec) + 63) / 64 * 64)) {}

@@ -1,1 +1,1 @@
-"""What several heads share: attention, its collapsed form, reorganisation, aggregation."""
+"""Parts that several heads share: attention, its collapsed form, reorganisation, aggregation."""

@@ -1,6 +1,6 @@
 """Aggregation: ISA and Bi-ISA (Eq. 18-30), the softmax-weighted sum, LSA (Eq. 31-32).
 
-Vectors and matrices come with videos as the last axis.
+Videos are the last axis of all vectors and matrices.
 """
 
 from typing import Literal
@@ -79,8 +79,8 @@ class Bidirectional(nn.Module):
 
         Args:
             matrix: similarities.
-            frame_mask: broadcasts to [texts, frames, 1, videos]; None: all are there.
-            word_mask: broadcasts to [texts, 1, words, videos]; None: all are there.
+            frame_mask: broadcasts to [texts, frames, 1, videos]; None: no frame is padding.
+            word_mask: broadcasts to [texts, 1, words, videos]; None: no word is padding.
         """
         along_words = self.first_frames(Slots(matrix, frame_mask), -3)
         along_frames = self.first_words(Slots(matrix, word_mask), -2)
@@ -93,7 +93,7 @@ class Bidirectional(nn.Module):
 
 
 class ScoreAggregation(nn.Module):
-    """From the scores of the contrasts to one (Section 3.6).
+    """Combine the scores of the contrasts into one (Section 3.6).
 
     ``lsa``: ``w = softmax(f(s))``, ``sum(w s)`` with f a linear layer without bias that starts as
     the identity (Eq. 31-32); ``softmax``: the same without f; ``mean``.
@@ -101,7 +101,7 @@ class ScoreAggregation(nn.Module):
     Args:
         size: number of contrasts.
         kind: ``lsa``, ``softmax`` or ``mean``.
-        on_logits: weigh similarities x logit scale, as TC-MGC's released code does.
+        on_logits: compute weights from similarities x logit scale, as TC-MGC's released code does.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ScoreAggregation(nn.Module):
     def weights(
         self, scores: Float[Tensor, "grains *pairs"], scale: Tensor | float = 1.0
     ) -> Float[Tensor, "grains *pairs"]:
-        """How much each contrast counts for each pair."""
+        """The weight of each contrast for each pair."""
         if self.kind == "mean":
             return torch.full_like(scores, 1 / len(scores))
         logits = scores * scale if self.on_logits else scores
@@ -139,7 +139,7 @@ def _softmax(x: Tensor, mask: Tensor | None, dim: int) -> Tensor:
 
 
 def _linear(weight: Tensor, x: Tensor, dim: int) -> Tensor:
-    """A matrix applied along one axis."""
+    """Apply a matrix along one axis."""
     if dim == -2:
         return weight @ x
     return torch.einsum("ij,tjwv->tiwv", weight, x)

@@ -1,10 +1,10 @@
 """Language-video attention (Eq. 2-11), literally and collapsed.
 
-Between the softmax over frames and the last layer norm the block is affine in the attention
-weights, so all that depends on one video alone can be computed once
+Between the softmax over frames and the last layer norm, the block is affine in the attention
+weights. Everything that depends on one video alone is therefore computed once
 (:meth:`LanguageVideoAttention.collapse`), and a pair needs only its weights and a few small sums
-(:mod:`tcmgc.heads.parts.collapsed`). The two forms agree to rounding; dropout on the fully connected branch is
-the one thing that does not collapse.
+(:mod:`tcmgc.heads.parts.collapsed`). The two forms agree to rounding. Only dropout on the fully
+connected branch does not collapse.
 """
 
 from dataclasses import dataclass
@@ -19,30 +19,30 @@ from tcmgc.towers import draws
 from tcmgc.towers.features import _Batched
 
 _TOGETHER = 128
-"""Videos collapsed at a time without gradients: what is needed on the way is larger than the record."""
+"""Videos collapsed at a time without gradients: intermediate results are larger than the record."""
 
 
 @dataclass(frozen=True)
 class CollapsedVideos(_Batched):
-    """What :meth:`LanguageVideoAttention.collapse` keeps of each video.
+    """The data that :meth:`LanguageVideoAttention.collapse` keeps of each video.
 
-    A state is a (head, frame) pair. A root is a matrix whose rows have the inner products of
-    certain vectors: a weighted sum of the vectors is as long as the same weighted sum of rows. So
-    variances and lengths are sums of squares, which cannot cancel below zero.
+    A state is a (head, frame) pair. A root is a matrix whose rows have the same inner products as
+    certain vectors: a weighted sum of the vectors has the length of the same weighted sum of rows.
+    Variances and lengths are thus sums of squares, which rounding cannot make negative.
     """
 
     keys: Float[Tensor, "videos frames dim"]
-    """Projected keys (Eq. 3); with one head W_Q is taken in, so that texts need no projection."""
+    """Projected keys (Eq. 3); with one head W_Q is folded in, so texts need no projection."""
     key_bias: Float[Tensor, "videos frames"]
-    """What the query's bias adds to each frame's logit, where W_Q is taken in."""
+    """What the query's bias adds to each frame's logit, if W_Q is folded in."""
     outputs: Float[Tensor, "videos states dim"]
     """States after the fully connected layer and the scale of the last layer norm."""
     attended_root: Float[Tensor, "videos states states"]
-    """Of the states after the output projection: for the variance in Eq. 6."""
+    """Root of the states after the output projection, for the variance in Eq. 6."""
     mixed_root: Float[Tensor, "videos states_1 states_1"]
-    """Of the constant and the states after the fully connected layer: for the variance in Eq. 7."""
+    """Root of the constant and the states after the fully connected layer, for the variance in Eq. 7."""
     output_root: Float[Tensor, "videos states_2 states_2"]
-    """Of the last bias, the constant and `outputs`: for the length of the result of Eq. 7."""
+    """Root of the last bias, the constant and `outputs`, for the length of the result of Eq. 7."""
     frame_mask: Bool[Tensor, "videos frames"]
     """True for frames that take part."""
 
@@ -50,7 +50,7 @@ class CollapsedVideos(_Batched):
         return len(self.keys)
 
     def logit_offset(self) -> Float[Tensor, "videos frames"]:
-        """What is added to the logits: the queries' bias, and -inf for frames that take no part."""
+        """Offset of the logits: the queries' bias, and -inf for masked frames."""
         return self.key_bias.masked_fill(~self.frame_mask, float("-inf"))
 
 
@@ -58,12 +58,12 @@ class LanguageVideoAttention(nn.Module):
     """X-Pool's cross-attention block, with sentences or words as queries (Eq. 2-11).
 
     ``z = LN3(FC(a) + a)`` with ``a = LN2(softmax(Q K^T / sqrt(d_p)) V W_O)``, ``Q = LN1(t) W_Q``,
-    ``K = LN1(v) W_K``, ``V = LN1(v) W_V``; with several heads each attends with its own dim / heads
-    columns and d_p is that width. Every matrix starts as the identity and every bias as zero, as
-    X-Pool's do, so that an untrained block still passes CLIP's features on.
+    ``K = LN1(v) W_K``, ``V = LN1(v) W_V``; with several heads, each attends with its own dim / heads
+    columns and d_p is that width. As in X-Pool, matrices are initialised as the identity and biases
+    as zero, so an untrained block passes CLIP's features on.
 
     Args:
-        options: heads, residual, projections, dropout and how the fully connected layer starts.
+        options: heads, residual, projections, dropout, initialisation of the fully connected layer.
         dim: width of the joint space.
 
     Raises:
@@ -98,7 +98,7 @@ class LanguageVideoAttention(nn.Module):
 
     @property
     def drops(self) -> bool:
-        """Dropout is active now, so the block does not collapse."""
+        """Whether dropout is active now, so that the block does not collapse."""
         return self.training and self.draws
 
     @property
@@ -113,16 +113,16 @@ class LanguageVideoAttention(nn.Module):
         frame_mask: Bool[Tensor, "videos frames"],
         seeds: Int[Tensor, "texts"] | None = None,
     ) -> Float[Tensor, "texts queries videos dim"]:
-        """Every text's queries pooled over every video's frames, equation by equation.
+        """Pool every video's frames for every text's queries, equation by equation.
 
-        This is what the collapsed form equals; it holds texts x queries x videos x dim numbers
+        The reference for the collapsed form; it holds texts x queries x videos x dim numbers
         several times over. Frames outside the mask get no attention.
 
         Args:
             queries: sentences or words.
             frames: of all videos.
             frame_mask: True for frames that take part.
-            seeds: of each text, what dropout draws from; needed while it is active.
+            seeds: each text's seed for dropout; needed while dropout is active.
         """
         normed = self.norm_inputs(frames)
         logits = torch.einsum(
@@ -146,13 +146,13 @@ class LanguageVideoAttention(nn.Module):
     def project(
         self, queries: Float[Tensor, "texts queries dim"]
     ) -> Float[Tensor, "texts queries dim"]:
-        """Eq. 2 and 8, with 1 / sqrt(d_p) taken in."""
+        """Eq. 2 and 8, with 1 / sqrt(d_p) folded in."""
         return self.query(self.norm_inputs(queries)) * (self.dim // self.heads) ** -0.5
 
     def queries(
         self, queries: Float[Tensor, "texts queries dim"]
     ) -> Float[Tensor, "texts queries dim"]:
-        """What the keys of :meth:`collapse` are compared with."""
+        """The queries for the keys of :meth:`collapse`."""
         return self.norm_inputs(queries) if self.heads == 1 else self.project(queries)
 
     def weights(
@@ -160,7 +160,7 @@ class LanguageVideoAttention(nn.Module):
         queries: Float[Tensor, "texts queries dim"],
         record: CollapsedVideos,
     ) -> Float[Tensor, "texts queries heads videos frames"]:
-        """The softmax of Eq. 5 and 9: how each query weighs the frames of each video."""
+        """The softmax of Eq. 5 and 9: each query's weights over the frames of each video."""
         logits = torch.einsum(
             "tqhe,vfhe->tqhvf",
             self.queries(queries).unflatten(-1, (self.heads, -1)),
@@ -173,7 +173,7 @@ class LanguageVideoAttention(nn.Module):
         frames: Float[Tensor, "videos frames dim"],
         frame_mask: Bool[Tensor, "videos frames"],
     ) -> CollapsedVideos:
-        """The video's side of the block, once per video. Differentiable.
+        """Compute the video's side of the block, once per video. Differentiable.
 
         Attention weights of a head sum to 1, so the output bias folds into the frames; centring
         the states over dim makes LN2 a division by the root of a quadratic form in the weights,
@@ -211,13 +211,13 @@ class LanguageVideoAttention(nn.Module):
     def alone(
         self, frames: Float[Tensor, "videos frames dim"]
     ) -> Float[Tensor, "videos frames dim"]:
-        """The block's output (Eq. 7) where all attention of every head rests on one frame, a vector a frame."""
+        """The block's output (Eq. 7) for each frame if all attention of every head is on that frame."""
         attended = self.norm_attended(self.out(self.value(self.norm_inputs(frames))))
         mixed = self.linear(attended)
         return self.norm_output(mixed + attended if self.residual else mixed)
 
     def mixed_constant(self) -> Float[Tensor, " dim"]:
-        """What the fully connected layer and its residual make of LN2's bias, centred over dim."""
+        """LN2's bias after the fully connected layer and its residual, centred over dim."""
         mixed = F.linear(self.norm_attended.bias, self.linear.weight, self.linear.bias)
         return _centred(mixed + self.norm_attended.bias if self.residual else mixed)
 
@@ -230,7 +230,7 @@ class LanguageVideoAttention(nn.Module):
     def _through_out(
         self, values: Float[Tensor, "videos frames dim"]
     ) -> Float[Tensor, "videos states dim"]:
-        """Each head's part of every frame's value, through the output projection."""
+        """Each head's part of every frame's value after the output projection."""
         if self.heads == 1:
             return self.out(values)
         if isinstance(self.out, nn.Linear):
@@ -260,15 +260,15 @@ def _root(
     """Lower triangular L with ``L L^T = vectors vectors^T``, also for dependent vectors.
 
     The rows of L are the vectors' coordinates in an orthonormal basis of their span. The basis is
-    a constant to autograd: turning it changes no length, so gradients of lengths are exact (and
-    hold for repeated frames, where the derivative of a Cholesky factor does not exist). Inner
-    products are taken in float64, or the coordinates of nearly dependent vectors would be noise.
+    a constant to autograd: rotating it changes no length, so gradients of lengths are exact (even
+    for repeated frames, for which the derivative of a Cholesky factor does not exist). Inner
+    products are computed in float64; otherwise coordinates of nearly dependent vectors would be noise.
     """
     wide = vectors.double()
     basis = wide.detach()
     with torch.no_grad():
         gram = basis @ basis.mT
-        # A floor under the pivots: 1e-14 of the mean square, far below a float32 rounding.
+        # A lower bound for the pivots: 1e-14 of the mean square, far below float32 rounding.
         floor = gram.diagonal(dim1=1, dim2=2).sum(-1) * 1e-14 + 1e-300
         factor = torch.linalg.cholesky(
             gram + torch.diag_embed(floor[:, None].expand(-1, gram.shape[1]))

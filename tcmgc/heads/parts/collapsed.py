@@ -25,7 +25,7 @@ from tcmgc.heads.parts.lanes import contract
 from tcmgc.towers.features import _Batched
 
 _BLOCK = 16
-"""Columns of a root taken together."""
+"""Columns of a root that are processed together."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class CollapsedTexts(_Batched):
     """The text's side of the block: queries that attend, columns that results are compared with."""
 
     queries: Float[Tensor, "texts queries dim"]
-    """What the keys are compared with (Eq. 2, 8)."""
+    """Queries for the keys (Eq. 2, 8)."""
     columns: Float[Tensor, "texts columns dim"]
     constant: Float[Tensor, "texts columns"]
     """Products of the columns with the block's constant."""
     bias: Float[Tensor, "texts columns"]
     """Products of the columns with the last layer norm's bias."""
     seeds: Int[Tensor, "texts"] | None = None
-    """Where dropout keeps the block from collapsing: what it draws from."""
+    """Seeds of dropout, if dropout keeps the block from collapsing."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Lanes:
     """Collapsed videos laid out for :func:`products`: videos innermost."""
 
     lanes: int
-    """Videos that stand together in keys and outputs, for :mod:`tcmgc.heads.native`: all frames of the first
-    so many, then of the next. 0: all videos, as torch takes them."""
+    """Videos per group in keys and outputs, for :mod:`tcmgc.heads.native`: all frames of the first
+    group, then of the next. 0: all videos in one group, for torch."""
     keys: Float[Tensor, "heads frames_x_videos head_dim"]
     outputs: Float[Tensor, "states_x_videos dim"]
     attended_root: Float[Tensor, "states states videos"]
     mixed_root: Float[Tensor, "states_1 states_1 videos"]
     output_root: Float[Tensor, "states_2 states_2 videos"]
     offset: Float[Tensor, "frames videos"]
-    """Added to the logits; -inf for frames that take no part."""
+    """Added to the logits; -inf for masked frames."""
 
 
 def collapse_texts(
@@ -64,7 +64,7 @@ def collapse_texts(
     queries: Float[Tensor, "texts queries dim"],
     columns: Float[Tensor, "texts columns dim"],
 ) -> CollapsedTexts:
-    """The text's side, once per text. Differentiable."""
+    """Compute the text's side, once per text. Differentiable."""
     gain, bias = attention.norm_output.weight, attention.norm_output.bias
     return CollapsedTexts(
         queries=attention.queries(queries),
@@ -75,7 +75,7 @@ def collapse_texts(
 
 
 def lay_out(videos: CollapsedVideos, heads: int) -> Lanes:
-    """Turn a record around: videos innermost."""
+    """Transpose a record so that videos are innermost."""
 
     def turn(x: Tensor) -> Tensor:
         return x.permute(1, 2, 0).contiguous()
@@ -111,7 +111,7 @@ def products(
         texts: the text's side.
         videos: the video's side.
         eps: of the second and the third layer norm.
-        run: how the pieces are run, :func:`tcmgc.heads.parts.compile.eager` or ``compiled``.
+        run: how the parts are run, :func:`tcmgc.heads.parts.compile.eager` or ``compiled``.
     """
     given = operands(texts, videos)
     dtype = texts.constant.dtype
@@ -127,14 +127,14 @@ def products(
 
 
 def operands(texts: CollapsedTexts, videos: Lanes) -> native.Operands:
-    """The two matrix products, in their factors' type."""
+    """The two matrix products, in the type of their factors."""
     return native.Operands(
         attention_logits(texts.queries, videos), projections(texts.columns, videos)
     )
 
 
 def rest(texts: CollapsedTexts, videos: Lanes, eps: tuple[float, float]) -> native.Rest:
-    """What the block needs besides."""
+    """Inputs of the block other than the two matrix products."""
     return native.Rest(
         attended=videos.attended_root,
         mixed=videos.mixed_root,
@@ -166,7 +166,7 @@ def attention_weights(
     logits: Float[Tensor, "texts queries heads frames videos"],
     offset: Float[Tensor, "frames videos"],
 ) -> Float[Tensor, "texts queries states videos"]:
-    """Eq. 5 and 9, the heads' weights one after the other."""
+    """Eq. 5 and 9, with the heads' weights concatenated."""
     return (logits + offset).softmax(3).flatten(2, 3)
 
 
@@ -182,7 +182,7 @@ def norms(
     Float[Tensor, "texts queries videos"],
     Float[Tensor, "texts queries videos"],
 ]:
-    """What weighted states, the constant and the last bias count for: s t l, t l and l."""
+    """Factors of weighted states, the constant and the last bias: s t l, t l and l."""
     rows = weights.flatten(0, 1)[None]
     shape = weights.shape[:2]
 
@@ -212,7 +212,7 @@ def combine(
         found = contract(weights, sides) * gain.unsqueeze(2)
         found = found + constant.unsqueeze(2) * constant_side[:, None, :, None]
         return found + bias.unsqueeze(2) * bias_side[:, None, :, None]
-    # One contraction over two more states costs less than two more passes over its result.
+    # One contraction over two more states is cheaper than two more passes over its result.
     scaled = torch.cat([weights * gain.unsqueeze(2), constant.unsqueeze(2), bias.unsqueeze(2)], 2)
     extra = torch.stack([constant_side, bias_side], 2).unsqueeze(3)
     return contract(scaled, torch.cat([sides, extra.expand(-1, -1, -1, sides.shape[3])], 2))
@@ -223,8 +223,8 @@ def _triangular(
 ) -> Float[Tensor, "1 rows columns videos"]:
     """``rows root`` for every video.
 
-    Roots are lower triangular up to rounding, so without gradients large ones are taken in blocks
-    of columns that leave the upper triangle out. (Its gradient is not zero.)
+    Roots are lower triangular up to rounding. Without gradients, large ones are therefore multiplied
+    in blocks of columns that skip the upper triangle. (Its gradient is not zero.)
     """
     states, columns = root.shape[:2]
     if torch.is_grad_enabled() or states <= _BLOCK:

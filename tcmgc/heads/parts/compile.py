@@ -1,4 +1,4 @@
-"""Run a function as it is, or its compiled form, which is made when it is first used."""
+"""Run a function directly or compiled; it is compiled on first use."""
 
 import functools
 import warnings
@@ -35,7 +35,7 @@ def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
 def can_compile(device: str) -> bool:
     """Whether torch.compile works here (it needs a C++ compiler, or Triton on a GPU).
 
-    Where it does not, a warning says so, once.
+    Warn once if it does not.
     """
     try:
         torch.compile(torch.neg)(torch.ones(2, device=device))
@@ -51,6 +51,6 @@ def can_compile(device: str) -> bool:
 
 @contextmanager
 def many_shapes() -> Iterator[None]:
-    """Let one function be compiled for more shapes than torch's default of 8."""
+    """Allow one function to be compiled for more shapes than torch's default of 8."""
     with torch._dynamo.config.patch(recompile_limit=64):
         yield

@@ -1,7 +1,7 @@
-"""Similarities of a pair from all products of its words with its frames, which are never all in memory.
+"""A pair's similarities from all products of its words and frames, which are never all in memory.
 
-Without gradients, in float32 on a CPU, :mod:`tcmgc.heads.native` makes and uses the products of one
-text and a few videos in the processor's cache; elsewhere torch holds those of a tile.
+Without gradients, in float32 on a CPU, :mod:`tcmgc.heads.native` computes and uses the products of one
+text and a few videos in the processor's cache; otherwise torch holds those of a tile.
 """
 
 from typing import Literal
@@ -17,10 +17,10 @@ Padding = Literal["excluded", "zero"]
 
 
 def in_cache(words: Tensor) -> bool:
-    """Whether products with these words are made and used in the processor's cache.
+    """Whether products with these words are computed and used in the processor's cache.
 
-    Then a head may take any number of videos together (:meth:`tcmgc.heads.Head.as_stored`), with
-    frames in float32 or float16, and a pair takes no more room than its scores.
+    If so, a head may process any number of videos together (:meth:`tcmgc.heads.Head.as_stored`), with
+    frames in float32 or float16, and a pair needs no memory other than its scores.
     """
     return available(words) and not torch.is_grad_enabled()
 
@@ -34,7 +34,7 @@ def max_interaction(
     frame_mask: Bool[Tensor, "videos frames"] | None = None,
     padding: Padding = "excluded",
 ) -> Float[Tensor, "sides texts videos"]:
-    """Each word with the frame that fits it best, and each frame with its word. Differentiable.
+    """Each word with its best frame, and each frame with its best word. Differentiable.
 
     With ``x[w, f]`` the product of word w and frame f of a pair, the first side is
     ``sum over w of word_weights[w] max over f of x[w, f]``, the second
@@ -43,13 +43,13 @@ def max_interaction(
 
     Args:
         words: as they are compared, usually L2-normalised.
-        word_weights: of each word, 0 where there is none.
+        word_weights: of each word, 0 for padding.
         frames: as they are compared.
-        frame_weights: of each frame, 0 where there is none; None leaves the second side out.
+        frame_weights: of each frame, 0 for padding; None omits the second side.
         word_mask: True for words that take part; None: all do.
         frame_mask: True for frames that take part; None: all do.
-        padding: ``excluded``: a maximum is over those that take part only. ``zero``: products with
-            those that do not count as 0, also in a maximum (DRL's published code).
+        padding: ``excluded``: maxima ignore masked words and frames. ``zero``: products with
+            masked ones are 0, also in a maximum (DRL's published code).
 
     Returns:
         One or two sides.
@@ -69,7 +69,7 @@ def max_interaction(
         products = products.masked_fill(~inside, 0.0 if padding == "zero" else float("-inf"))
     best_frame = products.amax(2)
     if word_mask is not None:
-        # A word that takes no part has weight 0, and its maximum may be -inf.
+        # A masked word has weight 0, and its maximum may be -inf.
         best_frame = best_frame.masked_fill(~word_mask.unsqueeze(2), 0.0)
     sides = [torch.einsum("tw,twv->tv", word_weights, best_frame)]
     if frame_weights is not None:
@@ -94,12 +94,12 @@ def bidirectional(
     """Attention over the products of words and frames, along one axis and then the other. Differentiable.
 
     An axis of values ``x`` is reduced to ``sum(weights * x)``, ``weights = softmax(x / temperature) A``
-    for a matrix ``A`` of the axis (row vector times matrix), and, with `again`,
+    for a matrix ``A`` of the axis (row vector times matrix), or, with `again`,
     ``weights = softmax(softmax(x / temperature) A / temperature)``. The products of a pair are
-    reduced along words and then frames, along frames and then words, and both results are averaged:
-    X-CLIP's attention over the similarity matrix, with `again` UCoFiA's.
+    reduced along words and then frames, and along frames and then words; the results are averaged.
+    This is X-CLIP's attention over the similarity matrix, and with `again` UCoFiA's.
 
-    Padding takes part, as in both authors' code.
+    Padding takes part, as in both methods' published code.
 
     Args:
         words: as they are compared.
@@ -130,17 +130,17 @@ def attended_products(
     *,
     again: bool = False,
 ) -> Float[Tensor, "texts videos"]:
-    """The same along one axis: many words with one vector a video, or one vector a text with many frames.
+    """The same along one axis: many words and one vector per video, or one vector per text and many frames.
 
     Args:
-        rows: of each text; one where `columns` are many.
-        columns: of each video; one where `rows` are many.
-        matrix: of the axis that has many.
+        rows: of each text; one if there are many `columns`.
+        columns: of each video; one if there are many `rows`.
+        matrix: of the axis with many entries.
         temperature: of the softmaxes.
         again: a second softmax, after the matrix.
 
     Raises:
-        ValueError: many of both.
+        ValueError: many rows and many columns.
     """
     if 1 not in (rows.shape[1], columns.shape[1]):
         raise ValueError(
@@ -155,7 +155,7 @@ def attended_products(
 def _products(
     words: Float[Tensor, "texts words dim"], frames: Float[Tensor, "videos frames dim"]
 ) -> Float[Tensor, "texts words frames videos"]:
-    """With videos innermost, so that what follows is plain arithmetic over contiguous memory."""
+    """Products with videos innermost, so that later steps are arithmetic over contiguous memory."""
     columns = frames.to(words.dtype).transpose(0, 1)
     products = words.flatten(0, 1) @ columns.flatten(0, 1).mT
     return products.unflatten(1, columns.shape[:2]).unflatten(0, words.shape[:2])

@@ -1,7 +1,7 @@
 """Arithmetic over many videos side by side: every tensor here has videos as its last axis.
 
 A pair's matrices are tiny (33 x 12, 33 x 33), too small for matrix products one pair at a time.
-With videos innermost every step is plain arithmetic over contiguous memory, whatever the sizes.
+With videos innermost, every step is plain arithmetic over contiguous memory for any sizes.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from tcmgc.heads import native
 
 _CACHED = 2**17
-"""Numbers that stay in a core's cache while they are added to."""
+"""Accumulated numbers that fit in a core's cache."""
 
 
 def contract(
@@ -33,7 +33,7 @@ def _contract(x: Tensor, y: Tensor) -> Tensor:
         return (left * right).sum(3)
     shape = torch.broadcast_shapes(left.shape, right.shape)
     out = x.new_empty(*shape[:3], shape[4])
-    # Some rows at a time, so that their sums stay in cache while they grow.
+    # Some rows at a time, so that their partial sums stay in cache.
     step = max(1, _CACHED // max(1, shape[2] * shape[4]))
     for text in range(shape[0]):
         columns = right[min(text, len(right) - 1)].unbind(2)
@@ -59,7 +59,7 @@ class _Contract(torch.autograd.Function):
         into_y = None
         if ctx.needs_input_grad[1]:
             if len(y) == 1:
-                # A long sum into a small result, one matrix product a video.
+                # A long sum into a small result: one matrix product per video.
                 into_y = torch.einsum("tqcv,tqfv->cfv", grad, x)[None]
             else:
                 into_y = _contract(grad.transpose(1, 2), x.transpose(1, 2))
@@ -67,13 +67,13 @@ class _Contract(torch.autograd.Function):
 
 
 def largest(x: Tensor, count: int, dim: int) -> Tensor:
-    """The `count` largest values along `dim`, in falling order.
+    """The `count` largest values along `dim`, in descending order.
 
-    Values go through a fixed network of minima and maxima, so no indices exist. The gradient of a
-    kept value goes to where it came from; values that are equal share it evenly.
+    Values pass a fixed network of minima and maxima, so there are no indices. The gradient of a
+    kept value goes to its source; equal values share it evenly.
 
     Args:
-        x: any shape; -inf stands for "not there".
+        x: any shape; -inf means "masked".
         count: at least 1, at most the size of `dim`.
         dim: the axis to choose along.
     """
@@ -91,7 +91,7 @@ def _largest(x: Tensor, count: int, dim: int) -> Tensor:
 
 
 def _middle(x: Tensor, dim: int) -> Float[Tensor, "outer size inner"]:
-    """With all axes before `dim` as one, and all after it."""
+    """Merge all axes before `dim` into one, and all axes after it."""
     return x.reshape(math.prod(x.shape[:dim]), x.shape[dim], math.prod(x.shape[dim + 1 :]))
 
 
@@ -118,9 +118,9 @@ class _Largest(torch.autograd.Function):
 
 
 def network(values: list[Tensor], count: int) -> list[Tensor]:
-    """The `count` largest of `values`, element by element, in falling order.
+    """The `count` largest of `values`, element by element, in descending order.
 
-    Small counts run an insertion network (2 count - 1 operations a value); larger ones sort blocks
+    Small counts use an insertion network (2 count - 1 operations per value); larger ones sort blocks
     by Batcher's odd-even merge sort and merge the blocks' tops bitonically.
     """
     if count <= 4 or len(values) < 8:
@@ -155,7 +155,7 @@ def _order(values: list[Tensor], high: int, low: int) -> None:
 
 
 def _sorted_block(values: list[Tensor]) -> list[Tensor]:
-    """Batcher's odd-even merge sort in falling order, cut to any length."""
+    """Batcher's odd-even merge sort in descending order, for any length."""
     values = list(values)
     size = len(values)
     levels = max(1, math.ceil(math.log2(size))) if size > 1 else 0
@@ -173,7 +173,7 @@ def _sorted_block(values: list[Tensor]) -> list[Tensor]:
 
 
 def _merge_tops(first: list[Tensor], second: list[Tensor], block: int) -> list[Tensor]:
-    """The `block` largest of two falling lists, in falling order; the first list is full."""
+    """The `block` largest of two descending lists, in descending order; the first list is full."""
     merged = [
         torch.maximum(value, second[block - 1 - i]) if block - 1 - i < len(second) else value
         for i, value in enumerate(first)

@@ -1,4 +1,4 @@
-"""Memory for large intermediate results that is used again from tile to tile."""
+"""Memory for large intermediate results that is reused from tile to tile."""
 
 import threading
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ _kept = _Kept()
 
 @contextmanager
 def same_memory() -> Iterator[None]:
-    """Inside, each :func:`room` of a name is the same memory as the one before, in this thread.
+    """Inside this context, :func:`room` returns the same memory for the same name, in this thread.
 
-    For results of many megabytes that are soon used up, tile after tile: memory that is asked for
-    anew comes from the system page by page, which can cost a fifth of what is computed in it.
+    For short-lived results of many megabytes in every tile: newly allocated memory comes from
+    the system page by page, which can cost a fifth of the time of the computation itself.
     """
     before, _kept.results = _kept.results, {}
     try:
@@ -31,7 +31,7 @@ def same_memory() -> Iterator[None]:
 
 
 def room(name: str, like: Tensor, size: int) -> Tensor:
-    """Memory for `size` numbers, with anything in it; see :func:`same_memory`."""
+    """Uninitialised memory for `size` numbers; see :func:`same_memory`."""
     if _kept.results is None:
         return like.new_empty(size)
     kept = _kept.results.get(name)

@@ -12,12 +12,12 @@ Mode = Literal["none", "remove", "fuse"]
 
 
 class Slots(NamedTuple):
-    """Similarities along one axis, and which of them are there."""
+    """Similarities along one axis, and their mask."""
 
     values: Float[Tensor, "..."]
     """0 where the mask is False."""
     mask: Bool[Tensor, "..."] | None
-    """Broadcasts to `values`; None: all are there."""
+    """Broadcasts to `values`; None: nothing is masked."""
 
 
 def slot_count(size: int, mode: Mode, kept: int) -> int:
@@ -28,9 +28,9 @@ def slot_count(size: int, mode: Mode, kept: int) -> int:
 def reorganise(slots: Slots, mode: Mode, kept: int, dim: int) -> Slots:
     """SR along one axis (Algorithms 1 and 2); on both axes of a matrix in turn it is Bi-SR.
 
-    ``remove`` keeps the k largest similarities in falling order. ``fuse`` appends the rest as one,
-    combined by a softmax over their own values; with nothing left that one is 0, as the sum in
-    Algorithm 2 is. Where a mask leaves fewer than k, the slots behind them are masked.
+    ``remove`` keeps the k largest similarities in descending order. ``fuse`` appends the rest as one,
+    combined by a softmax over their own values; if there is no rest, that one is 0, as the sum in
+    Algorithm 2 is. If a mask leaves fewer than k, the remaining slots are masked.
 
     Args:
         slots: similarities and mask.
@@ -65,8 +65,8 @@ def reorganise(slots: Slots, mode: Mode, kept: int, dim: int) -> Slots:
 def _fused(values: Tensor, top: Tensor, mask: Tensor | None, kept: int, dim: int) -> Tensor:
     """Softmax-weighted sum of all but the k largest; `top` holds k + 1.
 
-    Values below the k-th are the rest for sure; of those equal to it, as many are left over as the
-    counts say, and each of them weighs the same.
+    Values below the k-th certainly belong to the rest. Of those equal to it, the counts determine how
+    many belong to the rest; they all have the same weight.
     """
     threshold, following = top.narrow(dim, kept - 1, 1), top.narrow(dim, kept, 1)
     below = values < threshold

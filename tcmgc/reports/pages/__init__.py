@@ -1,1 +1,1 @@
-"""Pages that show a model at work: one HTML file each, with everything in it."""
+"""Pages that show a model's behaviour: one self-contained HTML file each."""

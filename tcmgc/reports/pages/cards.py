@@ -1,4 +1,4 @@
-"""Parts of a page that hold frames: retrieved videos, and attention over a video's frames."""
+"""Parts of a page with frames: retrieved videos, and attention over a video's frames."""
 
 import base64
 import html
@@ -14,13 +14,13 @@ from PIL import Image
 from tcmgc.reports.pages.page import caption, name, scroll
 
 _SIDE = 112
-"""Pixels of a frame in a page at most."""
+"""Most pixels of a frame in a page."""
 _NUMBERS = 24
 """Frames up to which weights are written into their cells."""
 _WORDS = 140
 """Characters shown of a retrieved video's caption."""
 FULL = 4.0
-"""Times uniform attention at which bars and shades are full."""
+"""Bars and shades are full at this multiple of uniform attention."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Result:
     kind: Literal["hit", "miss", "other"]
     """The caption's own video, a wrong one that ranks above it, or one that ranks below it."""
     caption: str
-    """A caption of the video's own."""
+    """One of the video's own captions."""
     frames: UInt8[np.ndarray, "frames 3 size size"]
 
 
@@ -45,15 +45,15 @@ class Weights:
     video: str
     frames: UInt8[np.ndarray, "frames 3 size size"]
     seconds: Float[np.ndarray, "frames"]
-    """When each frame comes on screen."""
+    """When each frame is first shown."""
     sentence: Float[np.ndarray, "columns"] | None
     words: Sequence[tuple[str, Float[np.ndarray, "columns"]]]
     padding: bool = False
-    """Whether padded frames take part; then the last weight of each row is theirs together."""
+    """Whether padded frames take part; if so, the last weight of each row is their sum."""
     read: int | None = None
     """Characters of the caption that the model reads; None: all."""
     padded: int = 0
-    """Frames behind the last column, where padding takes part."""
+    """Number of padded frames in the last column, if padding takes part."""
 
 
 def picture(frames: UInt8[np.ndarray, "frames 3 size size"]) -> str:
@@ -69,15 +69,15 @@ def picture(frames: UInt8[np.ndarray, "frames 3 size size"]) -> str:
 
 
 def spread(count: int, shown: int) -> list[int]:
-    """At most ``shown`` of ``count`` places, from the first to the last."""
+    """At most ``shown`` of ``count`` positions, from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, shown)).round().astype(int)).tolist()
 
 
 def retrieval(text: str, note: str, results: Sequence[Result], read: int | None = None) -> str:
     """A query and videos.
 
-    The query's own video has a full green edge and ✓, wrong ones above it a dashed red one and ✗;
-    what ranks below it is neither.
+    The query's own video has a solid green border and ✓, wrong ones above it a dashed red one and ✗;
+    those below it have neither.
 
     Args:
         text: the query.
@@ -91,14 +91,14 @@ def retrieval(text: str, note: str, results: Sequence[Result], read: int | None 
 
 
 def attention(weights: Weights) -> str:
-    """Frames in their order; under each the sentence's weight as a bar and each word's as a shade.
+    """Frames in order; below each, the sentence's weight as a bar and each word's weight as a shade.
 
-    All against uniform attention, a weight of 1 / frames: a dashed line at the bars, no shade at the
-    words, which are full at :data:`FULL` times uniform.
+    All are relative to uniform attention, a weight of 1 / frames: a dashed line for bars, no shade
+    for words; both are full at :data:`FULL` times uniform.
     """
     columns = len(weights.frames) + weights.padding
     count = len(weights.frames) + (weights.padded if weights.padding else 0)
-    # What uniform attention would give each column; padded frames share the last one.
+    # Weight of each column under uniform attention; padded frames share the last one.
     uniform = np.full(columns, 1 / count)
     if weights.padding:
         uniform[-1] = weights.padded / count
@@ -146,14 +146,14 @@ def _result(result: Result) -> str:
 
 
 def _short(text: str) -> str:
-    """The beginning of a caption; what is left out is said."""
+    """The beginning of a caption, with a mark if it is shortened."""
     if len(text) <= _WORDS:
         return html.escape(text)
     return f'{html.escape(text[:_WORDS])}… <span class="note">({len(text)} characters)</span>'
 
 
 def _bar(weight: float, uniform: float, columns: int) -> str:
-    """A bar as high as the weight is many times uniform, up to :data:`FULL` times."""
+    """A bar whose height is the multiple of uniform attention, up to :data:`FULL` times."""
     times = weight / uniform if uniform else 0.0
     return (
         f'<td title="{_said(weight, times)}"><div class="bar" style="--one:{1 / FULL:.3f}">'
@@ -162,7 +162,7 @@ def _bar(weight: float, uniform: float, columns: int) -> str:
 
 
 def _shade(weight: float, uniform: float, columns: int) -> str:
-    """A cell without shade up to uniform, and fully shaded from :data:`FULL` times that on."""
+    """A cell without shade up to uniform attention, and fully shaded from :data:`FULL` times that."""
     times = weight / uniform if uniform else 0.0
     depth = min(max(times - 1, 0.0) / (FULL - 1), 1.0)
     below = " below" if times < 1 else ""

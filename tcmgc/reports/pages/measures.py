@@ -1,4 +1,4 @@
-"""Sections that plot numbers: features in the plane, similarities, weights (Figures 10, 12 and 13)."""
+"""Sections that plot numbers: 2-D features, similarities, weights (Figures 10, 12 and 13)."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ from tcmgc.reports.pages.subject import Subject
 from tcmgc.retrieval import qualitative
 
 CLOUD_PAIRS = 40
-"""Pairs whose words and frames are put in the plane (Fig. 10)."""
+"""Number of pairs whose words and frames are plotted (Fig. 10)."""
 
 
 def clouds(subject: Subject, seed: int) -> Section:
-    """Word and frame features of some pairs in the plane (Fig. 10)."""
+    """Word and frame features of some pairs in 2-D (Fig. 10)."""
     title = "Words and frames in the plane"
     first = np.unique(subject.owner, return_index=True)[1]
     chosen = first[qualitative.choose(np.ones(len(first), bool), CLOUD_PAIRS, seed)].tolist()
@@ -101,7 +101,7 @@ def similarities(subject: Subject, against: Subject | None) -> Section:
 
 
 def aggregation(subject: Subject) -> Section:
-    """What each contrast counts in a matching pair's similarity (Fig. 13)."""
+    """Each contrast's weight in a matching pair's similarity (Fig. 13)."""
     title = "Aggregation weights"
     name = type(subject.head).__name__
     aggregate = getattr(subject.head, "aggregate", None)

@@ -1,4 +1,4 @@
-"""The frame of a page: one file, no scripts, nothing fetched, light or dark as the reader has it."""
+"""The frame of a page: one file, no scripts, no downloads, light or dark by the reader's setting."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -74,13 +74,13 @@ class Section:
 
     title: str
     about: str
-    """What is shown, as plain text; or why nothing is."""
+    """Description of what is shown, or why nothing is, as plain text."""
     body: str = ""
     """HTML."""
 
 
 def page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> str:
-    """A whole HTML document; ``title``, ``facts`` and what sections are about are escaped here."""
+    """A complete HTML document; ``title``, ``facts`` and the sections' descriptions are escaped here."""
     listed = "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
         for name, value in facts.items()
@@ -100,7 +100,7 @@ def page(title: str, facts: Mapping[str, str], sections: Sequence[Section]) -> s
 
 
 def _contents(sections: Sequence[Section]) -> str:
-    """Links to the sections, where there are several."""
+    """Links to the sections, if there are several."""
     if len(sections) < 2:
         return ""
     items = "".join(
@@ -111,7 +111,7 @@ def _contents(sections: Sequence[Section]) -> str:
 
 
 def write(text: str, place: Path) -> Path:
-    """Write a page; what is no character (half a surrogate pair in a caption) becomes a question mark."""
+    """Write a page; invalid characters (lone surrogates in a caption) become question marks."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(text.encode("utf-8", errors="replace"))
     return place
@@ -123,11 +123,11 @@ def card(body: str) -> str:
 
 
 def scroll(body: str, label: str) -> str:
-    """A part that scrolls sideways where it has no room, with the keyboard as well.
+    """A part that scrolls sideways if it is too wide, also by keyboard.
 
     Args:
         body: HTML.
-        label: what is in it, for those who do not see it.
+        label: description for screen readers.
     """
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">'
@@ -136,7 +136,7 @@ def scroll(body: str, label: str) -> str:
 
 
 def plot(svg: str, label: str) -> str:
-    """A drawing that scrolls where it would become too small to read."""
+    """A drawing that scrolls if it would become too small to read."""
     return scroll(svg, label)
 
 
@@ -145,7 +145,7 @@ def caption(text: str, read: int | None = None) -> str:
 
     Args:
         text: the caption.
-        read: characters that the model reads; what follows is marked as not read. None: all.
+        read: number of characters that the model reads; the rest is marked as not read. None: all.
     """
     cut = len(text) if read is None else read
     if len(text) <= _LONG:
@@ -168,7 +168,7 @@ def _marked(text: str, start: int, cut: int) -> str:
 
 
 def name(text: str) -> str:
-    """An id on one line; where it has no room, its middle gives way and both ends stay."""
+    """An id on one line; if it is too long, its middle is hidden and both ends stay visible."""
     safe = html.escape(text)
     if len(text) <= 12:
         return f'<span class="id" dir="auto" title="{safe}"><span>{safe}</span></span>'
@@ -187,7 +187,7 @@ def table(
     Args:
         columns: titles of the columns after the first.
         rows: cells, by the row's title.
-        label: what the table shows, for those who do not see it.
+        label: description for screen readers.
         first: title of the first column.
     """
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)

@@ -1,4 +1,4 @@
-"""Sections that show frames: what is retrieved, and what attention rests on (Figures 9, 11 and 14)."""
+"""Sections with frames: retrieved videos, and attention over frames (Figures 9, 11 and 14)."""
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ _TOP = 3
 
 
 def retrieval(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> list[Section]:
-    """Queries that find their video first (Fig. 9), and such as do not (Fig. 14).
+    """Queries that rank their video first (Fig. 9), and queries that do not (Fig. 14).
 
     Args:
         subject: model and features.
-        reader: has the clips' frames.
-        pairs: queries shown of either kind.
-        seed: decides which.
+        reader: reads the clips' frames.
+        pairs: number of queries of either kind.
+        seed: decides the choice.
     """
     scores = subject.score()
     ranking = qualitative.rank(scores, subject.owner, _TOP + 1)
@@ -82,7 +82,7 @@ def retrieval(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> l
 
 
 def attention(subject: Subject, reader: FrameReader, pairs: int, seed: int) -> Section:
-    """What the sentence and each word look at in the caption's own video (Fig. 11)."""
+    """Attention of the sentence and each word over the caption's own video (Fig. 11)."""
     title = "Attention over frames"
     if not subject.head.attends:
         return Section(
@@ -145,7 +145,7 @@ def _frames(reader: FrameReader, clip: Clip) -> UInt8[np.ndarray, "frames 3 size
 def _fold(
     weights: Float[np.ndarray, "max_frames"], count: int, padding: bool
 ) -> Float[np.ndarray, "columns"]:
-    """Weights of the frames that there are; behind them, if wanted, what padded ones get together."""
+    """Weights of the real frames, followed, if requested, by the sum for padded ones."""
     kept = weights[:count]
     return np.append(kept, weights[count:].sum()) if padding else kept
 

@@ -1,4 +1,4 @@
-"""What the sections of a page are about: a model and a split."""
+"""The subject of a page's sections: a model and a split."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from tcmgc.towers.features import TextFeatures, VideoFeatures
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in evaluation mode, and what its towers make of a split."""
+    """A model in evaluation mode, and its features of a split."""
 
     name: str
-    """Short, for titles of plots."""
+    """Short name for titles of plots."""
     head: Head
     scale: float
     """The logit scale."""
@@ -29,7 +29,7 @@ class Subject:
     spell: Callable[[str], list[tuple[str, list[int]]]]
     """A caption's words, each with its token positions."""
     words: int
-    """Token positions of a caption, start and end included: what is longer is cut."""
+    """Token positions of a caption, start and end included; longer captions are cut."""
     text: TextFeatures
     video: VideoFeatures
 

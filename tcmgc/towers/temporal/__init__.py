@@ -1,4 +1,4 @@
-"""Frame encoders: what happens between the tower's frames and the heads (Eq. 1)."""
+"""Temporal encoders, between the tower's frames and the heads (Eq. 1)."""
 
 from tcmgc.towers.temporal.lstm import FrameLstm
 from tcmgc.towers.temporal.transformer import Block, PatchTransformer, TemporalEncoder

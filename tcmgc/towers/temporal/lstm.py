@@ -9,11 +9,11 @@ from tcmgc.config.temporal import Lstm
 class FrameLstm(nn.Module):
     """One LSTM layer over the frames in their order, added to the frames.
 
-    In padded frames nothing is added. (In CLIP4Clip's code they depend on the longest video of the
-    batch; its masked mean leaves them out.)
+    Nothing is added to padded frames. (In CLIP4Clip's code they depend on the longest video of the
+    batch; its masked mean excludes them.)
 
     Args:
-        options: None of its own.
+        options: Has no fields.
         dim: Width of the frames.
         frames: Frames of a video.
     """
@@ -28,5 +28,5 @@ class FrameLstm(nn.Module):
         mask: Bool[Tensor, "videos frames"],
         patches: Float[Tensor, "videos frames patches dim"] | None = None,
     ) -> Float[Tensor, "videos frames dim"]:
-        """Frames that have seen those before them; real frames come first in a video."""
+        """Frames with context of those before them; real frames come first in a video."""
         return frames + self.lstm(frames)[0] * mask[..., None]

@@ -70,7 +70,7 @@ class Block(nn.Module):
         return self._mix(query, key, value, mask)
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Attention of heads (videos, heads, frames, width of a head), and the output projection."""
+        """Attention of all heads (videos, heads, frames, width of a head), and the output projection."""
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
         return self.attn.out_proj(out.transpose(1, 2).flatten(2))
 
@@ -104,9 +104,9 @@ class TemporalEncoder(nn.Module):
         mask: Bool[Tensor, "videos frames"],
         patches: Float[Tensor, "videos frames patches dim"] | None = None,
     ) -> Float[Tensor, "videos frames dim"]:
-        """Frames that have seen each other; a padded frame is never looked at.
+        """Frames that have attended to each other, but never to a padded frame.
 
-        Where a video has no real frame, all are looked at.
+        If a video has no real frame, all of its frames are attended to.
 
         Raises:
             ValueError: more frames than the position table has.
@@ -128,7 +128,7 @@ class TemporalEncoder(nn.Module):
         return x + tokens if self.residual else x
 
     def initialise_from(self, blocks: nn.ModuleList, positions: Float[Tensor, "words dim"]) -> None:
-        """Start from a text tower's first blocks and positions, as CLIP4Clip does.
+        """Initialise from a text tower's first blocks and position embeddings, as CLIP4Clip does.
 
         Raises:
             ValueError: the tower is narrower, shorter or shallower than this encoder.
@@ -144,17 +144,17 @@ def start_from(
     table: nn.Embedding,
     field: str,
 ) -> None:
-    """Copy a text tower's first blocks and positions.
+    """Copy a text tower's first blocks and position embeddings.
 
     Args:
-        blocks: The text tower's.
-        positions: The text tower's.
-        into: Blocks that start from them.
-        table: Positions that start from them.
-        field: What asked for it, for the error.
+        blocks: The text tower's blocks.
+        positions: The text tower's position embeddings.
+        into: Blocks to initialise.
+        table: Position embeddings to initialise.
+        field: The config field that requested this, for the error message.
 
     Raises:
-        ValueError: the tower is narrower, shorter or shallower than what starts from it.
+        ValueError: the tower is narrower, shorter or shallower than the destination.
     """
     own = table.weight
     if positions.shape[1] != own.shape[1] or len(positions) < len(own) or len(blocks) < len(into):
@@ -168,10 +168,10 @@ def start_from(
 
 
 class PatchTransformer(TemporalEncoder):
-    """TS2-Net's: the transformer over each frame's feature and patches, of which the frames are kept.
+    """TS2-Net's transformer over each frame's feature and patches; only the frames are kept.
 
     Args:
-        options: Layers, heads, patches a frame.
+        options: Layers, heads, patches per frame.
         dim: Width of the frames.
         frames: Frames of a video.
     """
@@ -186,7 +186,7 @@ class PatchTransformer(TemporalEncoder):
         mask: Bool[Tensor, "videos frames"],
         patches: Float[Tensor, "videos frames patches dim"] | None = None,
     ) -> Float[Tensor, "videos frames dim"]:
-        """Frames that have seen all frames and patches.
+        """Frames that have attended to all frames and patches.
 
         Raises:
             ValueError: there are no patches, or too many.
@@ -195,7 +195,7 @@ class PatchTransformer(TemporalEncoder):
             raise ValueError("temporal: PatchTransformer needs the patches of a token operation")
         tokens = torch.cat([frames[:, :, None], patches], dim=2)
         each = tokens.shape[2]
-        # As published, the mask is repeated as a whole where each entry should be.
+        # As published, the mask is repeated end to end instead of entry by entry.
         whole = self.as_published
         mask = mask.repeat(1, each) if whole else mask.repeat_interleave(each, dim=1)
         return self.encode(tokens.flatten(1, 2), mask)[:, ::each]

@@ -1,1 +1,1 @@
-"""Token operations: what methods do to the tokens inside the visual tower."""
+"""Token operations, which methods apply to tokens inside the visual tower."""

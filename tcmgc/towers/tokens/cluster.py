@@ -1,4 +1,4 @@
-"""CenterCLIP's token clustering: the patches of a few frames become as many centres, and the frames one."""
+"""CenterCLIP's token clustering: a few frames become one segment, whose patches are reduced to centres."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from tcmgc.towers.tokens.operation import Rows, TokenOperation, block_numbers, c
 
 
 class Cluster(TokenOperation):
-    """At the start of some blocks, frames are joined to segments whose patches are thinned out.
+    """At the start of some blocks, joins frames to segments and reduces their patches.
 
-    A segment's class token is the mean of its frames'. The choice of patches has no gradient.
+    A segment's class token is the mean of its frames' class tokens. The choice of patches has no gradient.
 
     Args:
         options: Blocks, segments, clusters and how they are found.
@@ -69,7 +69,7 @@ class Cluster(TokenOperation):
         rows: Rows,
         seeds: Int[Tensor, " videos"] | None,
     ) -> tuple[Float[Tensor, "rows_left tokens_left width"], Rows]:
-        """Segments of the frames, each with its class token and the centres of its patches."""
+        """Segments of frames, each with its class token and the centres of its patches."""
         if block not in self.steps:
             return tokens, rows
         length, clusters = self.steps[block]
@@ -129,7 +129,7 @@ class Cluster(TokenOperation):
             )
             points, norms = spectral.embedding(weights, clusters)
         elif o.normalise:
-            # Every norm is 1 afterwards: the first medoid is that of the largest norm before.
+            # All norms are 1 afterwards, so the first medoid is the one with the largest norm before.
             points = points / (norms[..., None] + 1e-6)
         return medoids.k_medoids(
             medoids.distances(points, metric=o.distance, p=o.p),
@@ -148,7 +148,7 @@ class Cluster(TokenOperation):
         there: Bool[Tensor, "videos segments_a_video"],
         seeds: Int[Tensor, " videos"] | None,
     ) -> Int[Tensor, "segments clusters"]:
-        """Places of tokens in so many equal parts of each segment: centres; in training, anywhere."""
+        """Positions of tokens, one in each equal part of a segment: its centre; in training, a random one."""
         part = torch.arange(clusters, device=counts.device)
         if not self.training:
             length = counts.double()[:, None] / clusters
@@ -162,5 +162,5 @@ class Cluster(TokenOperation):
 def _mean(
     frames: Float[Tensor, "segments frames tokens width"], valid: Bool[Tensor, "segments frames"]
 ) -> Float[Tensor, "segments tokens width"]:
-    """Over the frames that there are; the others are zero."""
+    """Mean over real frames; the others are zero."""
     return frames.sum(1) / valid.sum(1)[:, None, None]

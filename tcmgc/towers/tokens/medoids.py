@@ -1,4 +1,4 @@
-"""k-medoids with KKZ's start, batched: the same medoids whatever else is in the batch."""
+"""Batched k-medoids with KKZ initialisation; the result does not depend on the rest of the batch."""
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,12 @@ def distances(
 ) -> Float[Tensor, "sets points points"]:
     """Distances between the points of each set, exactly symmetric, with exact zeros between equal points.
 
-    So ties are broken by place and not by rounding: the medoid of two points is the first.
+    Ties are thus broken by position and not by rounding: the medoid of two points is the first.
 
     Args:
-        points: Sets of as many points each.
+        points: Sets with equal numbers of points.
         metric: ``euclidean`` (the p-norm of the difference) or ``cosine`` (1 minus the cosine).
-        p: Of the norm.
+        p: Order of the norm.
     """
     if metric == "cosine":
         unit = points / (points.norm(dim=-1, keepdim=True) + 1e-6)
@@ -39,24 +39,24 @@ def k_medoids(
 ) -> tuple[Int[Tensor, "sets points"], Int[Tensor, "sets k"]]:
     """The cluster of each point and the medoids in ascending order.
 
-    KKZ's start: the point of the largest norm; then, again and again, the point farthest from its
-    nearest medoid. Then points go to their nearest medoid and the medoid becomes the member with
-    the smallest sum of distances, until the medoids of the set move by less than ``threshold``
-    altogether. Ties go to the lower place.
+    KKZ initialisation: the point of the largest norm; then, repeatedly, the point farthest from its
+    nearest medoid. Then points are assigned to their nearest medoid and the medoid becomes the
+    member with the smallest sum of distances, until the total movement of the set's medoids is less
+    than ``threshold``. Ties are decided by the lower position.
 
     Args:
         distance: Between the points of each set.
-        norms: By which the first medoid is chosen.
-        k: Clusters, at most the valid points of any set.
-        points: What medoids' movements are measured on.
+        norms: Used to choose the first medoid.
+        k: Number of clusters, at most the number of valid points of any set.
+        points: Coordinates for measuring the medoids' movements.
         valid: Points that are clustered; the others get cluster -1. None: all.
-        threshold: Smallest movement that goes on.
-        iterations: Most rounds.
+        threshold: Smallest movement for another iteration.
+        iterations: Most iterations.
     """
     sets, count, _ = distance.shape
     if valid is None:
         valid = torch.ones(sets, count, dtype=torch.bool, device=distance.device)
-    # A point is nearest to itself, also where another one equals it, so that no cluster is empty.
+    # A point is nearest to itself, even if another one equals it, so that no cluster is empty.
     distance = distance - torch.eye(count, dtype=distance.dtype, device=distance.device)
     medoids = _kkz(distance, norms, k, valid)
     clusters = torch.arange(k, device=distance.device)[:, None]
@@ -93,7 +93,7 @@ def _assign(distance: Tensor, medoids: Tensor, valid: Tensor) -> Tensor:
 
 
 def _take(points: Tensor, places: Tensor) -> Tensor:
-    """Rows of each set."""
+    """Select rows of each set."""
     return points.gather(1, places[..., None].expand(-1, -1, points.shape[-1]))
 
 

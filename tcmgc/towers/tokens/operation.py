@@ -1,7 +1,7 @@
-"""What a token operation may do, and the walk through the tower's own blocks that lets it.
+"""Interface of token operations, and the loop over the tower's blocks that applies them.
 
 The blocks, embeddings and norms are open_clip's. Only the loop over the blocks is ours, because
-an operation changes what lies between them.
+an operation changes tokens between them.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Rows:
     """
 
     mask: Bool[Tensor, "videos frames"]
-    """Frames that have a row."""
+    """True for frames that have a row."""
 
     @cached_property
     def video(self) -> Int[Tensor, " rows"]:
@@ -36,12 +36,12 @@ class Rows:
 
     @cached_property
     def before(self) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
-        """The row of the frame before, and whether there is one; where not, the row itself."""
+        """The row of the previous frame, and whether there is one; otherwise the row itself."""
         return self._neighbour(-1)
 
     @cached_property
     def after(self) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
-        """The row of the frame after; see :attr:`before`."""
+        """The row of the next frame; see :attr:`before`."""
         return self._neighbour(1)
 
     def _neighbour(self, step: int) -> tuple[Tensor, Tensor]:
@@ -51,31 +51,31 @@ class Rows:
         return torch.where(there, other, own), there
 
     def spread(self, rows: Float[Tensor, "rows ..."]) -> Float[Tensor, "videos frames ..."]:
-        """A tensor of rows by video and frame; zero where there is no row."""
+        """A tensor of rows arranged by video and frame; zero for frames without a row."""
         out = rows.new_zeros(*self.mask.shape, *rows.shape[1:])
         out[self.mask] = rows
         return out
 
 
 class TokenOperation(nn.Module):
-    """Changes tokens on their way through the visual tower; this one changes nothing.
+    """Changes tokens inside the visual tower; the base class changes nothing.
 
     Blocks are counted from 0.
     """
 
     together = False
-    """Padded frames go through the tower with the others and take part, as zeros after normalising."""
+    """Whether padded frames are encoded with the others and take part, as zeros after normalising."""
     inside_blocks = True
-    """It changes what is inside the encoder; otherwise, it only takes the encoder's patches."""
+    """Whether it changes tokens inside the encoder; otherwise it only uses the encoder's patches."""
     segment = 1
-    """Frames that become one."""
+    """Number of frames that are joined to one."""
     draws = False
-    """Whether a training step draws random numbers; then ``seeds`` have to be given."""
+    """Whether a training step draws random numbers and needs ``seeds``."""
 
     def embed(
         self, visual: Any, frames: Float[Tensor, "rows 3 size size"], rows: Rows
     ) -> Float[Tensor, "rows tokens width"]:
-        """Normalised frames to the tokens that enter the first block, the class token in front."""
+        """Turn normalised frames into the tokens that enter the first block, the class token first."""
         return visual._embeds(frames)
 
     def before(
@@ -85,11 +85,11 @@ class TokenOperation(nn.Module):
         rows: Rows,
         seeds: Int[Tensor, " videos"] | None,
     ) -> tuple[Float[Tensor, "rows_left tokens_left width"], Rows]:
-        """What enters a block."""
+        """The tokens that enter a block."""
         return tokens, rows
 
     def inside(self, block: int, rows: Rows) -> tuple[Change | None, Change | None]:
-        """Changes to a block's normalised input of the attention, and to the tokens after the attention."""
+        """Changes to the normalised input of a block's attention, and to the tokens after it."""
         return None, None
 
     def patches(
@@ -98,11 +98,11 @@ class TokenOperation(nn.Module):
         rows: Rows,
         seeds: Int[Tensor, " videos"] | None,
     ) -> Float[Tensor, "rows patches dim"] | None:
-        """Patch features from all tokens in the joint space, the frame's feature in front."""
+        """Patch features from all tokens in the joint space, the frame's feature first."""
         return None
 
     def frame_mask(self, mask: Bool[Tensor, "videos frames"]) -> Bool[Tensor, "videos frames_left"]:
-        """Which of the frames that the tower gives are real."""
+        """Which of the tower's output frames are real."""
         return mask
 
     @staticmethod
@@ -126,15 +126,15 @@ def encode(
     rows: Rows,
     seeds: Int[Tensor, " videos"] | None,
 ) -> tuple[Tensor, Tensor | None, Rows]:
-    """Frame features (rows, dim), patches (rows, patches, dim) or None, and the rows that are left.
+    """Frame features (rows, dim), patches (rows, patches, dim) or None, and the remaining rows.
 
     Args:
-        visual: An open_clip image encoder; a ``VisionTransformer`` where the operation works inside its
+        visual: An open_clip image encoder; a ``VisionTransformer`` if the operation works inside its
             blocks (see :func:`check`).
-        operation: What is done to its tokens.
+        operation: The operation on its tokens.
         frames: Normalised pixels.
         rows: Which frames they are.
-        seeds: In training, what random numbers are drawn from.
+        seeds: In training, seeds of random numbers.
     """
     if not operation.inside_blocks:
         pooled, others = patches.of_any(visual, frames)
@@ -152,7 +152,7 @@ def encode(
 
 
 def _through(block: Any, x: Tensor, normed: Change | None, middle: Change | None) -> Tensor:
-    """A block of open_clip's, with changes to the attention's input and to the tokens after it."""
+    """Run a block of open_clip, with changes to the attention's input and to the tokens after it."""
     if normed is None and middle is None:
         return block(x)
     inner = block.ln_1(x) if normed is None else normed(block.ln_1(x))
@@ -167,10 +167,10 @@ def _through(block: Any, x: Tensor, normed: Change | None, middle: Change | None
 
 
 def check(visual: nn.Module, what: str) -> None:
-    """Refuse towers without the tokens that an operation works on.
+    """Refuse towers without the tokens that an operation needs.
 
     Raises:
-        ValueError: the tower is not a vision transformer of open_clip's own.
+        ValueError: the tower is not open_clip's own vision transformer.
     """
     import open_clip
 
@@ -182,7 +182,7 @@ def check(visual: nn.Module, what: str) -> None:
 
 
 def block_numbers(blocks: tuple[int, ...], visual: Any, field: str) -> tuple[int, ...]:
-    """Numbers counted from 0, of which negative ones count from the end as Python's do.
+    """Block numbers counted from 0; negative ones count from the end as in Python.
 
     Raises:
         ValueError: the tower has no such block.

@@ -12,13 +12,13 @@ from tcmgc.towers.tokens.operation import Rows, TokenOperation, check
 
 
 class Patch3d(TokenOperation):
-    """A convolution over three neighbouring frames takes the place of the patch convolution.
+    """Replaces the patch convolution by a convolution over three neighbouring frames.
 
-    It starts as the patch convolution at the frame itself and zero at its neighbours. Beyond the
-    first and the last frame of a video there is nothing (zeros).
+    It is initialised as the patch convolution for the frame itself and as zero for its neighbours.
+    Frames before the first and after the last one of a video are zeros.
 
     Args:
-        options: None of its own.
+        options: Has no fields.
         visual: The tower's image encoder, whose ``conv1`` is no longer used.
         frames: Frames of a video.
         dim: Width of the joint space.
@@ -33,14 +33,14 @@ class Patch3d(TokenOperation):
 
     @torch.no_grad()
     def initialise_from(self, visual: Any) -> None:
-        """Start as the encoder's own patch convolution."""
+        """Initialise from the encoder's own patch convolution."""
         self.weight.zero_()
         self.weight[:, :, 1] = visual.conv1.weight
 
     def embed(
         self, visual: Any, frames: Float[Tensor, "rows 3 size size"], rows: Rows
     ) -> Float[Tensor, "rows tokens width"]:
-        """Tokens of which each has seen its patch in the frame before and after."""
+        """Tokens that include their patch in the previous and next frame."""
         kernels = self.weight.permute(2, 0, 1, 3, 4).flatten(0, 1)
         earlier, own, later = F.conv2d(frames, kernels, stride=visual.conv1.stride).chunk(3, dim=1)
         out = own

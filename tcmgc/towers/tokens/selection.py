@@ -1,4 +1,4 @@
-"""TS2-Net's token operation: shift over time, and a few soft patches a frame by a learnt score."""
+"""TS2-Net's token operation: shift over time, and a few soft patches per frame by a learnt score."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tcmgc.towers.tokens.shift import token_shift
 
 
 class FrameScore(nn.Module):
-    """TS2-Net's score of each token, which sees the token and its frame's class token."""
+    """TS2-Net's score of each token, computed from the token and its frame's class token."""
 
     added = True
     """New weights, which learn at the rate of new ones."""
@@ -41,8 +41,8 @@ class FrameScore(nn.Module):
 class VideoScore(nn.Module):
     """The score in UCoFiA's tree for text-to-video evaluation.
 
-    It sees each token beside its frame's class token from the start, and the sum over the video's
-    frames of what the first layer makes of class tokens.
+    It is computed from each token, its frame's class token before the first layer, and the sum over
+    the video's frames of the first layer's outputs for class tokens.
     """
 
     added = True
@@ -81,7 +81,7 @@ def _initialise(score: nn.Module) -> None:
 
 
 def top_k(scores: Float[Tensor, "rows patches"], k: int) -> Float[Tensor, "rows k patches"]:
-    """One-hot rows of the k largest scores, in the order of their places."""
+    """One-hot rows of the k largest scores, in the order of their positions."""
     places = scores.topk(k, dim=-1).indices.sort(dim=-1).values
     return torch.nn.functional.one_hot(places, scores.shape[-1]).to(scores.dtype)
 
@@ -95,13 +95,13 @@ def perturbed_top_k(
     """The mean of :func:`top_k` over noisy scores, which has a gradient (Cordonnier et al., CVPR 2021).
 
     The Jacobian is that of a Gaussian smoothing: the mean of selection times noise, over sigma. It is
-    taken here without keeping a one-hot tensor of every sample.
+    computed here without keeping a one-hot tensor of every sample.
 
     Args:
-        scores: One a patch.
-        k: Patches that are selected.
-        noise: Standard normal, a sample of all patches each.
-        sigma: Its standard deviation on the scores.
+        scores: One per patch.
+        k: Number of selected patches.
+        noise: Standard normal, one sample of all patches per selection.
+        sigma: Standard deviation of the noise on the scores.
     """
     rows, samples, patches = noise.shape
     noisy = scores.detach()[:, None] + sigma * noise
@@ -115,7 +115,7 @@ def perturbed_top_k(
 
 
 class ShiftSelect(TokenOperation):
-    """Token shift in some blocks; of each frame, k mixtures of patches as patch features.
+    """Token shift in some blocks; k mixtures of patches of each frame as patch features.
 
     Args:
         options: Blocks, number of patches, score, noise.
@@ -142,7 +142,7 @@ class ShiftSelect(TokenOperation):
         self.score = SCORES[options.selector](dim)
 
     def inside(self, block: int, rows: Rows) -> tuple[Change | None, Change | None]:
-        """Attention sees shifted tokens."""
+        """Give attention shifted tokens."""
         if block not in self.blocks:
             return None, None
         return (lambda tokens: token_shift(tokens, rows)), None
@@ -153,7 +153,7 @@ class ShiftSelect(TokenOperation):
         rows: Rows,
         seeds: Int[Tensor, " videos"] | None,
     ) -> Float[Tensor, "rows k dim"]:
-        """The selected patches: in training mean selections under noise, else those of the highest score."""
+        """The selected patches: in training, mean selections under noise; else those of the highest scores."""
         return self.select(tokens, rows, seeds) @ tokens[:, 1:]
 
     def select(

@@ -1,4 +1,4 @@
-"""Shifts over time: some tokens, or some channels, are a neighbouring frame's."""
+"""Shifts over time: some tokens or channels are taken from a neighbouring frame."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from tcmgc.towers.tokens.operation import Change, Rows, TokenOperation, block_nu
 def token_shift(
     tokens: Float[Tensor, "rows tokens width"], rows: Rows
 ) -> Float[Tensor, "rows tokens width"]:
-    """TS2-Net's shift of whole patch tokens between neighbouring frames.
+    """TS2-Net's shift of complete patch tokens between neighbouring frames.
 
-    With n tokens and a fold of n // 7, tokens 1, 1 + fold, 1 + 2 fold, ... are the frame before's,
-    tokens 4, 4 + fold, ... the frame after's. The class token stays; so does what has no
-    neighbour. (With a fold of 3 the two overlap and the frame after counts, where there is one.)
+    With n tokens and a fold of n // 7, tokens 1, 1 + fold, 1 + 2 fold, ... come from the previous frame,
+    tokens 4, 4 + fold, ... from the next one. The class token stays; so do tokens without a
+    neighbour. (With a fold of 3 the two overlap, and the next frame counts, if there is one.)
 
     Raises:
         ValueError: fewer than 7 tokens.
@@ -39,11 +39,11 @@ def channel_shift(
 ) -> Float[Tensor, "rows tokens width"]:
     """CenterCLIP's shift of an eighth of the channels each way.
 
-    The first eighth is the frame after's, the second the frame before's; zero where there is no
-    such frame.
+    The first eighth comes from the next frame, the second from the previous one; zero if there is
+    no such frame.
 
     Args:
-        tokens: The class token in front.
+        tokens: The class token first.
         rows: Which frames they are.
         of: The tokens that are shifted.
     """
@@ -85,13 +85,13 @@ class ChannelShift(TokenOperation):
         rows: Rows,
         seeds: Int[Tensor, " videos"] | None,
     ) -> tuple[Float[Tensor, "rows tokens width"], Rows]:
-        """Shifted tokens enter the block."""
+        """Shift the tokens that enter the block."""
         if block in self.blocks:
             tokens = channel_shift(tokens, rows, self.of)
         return tokens, rows
 
     def inside(self, block: int, rows: Rows) -> tuple[Change | None, Change | None]:
-        """The class token is shifted once more, between attention and feed-forward layer."""
+        """Shift the class token again, between attention and feed-forward layer."""
         if block not in self.blocks or self.of.start:
             return None, None
         return None, lambda tokens: channel_shift(tokens, rows, self.of)

@@ -16,9 +16,9 @@ def affinity(
     """exp(-d² / 2 sigma²) between the points of each set.
 
     Args:
-        points: Sets of as many points each.
+        points: Sets with equal numbers of points.
         sigma: Width of the kernel.
-        neighbours: Keep what is among so many largest of either point (itself counted); 0 keeps all.
+        neighbours: Keep affinities among this many largest of either point (itself counted); 0 keeps all.
         valid: Points that take part; None: all.
         allowed: Pairs that may be joined; None: all.
     """
@@ -38,19 +38,19 @@ def affinity(
 def embedding(
     weights: Float[Tensor, "sets points points"], k: int
 ) -> tuple[Float[Tensor, "sets points k"], Float[Tensor, "sets points"]]:
-    """Each point's place in the k smoothest directions of a graph, and its norm there.
+    """Spectral embedding: each point's coordinates in the k smoothest directions of a graph, and their norm.
 
     These are the eigenvectors of the k smallest eigenvalues of the normalised Laplacian, rows scaled to
     length 1. Signs and rotations of eigenvectors do not change distances between rows.
 
     Args:
         weights: Symmetric affinities. A point without any is left out: its row is zero.
-        k: Directions.
+        k: Number of directions.
     """
     degree = weights.sum(-1)
     scale = torch.where(degree > 0, degree.clamp_min(1e-30).rsqrt(), 0)
     identity = torch.eye(weights.shape[-1], dtype=weights.dtype, device=weights.device)
-    # A point left out would have eigenvalue 0; 3 puts it behind all others, which are at most 2.
+    # A point left out would have eigenvalue 0; 3 sorts it after all others, which are at most 2.
     own = torch.where(degree > 0, 1.0, 3.0)[:, None] * identity
     laplacian = own - scale[:, :, None] * weights * scale[:, None]
     vectors = torch.linalg.eigh(laplacian).eigenvectors[..., :k]
@@ -61,7 +61,7 @@ def embedding(
 def grid_neighbourhood(
     frames: int, tokens: int, across: int, along: int
 ) -> Bool[Tensor, "points points"]:
-    """Pairs of places on a square grid over frames that are near in both directions and in time.
+    """Pairs of positions on a square grid over frames that are near in both directions and in time.
 
     Args:
         frames: Frames, each with a grid of tokens.

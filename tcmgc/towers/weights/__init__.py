@@ -1,4 +1,4 @@
-"""Weights from files: what a file is, by its content, and its tensors, without executing anything."""
+"""Weights from files, recognised by content and read without executing anything."""
 
 from tcmgc.towers.weights.clip import WholeModelError, into_clip
 from tcmgc.towers.weights.files import Weights, exists, read

@@ -1,8 +1,8 @@
-"""PyTorch's zip archives read as data: nothing that a pickle names is imported or called.
+"""Reads PyTorch's zip archives as data: nothing that a pickle names is imported or called.
 
-``torch.load(weights_only=True)`` refuses TorchScript archives, which is what OpenAI published, and
-any archive that holds an object of somebody's class beside the weights. Here every such object
-becomes a :class:`Thing` that keeps what was said of it.
+``torch.load(weights_only=True)`` refuses TorchScript archives, which OpenAI published, and
+any archive that contains objects of other classes in addition to the weights. Here every such object
+becomes a :class:`Thing` that keeps its class's name and state.
 """
 
 import io
@@ -31,7 +31,7 @@ _DTYPES = {
 
 
 class Thing:
-    """Stands for an object of any class: keeps its class's name and its state."""
+    """Placeholder for an object of any class; keeps its class's name and its state."""
 
     kind = "?"
 
@@ -42,10 +42,10 @@ class Thing:
         self.state = state
 
     def append(self, item: Any) -> None:
-        """What a pickled list does with an item; it is dropped."""
+        """Drop an item that a pickled list would append."""
 
     def extend(self, items: Any) -> None:
-        """The same with several."""
+        """Drop several items."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(self.state, dict):
@@ -53,10 +53,10 @@ class Thing:
 
 
 def read(path: Path) -> Any:
-    """What the archive's ``data.pkl`` holds; objects of classes are :class:`Thing`.
+    """The content of the archive's ``data.pkl``; objects of classes become :class:`Thing`.
 
     Raises:
-        ValueError: a member is missing or damaged; says which.
+        ValueError: a member is missing or damaged; names it.
     """
     with zipfile.ZipFile(path) as file:
         names = file.namelist()
@@ -121,4 +121,4 @@ _HARMLESS: dict[tuple[str, str], Callable[..., Any] | type] = {
     ("torch._utils", "_rebuild_parameter"): _first,
     ("torch.jit._pickle", "restore_type_tag"): _first,
 }
-"""The only names that mean something."""
+"""The only names that are interpreted."""

@@ -1,4 +1,4 @@
-"""Weights of a file into an open_clip model, whoever named them."""
+"""Load a file's weights into an open_clip model, under any known naming scheme."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ _PROJECT = "the towers of a checkpoint of this project"
 
 
 class WholeModelError(ValueError):
-    """The file is a published system's whole model; :attr:`weights` holds it."""
+    """The file is a published system's complete model; :attr:`weights` contains it."""
 
     def __init__(self, message: str, weights: Weights) -> None:
         super().__init__(message)
@@ -22,11 +22,11 @@ class WholeModelError(ValueError):
 
 
 def into_clip(clip: nn.Module, weights: Weights, name: str) -> str:
-    """Load the weights into an open_clip model; in words, whose they are.
+    """Load the weights into an open_clip model; return a description of their origin.
 
-    Known by their names: OpenAI's, open_clip's, transformers' ``CLIPModel``, Apple's MobileCLIP, and
-    checkpoints of this project, of which the towers are taken. What open_clip adapts when it loads
-    (positions of another image size or text length, the shape of the logit scale) is adapted here, too.
+    Recognised by their names: OpenAI's, open_clip's, transformers' ``CLIPModel``, Apple's MobileCLIP, and
+    checkpoints of this project, whose towers are used. As in open_clip, positions of another image
+    size or text length and the shape of the logit scale are adapted.
 
     Args:
         clip: An open_clip model, float32.
@@ -34,8 +34,8 @@ def into_clip(clip: nn.Module, weights: Weights, name: str) -> str:
         name: The model's name, for messages.
 
     Raises:
-        WholeModelError: a whole model of a published system.
-        ValueError: weights of something else; weights that do not fit, with the keys that are missing, unknown or of another shape.
+        WholeModelError: a complete model of a published system.
+        ValueError: unknown weights, or weights that do not fit, with the keys that are missing, unknown or of another shape.
     """
     state, whose = _open_clip_names(weights)
     state = _adapted(clip, state)
@@ -52,7 +52,7 @@ def into_clip(clip: nn.Module, weights: Weights, name: str) -> str:
 
 
 def differences(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """In words, how names and shapes of two state dicts differ; empty where they do not."""
+    """Describe how names and shapes of two state dicts differ; empty if they do not."""
     missing = [name for name in expected if name not in found]
     unknown = [name for name in found if name not in expected]
     shapes = [
@@ -113,7 +113,7 @@ def _open_clip_names(weights: Weights) -> tuple[dict[str, Tensor], str]:
 
 
 def _adapted(clip: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What open_clip's ``load_checkpoint`` does to a state dict."""
+    """Adapt a state dict as open_clip's ``load_checkpoint`` does."""
     from open_clip import convert, model
 
     state = dict(state)

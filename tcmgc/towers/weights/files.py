@@ -1,4 +1,4 @@
-"""From a path to tensors by name, and in words what the file is."""
+"""Read a file's tensors by name, and describe what kind of file it is."""
 
 import pickle
 import warnings
@@ -16,7 +16,7 @@ from torch import Tensor
 from tcmgc.towers.weights import archive
 
 FOLDER = "local-dir:"
-"""Before the path of a folder, as open_clip writes it."""
+"""open_clip's prefix for the path of a folder."""
 _IN_FOLDERS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -34,16 +34,16 @@ class Weights:
 
     path: str
     container: str
-    """What kind of file it is, in words."""
+    """Description of the kind of file."""
     tensors: dict[str, Tensor]
 
 
 def read(path: Path | str) -> Weights:
     """The tensors of a file or folder, in the file's precision.
 
-    The container is known by its content: safetensors, PyTorch's archive (a state dict, or one inside
+    The container is recognised by its content: safetensors, PyTorch's archive (a state dict, or one inside
     a training checkpoint), a TorchScript archive, PyTorch's older pickles. Prefixes that
-    ``DistributedDataParallel`` and ``torch.compile`` put before every name are taken off.
+    ``DistributedDataParallel`` and ``torch.compile`` put before every name are removed.
 
     Raises:
         ValueError: no weights, or damaged ones; says what the file is and what to do.
@@ -58,7 +58,7 @@ def read(path: Path | str) -> Weights:
 
 
 def exists(path: str) -> bool:
-    """Whether a name is a file or a folder here."""
+    """Whether a name is a local file or folder."""
     return Path(path.removeprefix(FOLDER)).exists()
 
 
@@ -127,7 +127,7 @@ def _zip(file: Path) -> tuple[str, Any]:
         try:
             return "a PyTorch file", _load(file)
         except pickle.UnpicklingError:
-            # An object of a class that PyTorch does not know lies beside the weights.
+            # The file also contains an object of a class that PyTorch does not know.
             return "a PyTorch file", archive.read(file)
     except (ValueError, RuntimeError, EOFError) as error:
         raise ValueError(

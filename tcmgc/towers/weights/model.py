@@ -1,4 +1,4 @@
-"""A published system's checkpoint into the same method of this project."""
+"""Load a published system's checkpoint into the same method of this project."""
 
 from torch import nn
 
@@ -10,17 +10,17 @@ _POSITIONS = ("temporal.positions.weight", "head.positions.weight")
 
 
 def into_model(retriever: nn.Module, weights: Weights) -> str:
-    """Load all of a published checkpoint; in words, whose it is.
+    """Load a complete published checkpoint; return a description of its origin.
 
-    The authors' tables of frame positions have 77 rows whatever the frames; the first ones are
-    taken, which are those that are used.
+    The authors' tables of frame positions always have 77 rows; only the first ones, which their
+    code uses, are loaded.
 
     Args:
         retriever: Towers, temporal encoder and head (:class:`tcmgc.model.Retriever`).
         weights: Read by :func:`tcmgc.towers.weights.read`.
 
     Raises:
-        ValueError: no published system's file; another system or size than the model, with the keys
+        ValueError: not a published system's file, or the model's method or size differs, with the keys
             that are missing, unknown or of another shape.
     """
     system = published.recognise(weights.tensors)
