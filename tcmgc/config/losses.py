@@ -1,6 +1,6 @@
 """Options of the training loss (Eq. 33-37), and of terms on features."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from tcmgc.config.heads import HeadOptions
@@ -14,6 +14,10 @@ class TermOptions(Kind):
 
     def check(self, head: HeadOptions) -> None:
         """Raise a ValueError if the term does not fit the head."""
+
+    def small(self) -> "TermOptions":
+        """The term for small towers that start from random weights: the same."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,14 @@ class ChannelDecorrelation(TermOptions):
         for name in ("weight", "diagonal", "rest"):
             value = getattr(self, name)
             require(value >= 0, f"loss.term.{name} must not be negative; got {value}")
+
+    def small(self) -> TermOptions:
+        """None: it assumes features that differ between pairs, which those of random towers do not.
+
+        On the demo, DRL's R@1 on the validation split is 44 % after an epoch without the term, and 1 to
+        2 % with it, at a thousandth of its weight too.
+        """
+        return NoTerm()
 
     def check(self, head: HeadOptions) -> None:
         """Raise a ValueError if the term needs weights of tokens and the head has none."""
@@ -95,3 +107,10 @@ class Loss:
             not self.learn_scale or self.scale <= self.max_scale,
             f"loss.scale ({self.scale}) starts above loss.max_scale ({self.max_scale})",
         )
+
+    def small(self) -> "Loss":
+        """The loss for small towers that start from random weights, and small batches.
+
+        A bias starts at -3 at the lowest: about the log-odds that a pair of a batch of 32 matches.
+        """
+        return replace(self, bias=max(self.bias, -3.0), term=self.term.small())

@@ -54,6 +54,7 @@ def smoke(config: Config) -> Config:
         tokens=config.tokens.small(),
         temporal=config.temporal.small(),
         head=config.head.small(),
+        loss=config.loss.small(),
         optim=replace(config.optim, lr_clip=1e-3, lr_new=1e-3),
         train=replace(config.train, epochs=1, batch_size=32),
     )

@@ -101,7 +101,7 @@ class Method:
             tokens=self.tokens.small() if small else self.tokens,
             temporal=self.temporal.small() if small else self.temporal,
             head=self.head.small() if small else self.head,
-            loss=loss,
+            loss=loss.small() if small else loss,
         )
 
     def __call__(self, config: Config) -> Config:
