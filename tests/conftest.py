@@ -21,6 +21,7 @@ RAY = "ray"
 """Tests that share the session's Ray; the slowest to start, so that they come first."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups for pytest-xdist: all tests that share one Ray, else those of a file.
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
@@ -155,7 +156,9 @@ def _mlflow() -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     mlflow.set_tracking_uri(address)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow's, about hints of types in its own classes
+            yield
     except (MlflowException, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(
