@@ -203,7 +203,7 @@ def _train(
         raise
     # Before anything more is sent to MLflow: that it cannot be reached must not cost the result.
     outcome = {"metrics": metrics, "checkpoint": chosen, "run": place, "recorded": False}
-    outcome |= {"mlflow": tracking.shown(), "mlflow_run": run_id, "page": None}
+    outcome |= {"mlflow": tracking.shown(), "mlflow_run": run_id, "page": None, "model": None}
     run_folder.write(place, run_folder.RESULT, outcome)
     return outcome
 
@@ -221,7 +221,7 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
         known = tracking.run_of(place)
         run_id = known.info.run_id if known else tracking.start(config, title, place)
         if run_id != outcome["mlflow_run"]:
-            outcome = {k: v for k, v in outcome.items() if k not in ("model", "registered")}
+            outcome = {k: v for k, v in outcome.items() if k != "registered"} | {"model": None}
         with checkpoints.local(checkpoints.latest(place)) as last:
             history = checkpoint.read_training(last)["history"]
         tracking.complete(run_id, history)
@@ -264,7 +264,8 @@ def _record(config: Config, title: str, place: str, outcome: dict[str, Any]) -> 
 
 def _log_model(config: Config, place: str, outcome: dict[str, Any], run: Run) -> dict[str, Any]:
     """The best checkpoint as an MLflow model, once; and its name in the registry, where one is asked for."""
-    if not run.log_model:
+    waits = "model" in outcome and outcome["model"] is None
+    if not run.log_model or not (waits or run.register):
         return outcome
     try:
         return _logged(config, place, outcome, run.register)
@@ -415,7 +416,7 @@ def _show(outcome: dict[str, Any]) -> None:
     if outcome["page"]:
         print(f"             {outcome['page']}")
         print("             with a page of retrievals and attention among its artifacts")
-    if "model" in outcome:
+    if outcome.get("model"):
         print(f"model:       {outcome.get('registered') or outcome['model']}")
     if "table" in outcome:
         print(f"all runs:    {outcome['table']}")

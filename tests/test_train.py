@@ -123,9 +123,10 @@ def test_its_model_is_in_mlflow_with_what_it_was_chosen_by(outcome):
 
 ASK = """
 import json, sys
-import mlflow, pandas, tcmgc
+import mlflow, pandas
 address, videos, index = sys.argv[1:]
 model = mlflow.pyfunc.load_model(address)
+import tcmgc  # the model's own copy
 texts = pandas.DataFrame({"text": ["a red ball", "snow"]})
 answers = {}
 for params in ({"videos": [videos], "top": 2}, {"index": index, "top": 2}):
@@ -142,7 +143,7 @@ print(json.dumps([tcmgc.__file__, answers]))
 def test_its_model_answers_in_a_fresh_process(outcome, corpus, tmp_path):
     videos = tmp_path / "videos"
     videos.mkdir()
-    for path in sorted((corpus / "videos").iterdir())[:3]:
+    for path in sorted((corpus / "videos").rglob("*.mp4"))[:3]:
         shutil.copy(path, videos)
     index = build(str(tmp_path / "index"), [str(videos)], outcome.result["checkpoint"])
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

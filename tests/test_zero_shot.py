@@ -9,7 +9,7 @@ import torch
 
 from pipeline import cli, evaluate, tracking
 from pipeline.inputs import prepare
-from pipeline.training import zero_shot
+from pipeline.training import evaluation, zero_shot
 from tcmgc import model
 from tcmgc.config import Config
 from tcmgc.datasets import Split, sample
