@@ -194,7 +194,7 @@ in the demo's four epochs, while at this one every method learns, TC-MGC include
 def fair(config: Config) -> Config:
     """A data recipe with the settings that all methods get alike where they are compared."""
     changes = FAIR.get(config.data.dataset)
-    return fields.replace(config, changes) if changes else config
+    return fields.replace(config, dict(changes)) if changes else config
 
 
 def note(config: Config, name: str, *, fair: bool = False) -> str:
