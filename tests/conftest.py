@@ -17,24 +17,25 @@ import torch
 torch.set_num_threads(1)
 
 
-TRAINING = {"test_train", "test_trainer", "test_faults"}
-"""Files whose tests share one Ray; those of all other files that need it share another."""
-FIRST = pytest.StashKey[bool]()
+RAY = "ray"
+"""Tests that share the session's Ray; the slowest to start, so that they come first."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for pytest-xdist: two of tests that share a Ray, which come first, else those of a file.
+    """Groups for pytest-xdist: all tests that share one Ray, else those of a file.
 
-    A group runs in one process, so that Ray starts once and a file's fixtures are made once.
+    A group runs in one process, so that Ray is started once and a file's fixtures are made once.
     """
     for item in items:
-        file = Path(str(item.path)).stem
         with_ray = "cluster" in getattr(item, "fixturenames", ())
-        group = ("ray, training" if file in TRAINING else "ray, other") if with_ray else file
+        group = RAY if with_ray else Path(str(item.path)).stem
         item.add_marker(pytest.mark.xdist_group(group))
         item.stash[FIRST] = not with_ray
     items.sort(key=lambda item: item.stash[FIRST])
+
+
+FIRST = pytest.StashKey[bool]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
