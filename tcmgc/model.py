@@ -176,8 +176,10 @@ def build(settings: config.Config, *, load: bool = True) -> Retriever:
     whole = None
     try:
         text, visual, dim = _towers(settings, settings.towers.pretrained if load else None)
-    except weights.WholeModelError as found:
-        whole = found.weights
+    except ValueError as error:
+        if not isinstance(error.__cause__, weights.WholeModelError):
+            raise
+        whole = error.__cause__.weights
         text, visual, dim = _towers(settings, None)
     encoder: Any = None
     if not settings.temporal.absent:

@@ -102,8 +102,6 @@ def _create(name: str, pretrained: str | None) -> Any:
     if pretrained is not None:
         try:
             what = weights.into_clip(clip, weights.read(pretrained), name)
-        except weights.WholeModelError:
-            raise
         except ValueError as error:
             raise ValueError(f"towers.pretrained: {error}") from error
         log.info("%s: %s", pretrained, what)
