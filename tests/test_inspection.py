@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from tcmgc.datasets import Clip, Split, demo_corpus, read
 from tcmgc.datasets.inspection import (
     FileReport,
+    SplitReport,
     by_file,
     format_report,
     inspect_file,
@@ -138,3 +140,12 @@ def test_long_lists_of_errors_are_cut(count: int) -> None:
     corpus = {"test": Split(tuple(map(clip, names)))}
     reports = report(corpus, [seen(n, **{n: "bad"}) for n in names], {f"{n} is": 3 for n in names})
     assert f"… and {count - 3} more" in format_report("test", reports["test"], 32)
+
+
+def test_files_that_begin_late_are_named() -> None:
+    late = dataclasses.replace(INFO, lost_start=0.4)
+    split = Split((clip("a"), clip("b")))
+    one = SplitReport(split, (FileReport("/a.mp4", "a", late), seen("b")), {}, [])
+    said = format_report("train", one, 8)
+    assert "begin late  1: " in said
+    assert "(/a.mp4 by 0.40 s)" in said

@@ -158,7 +158,31 @@ def test_a_cut_from_open_groups_begins_at_its_first_whole_picture(
             packets = [packet for packet in container.demux(video=0) if packet.size]
             first = sorted(p.pts or 0 for p in packets).index(packets[key].pts or 0)
         assert seen(path) == list(range(first, 80, 5)), key
-        assert probe(path).frames == 80 - first
+        info = probe(path)
+        assert info.frames == 80 - first
+        # An MP4's edit list hides the leading pictures by itself: nothing that it shows is lost.
+        lost = 0.0 if suffix == "mp4" else (first - key) / 25
+        assert info.lost_start == pytest.approx(lost, abs=0.001)
+    assert probe(source).lost_start == 0
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mkv", "mp4"])
+def test_a_cut_from_gradual_refresh_says_how_much_later_it_begins(
+    suffix: str, tmp_path: Path
+) -> None:
+    options = {"x264-params": "intra-refresh=1:keyint=20:bframes=0"}
+    source = numbered(tmp_path / "a.ts", frames=80, options=options, format="mpegts")
+    key = later_keys(source)[0]
+    path = remuxed(
+        source, tmp_path / f"b.{suffix}", lambda n, data: data, begin=key,
+        format="mpegts" if suffix == "ts" else None,
+    )  # fmt: skip
+    first, *rest = seen(path)
+    assert first > key
+    assert rest == list(range(first + 5, 80, 5))
+    info = probe(path)
+    assert info.lost_start == pytest.approx((first - key) / 25, abs=0.001)
+    assert info.duration == pytest.approx((80 - first) / 25, abs=0.001)
 
 
 def test_a_cut_whose_shown_pictures_are_not_whole_is_refused(tmp_path: Path) -> None:

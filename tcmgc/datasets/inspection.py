@@ -216,6 +216,14 @@ def format_report(name: str, one: SplitReport, max_words: int) -> str:
             f"  rates       {_spread(rates, 'frames a second')}",
             f"  codecs      {_most([f'{info.codec} ({info.container})' for info in infos])}",
         ]
+        late = {file.path: file.info.lost_start for file in one.files if file.info}
+        late = {path: lost for path, lost in late.items() if lost}
+        if late:
+            named = ", ".join(f"{path} by {lost:.2f} s" for path, lost in list(late.items())[:3])
+            lines.append(
+                f"  begin late  {len(late)}: a cut removed data that their first pictures need; "
+                f"times count from the first whole one ({named}{', …' if len(late) > 3 else ''})"
+            )
     if one.positions:
         cut = sum(count > max_words for count in one.positions)
         lines.append(

@@ -74,6 +74,9 @@ class VideoInfo:
     """Frames per second on average."""
     size: int
     """Bytes."""
+    lost_start: float = 0.0
+    """Seconds at the start without a picture, since they refer to data that a cut removed: the clock
+    begins at the first whole picture."""
 
 
 def sample_frames(
@@ -176,9 +179,11 @@ def probe(
             kind, codec = container.format.name, stream.codec_context.codec.canonical_name
             timeline = index_timeline(container, stream)
             frame, from_first = first_picture(container, stream, deadline)
+        lost = 0.0
         if timeline is None or not from_first:
             packets, timeline = _scan(source, deadline)
-            if packets.hide_before(frame.pts):
+            lost = packets.hide_before(frame.pts)
+            if lost:
                 timeline = packets.timeline()
     swap, *_ = display_turn(frame)
     width, height = (frame.height, frame.width) if swap else (frame.width, frame.height)
@@ -191,6 +196,7 @@ def probe(
         duration=timeline.duration,
         frame_rate=len(timeline.times) / timeline.duration,
         size=source.size,
+        lost_start=lost,
     )
 
 

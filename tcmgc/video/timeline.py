@@ -122,19 +122,21 @@ class Packets:
         gaps = np.diff(np.sort(np.array(stamps, dtype=np.int64)))
         return bool((gaps > 0).all()) and _on_a_grid(gaps)
 
-    def hide_before(self, first: int | None) -> bool:
+    def hide_before(self, first: int | None) -> float:
         """Mark packets before the first picture that a decoder returns as not shown.
 
-        These are the leading pictures of a cut. Returns whether there were any.
+        These are the first pictures of a cut, which refer to data before it. Returns the seconds from
+        the earliest of them to that picture; 0 if there are none.
         """
         if first is None or first not in self.pts:
-            return False
-        found = False
+            return 0.0
+        earliest = first
         for place in range(min(self.pts.index(first) + _MAX_DELAY + 1, len(self.pts))):
             stamp = self.pts[place]
             if self.shown[place] and stamp is not None and stamp < first:
-                self.shown[place], self.order, found = False, None, True
-        return found
+                self.shown[place], self.order = False, None
+                earliest = min(earliest, stamp)
+        return float((first - earliest) * self.base)
 
     def _stamp(self, place: int) -> int | None:
         pts, dts = self.pts[place], self.dts[place]
