@@ -299,8 +299,8 @@ def limits(data: str, videos: int) -> list[str]:
         "What this corpus can show: that every method trains, evaluates and goes on after an interruption by the "
         "same code, what each costs, and that it learns from the pairs (on shuffled captions it stays at chance). "
         "What it cannot show: which method is better on real videos. Scenes and captions are made up, the towers "
-        "are two layers from random weights, methods have their small forms (fewer layers and heads, DRL without its "
-        f"decorrelation term), and with {videos} test videos one video is {100 / videos:.1f} points of R@1."
+        "are two layers from random weights, methods have their small forms (fewer layers and heads, DRL with a ten-thousandth of "
+        f"its decorrelation term), and with {videos} test videos one video is {100 / videos:.1f} points of R@1."
     ]
 
 

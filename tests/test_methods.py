@@ -37,7 +37,8 @@ def on_small_tower(name: str, path: str) -> Config:
     """The method's parts on a tower of two blocks."""
     demo = recipes.applied(recipes.demo(), name, fair=True)
     data = replace(demo.data, max_words=WORDS, max_frames=FRAMES)
-    loss = replace(demo.loss, scale=min(demo.loss.scale, 20.0))
+    own = methods.find(name).loss  # not the demo's small form
+    loss = replace(own, scale=min(own.scale, 20.0))
     found = replace(demo, data=data, towers=replace(demo.towers, name=path), loss=loss)
     if isinstance(found.tokens, config.ShiftSelect):
         found = config.replace(found, {"tokens.samples": 20})
@@ -165,3 +166,25 @@ def test_bad_input() -> None:
         config.replace(chosen, {"temporal.patches": 4})
     with pytest.raises(ValueError, match=r"loss\.each_score goes with loss.contrast sigmoid"):
         config.Loss(each_score=True)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_config_s_method_has_its_title(base: str) -> None:
+    for name, method in methods.METHODS.items():
+        for fair in (True, False):
+            found = recipes.applied(recipes.recipe(base), name, fair=fair)
+            assert methods.title(found) == method.title
+    found = recipes.applied(recipes.recipe(base), "xpool")
+    changed = replace(found, head=replace(found.head, dropout=0.11))
+    assert methods.title(changed) == "X-Pool"
+
+
+def test_losses_have_small_forms_on_the_demo_alone() -> None:
+    small, own = (recipes.applied(recipes.recipe(base), "drl") for base in ("demo", "msrvtt_9k"))
+    assert own.loss.term == config.ChannelDecorrelation()
+    assert small.loss.term == replace(own.loss.term, weight=1e-7)
+    biases = [
+        recipes.applied(recipes.recipe(base), "mean_max", fair=True).loss.bias
+        for base in ("demo", "msrvtt_9k")
+    ]
+    assert biases == [-3.0, -10.0]

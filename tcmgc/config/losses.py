@@ -49,13 +49,13 @@ class ChannelDecorrelation(TermOptions):
             value = getattr(self, name)
             require(value >= 0, f"loss.term.{name} must not be negative; got {value}")
 
-    def small(self) -> TermOptions:
-        """None: it assumes features that differ between pairs, which those of random towers do not.
+    def small(self) -> "ChannelDecorrelation":
+        """A ten-thousandth of the weight: from random weights, more of it keeps DRL from learning.
 
-        On the demo, DRL's R@1 on the validation split is 44 % after an epoch without the term, and 1 to
-        2 % with it, at a thousandth of its weight too.
+        On the demo, DRL's R@1 on the validation split after an epoch is 39 % with it, 44 % without the
+        term, 2 % with a thousandth and 1 % with the whole weight.
         """
-        return NoTerm()
+        return replace(self, weight=self.weight / 10_000)
 
     def check(self, head: HeadOptions) -> None:
         """Raise a ValueError if the term needs weights of tokens and the head has none."""
