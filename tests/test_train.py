@@ -112,6 +112,9 @@ def test_its_model_is_in_mlflow_with_what_it_was_chosen_by(outcome):
     client = tracking.client()
     found = client.get_logged_model(outcome.result["model"].rpartition("/")[2])
     assert found.source_run_id == outcome.result["mlflow_run"]
+    assert found.experiment_id == client.get_run(found.source_run_id).info.experiment_id
+    assert found.name == "line"
+    assert found.tags["mlflow.user"]
     measured = {metric.key: metric.value for metric in found.metrics}
     chosen = checkpoint.read_training(outcome.result["checkpoint"])
     assert measured["best/SumR"] == pytest.approx(chosen["score"])

@@ -20,11 +20,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from pipeline.cli import CHECKOUT
+from pipeline.interface import origin
 from pipeline.run_state import database
 from tcmgc.retrieval.metrics import reported
 from tcmgc.training import checkpoint
 
-NAME = "model"
 PACKAGES = (
     "torch",
     "torchvision",
@@ -93,16 +93,17 @@ def log(
         client = mlflow.MlflowClient()
         run = client.get_run(run_id)
         # Made here, since `Model.log` alone would put it into MLflow's default experiment.
+        name = re.sub(r"[^\w-]+", "-", run.info.run_name)
         model = client.create_logged_model(
             run.info.experiment_id,
-            name=NAME,
+            name=name,
             source_run_id=run_id,
-            tags=dict(tags),
+            tags={**origin.tags(), **tags},
             params=run.data.params,
         )
         Model.log(
             artifact_path=None,
-            name=NAME,
+            name=name,
             flavor=mlflow.pyfunc,
             run_id=run_id,
             model_id=model.model_id,
